@@ -1,0 +1,87 @@
+"""Log-sum-exp of attention logits over sets of keys, without keeping the attention map."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._checks import compute_dtype, full_precision
+
+# Logits held at once. On CPU a piece should stay in the cache; on GPU it should fill the device and no more.
+_CPU_ELEMENTS = 1 << 18
+_GPU_ELEMENTS = 1 << 22
+
+
+def key_logsumexp(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+    """logsumexp over the kept keys of scale * q k^T.
+
+    q `[B,H,N,D]`, k `[B,H,M,D]`, keep bool `[B,S,M]` with at least one key in each set, or None for one set
+    holding every key. Returns `[B,H,S,N]` in the accumulating dtype. Differentiable once, in q and k; the backward
+    pass computes the logits again, so memory grows with N + M and not with N * M.
+    """
+    if keep is not None:
+        k, keep = _drop_unused_keys(k, keep)
+    return _KeyLogSumExp.apply(q, k, keep, scale)
+
+
+def _drop_unused_keys(k: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep only keys that some set uses: a text range is a small part of a joint sequence."""
+    used = keep.flatten(0, 1).any(0).nonzero().squeeze(1)
+    if used.numel() == k.shape[2]:
+        return k, keep.to(k.device)
+    return k.index_select(2, used.to(k.device)), keep.index_select(2, used).to(k.device)
+
+
+def _pieces(q: Tensor, k: Tensor) -> Iterator[slice]:
+    """Slices of the N query rows, each small enough for its logits to be held."""
+    elements = _GPU_ELEMENTS if q.is_cuda else _CPU_ELEMENTS
+    n = q.shape[2]
+    rows = max(1, elements // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
+    # Eight pieces at least, so that even a problem under the budget never holds a whole map.
+    rows = min(rows, max(8, -(-n // 8)))
+    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def _masked(logits: Tensor, keep: Tensor | None, index: int) -> Tensor:
+    """Logits `[B,H,n,M]` with the keys outside set `index` at minus infinity."""
+    return logits if keep is None else logits.masked_fill(~keep[:, index, None, None], -torch.inf)
+
+
+class _KeyLogSumExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+        dtype = compute_dtype(q, k)
+        keys = k.to(dtype).transpose(-1, -2) * scale
+        sets = 1 if keep is None else keep.shape[1]
+        parts = []
+        for rows in _pieces(q, k):
+            logits = q[:, :, rows].to(dtype) @ keys
+            parts.append(torch.stack([_masked(logits, keep, s).logsumexp(-1) for s in range(sets)], 2))
+        lse = torch.cat(parts, -1) if parts else keys.new_zeros(*q.shape[:2], sets, 0)
+        ctx.save_for_backward(q, k, keep, lse)
+        ctx.scale = scale
+        return lse
+
+    @staticmethod
+    @once_differentiable
+    @full_precision
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        q, k, keep, lse = ctx.saved_tensors
+        keys = k.to(lse.dtype) * ctx.scale
+        grad_q, grad_k = [], torch.zeros_like(keys)
+        for rows in _pieces(q, k):
+            queries = q[:, :, rows].to(lse.dtype)
+            logits = queries @ keys.transpose(-1, -2)
+            weight = torch.zeros_like(logits)
+            for s in range(lse.shape[2]):
+                share = torch.exp(_masked(logits, keep, s) - lse[:, :, s, rows, None])
+                weight += grad[:, :, s, rows, None] * share
+            if ctx.needs_input_grad[0]:
+                grad_q.append(weight @ keys)
+            if ctx.needs_input_grad[1]:
+                grad_k += weight.transpose(-1, -2) @ queries
+        dq = (torch.cat(grad_q, 2) if grad_q else torch.zeros_like(q)).to(q.dtype) if ctx.needs_input_grad[0] else None
+        dk = (grad_k * ctx.scale).to(k.dtype) if ctx.needs_input_grad[1] else None
+        return dq, dk, None, None

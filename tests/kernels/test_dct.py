@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+
+from regionstyle.kernels import dct2, idct2, low_pass, spectrum_distance
+from regionstyle.kernels.dct import _cosine_basis, dct2_reference, low_pass_reference, spectrum_distance_reference
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+SIZES = [(1, 1), (1, 7), (8, 8), (13, 6), (5, 24)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_dct2_agrees_with_reference(size, dtype, agree):
+    agree(dct2, dct2_reference, [torch.randn(2, 3, *size)], dtype)
+
+
+def test_dct2_agrees_with_scipy():
+    fft = pytest.importorskip("scipy.fft")
+    x = torch.randn(2, 63, 100, dtype=torch.float64)
+    expected = torch.from_numpy(fft.dctn(x.numpy(), norm="ortho", axes=(1, 2)))
+    torch.testing.assert_close(dct2(x), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("size", [*SIZES, (63, 100), (257, 3)], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_idct2_inverts(size, dtype):
+    x = torch.randn(2, *size).to(dtype)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
+    result = idct2(dct2(x))
+    assert result.dtype == dtype
+    torch.testing.assert_close(result, x, atol=tolerance, rtol=0)
+
+
+def test_known_values():
+    """A constant has one coefficient, mean * sqrt(h w); a cosine of frequency (1, 2) has one at (1, 2)."""
+    expected = torch.zeros(4, 9)
+    expected[0, 0] = 2 * 6
+    torch.testing.assert_close(dct2(torch.full((4, 9), 2.0)), expected, atol=1e-5, rtol=0)
+    rows, columns = torch.arange(4) + 0.5, torch.arange(9) + 0.5
+    wave = torch.cos(math.pi * rows / 4)[:, None] * torch.cos(2 * math.pi * columns / 9)
+    coefficients = dct2(wave)
+    assert coefficients.abs().argmax() == 1 * 9 + 2
+    torch.testing.assert_close(coefficients.norm(), coefficients[1, 2])
+
+
+def test_energy_is_kept():
+    x = torch.randn(3, 11, 14, dtype=torch.float64)
+    torch.testing.assert_close(dct2(x).norm(), x.norm())
+
+
+def test_gradcheck():
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(dct2, x)
+    assert torch.autograd.gradcheck(idct2, x)
+    assert torch.autograd.gradcheck(lambda c: low_pass(c, 2), x)
+
+
+def test_first_use_in_inference_mode_does_not_spoil_later_gradients():
+    _cosine_basis.cache_clear()
+    with torch.inference_mode():
+        dct2(torch.ones(6, 5))
+    x = torch.ones(6, 5, requires_grad=True)
+    dct2(x).sum().backward()
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("threshold", [-1, 0, 2, 2.5, 3, 100])
+def test_low_pass_agrees_with_reference(threshold):
+    c = torch.randn(2, 3, 5, 4).bfloat16()
+    result = low_pass(c, threshold)
+    assert result.dtype == c.dtype
+    torch.testing.assert_close(result, low_pass_reference(c, threshold), rtol=0, atol=0)
+
+
+def test_low_pass_keeps_the_diagonal():
+    expected = torch.tensor([[1.0, 1, 1], [1, 1, 0]])
+    torch.testing.assert_close(low_pass(torch.ones(2, 3), 2), expected)
+
+
+def test_low_pass_per_sample():
+    c = torch.randn(3, 2, 4, 4)
+    expected = torch.stack([low_pass(sample, limit) for sample, limit in zip(c, (0, 2, 9), strict=True)])
+    torch.testing.assert_close(low_pass(c, torch.tensor([0, 2, 9])), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("power", [1, 2, 1.5])
+@pytest.mark.parametrize("threshold", [3, torch.tensor([0.0, 4.5])], ids=["shared", "per sample"])
+def test_distance_agrees_with_reference(dtype, power, threshold, agree):
+    agree(
+        lambda a, b: spectrum_distance(a, b, threshold, power=power),
+        lambda a, b: spectrum_distance_reference(a, b, threshold, power=power),
+        [torch.randn(2, 3, 7, 5), torch.randn(2, 3, 7, 5)],
+        dtype,
+    )
+
+
+def test_distance_known_values():
+    """A difference of 3 everywhere on 2 x 2: one coefficient of 6 among 4 entries."""
+    a = torch.zeros(1, 1, 2, 2)
+    assert spectrum_distance(a, a + 3, 0).item() == pytest.approx(6 / 4)
+    assert spectrum_distance(a, a + 3, 0, power=2).item() == pytest.approx(36 / 4)
+    assert spectrum_distance(a, a + 3, -1).item() == 0
+
+
+def test_distance_counts_all_frequencies_at_a_high_threshold():
+    a, b = torch.randn(2, 4, 8, 6), torch.randn(2, 4, 8, 6)
+    torch.testing.assert_close(spectrum_distance(a, b, 99, power=2), (a - b).square().mean())
+
+
+def test_distance_gradient_at_equality_is_zero():
+    a = torch.randn(1, 2, 4, 4, requires_grad=True)
+    for power in (1, 1.5, 2):
+        (gradient,) = torch.autograd.grad(spectrum_distance(a, a.detach(), 3, power=power), a)
+        assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_distance_gradcheck(power):
+    a, b = (torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    limits = torch.tensor([1, 3])
+    assert torch.autograd.gradcheck(lambda a, b: spectrum_distance(a, b, limits, power=power), (a, b))
+
+
+def test_misuse():
+    x = torch.zeros(2, 3, 4, 5)
+    with pytest.raises(ValueError, match=r"b must be \[B, C, h, w\] with.*\[2, 3, 4, 4\]"):
+        spectrum_distance(x, x[..., :4], 1)
+    with pytest.raises(ValueError, match=r"threshold.*\[3\]"):
+        spectrum_distance(x, x, torch.zeros(3))
+    with pytest.raises(ValueError, match="power must be at least 1"):
+        spectrum_distance(x, x, 1, power=0.5)
+    for function in (dct2, idct2):
+        with pytest.raises(ValueError, match=r"x must be \[\.\.\., h, w\].*\[5\]"):
+            function(torch.zeros(5))
+        with pytest.raises(ValueError, match=r"\[0, 3\]"):
+            function(torch.zeros(0, 3))
+    with pytest.raises(ValueError, match="c must be floating point"):
+        low_pass(torch.zeros(3, 3, dtype=torch.int64), 1)

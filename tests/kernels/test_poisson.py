@@ -1,0 +1,234 @@
+import warnings
+
+import pytest
+import torch
+
+from regionstyle.kernels import poisson_blend
+from regionstyle.kernels._multigrid import MaskedLaplacian
+from regionstyle.kernels.poisson import poisson_blend_reference
+
+MODES = ["import", "mixed", "average"]
+
+
+def disc(h, w):
+    y, x = torch.linspace(-1, 1, h)[:, None], torch.linspace(-1, 1, w)[None]
+    return ((y**2 + x**2) < 0.7).float()
+
+
+def shapes(h, w):
+    """Domains of every kind, as name -> mask `[h,w]`."""
+    ring, halves, corner, noise, line = (torch.zeros(h, w) for _ in range(5))
+    ring[1:-1, 1:-1], ring[h // 2, w // 2] = 1, 0
+    halves[:, : w // 3], halves[1, w - 2] = 1, 1
+    corner[h // 2 :, w // 2 :] = 1
+    noise[torch.rand(h, w) < 0.7] = 1
+    line[h // 2] = 1
+    full, empty = torch.ones(h, w), torch.zeros(h, w)
+    pin = full.clone()
+    pin[0, 0] = 0
+    return {
+        "disc": disc(h, w), "hole": ring, "two parts": halves, "frame corner": corner, "noise": noise, "line": line,
+        "whole frame": full, "empty": empty, "one fixed pixel": pin,
+    }  # fmt: skip
+
+
+KINDS = list(shapes(4, 4))
+
+
+def images(h, w, b=1, c=2):
+    return [torch.randn(b, c, h, w, dtype=torch.float64) for _ in range(2)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(3, 5), (9, 9), (13, 22), (8, 1)], ids=str)
+def test_agrees_with_a_dense_solve(size, kind, mode, agree):
+    if min(size) < 3 and kind == "two parts":
+        pytest.skip("does not fit")
+    mask = shapes(*size)[kind].expand(1, 1, *size)
+    agree(
+        lambda s, t: poisson_blend(s, t, mask, mode=mode, tol=1e-12),
+        lambda s, t: poisson_blend_reference(s, t, mask, mode=mode),
+        images(*size),
+        torch.float64,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_dtypes(dtype, agree):
+    mask = disc(21, 30).expand(1, 1, 21, 30)
+    agree(
+        lambda s, t: poisson_blend(s, t, mask, tol=1e-6),
+        lambda s, t: poisson_blend_reference(s, t, mask),
+        images(21, 30),
+        dtype,
+        slack=2,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("disc", "mixed"), ("disc", "average"), ("two parts", "import"), ("whole frame", "import"), ("noise", "import")],
+)
+def test_gradcheck(kind, mode):
+    """On 72 pixels: two levels."""
+    mask = shapes(8, 9)[kind].expand(1, 1, 8, 9)
+    pair = [t.requires_grad_() for t in images(8, 9, c=1)]
+    assert torch.autograd.gradcheck(lambda s, t: poisson_blend(s, t, mask, mode=mode, tol=1e-13), pair, fast_mode=True)
+
+
+def test_second_gradient():
+    mask = disc(5, 5).expand(1, 1, 5, 5)
+    pair = [t.requires_grad_() for t in images(5, 5, c=1)]
+    assert torch.autograd.gradgradcheck(lambda s, t: poisson_blend(s, t, mask, tol=1e-13).square(), pair)
+
+
+def test_samples_and_channels_are_independent():
+    masks = torch.stack(list(shapes(12, 17).values()))[:, None]
+    s, t = images(12, 17, b=len(masks), c=3)
+    together = poisson_blend(s, t, masks, tol=1e-11)
+    for i in range(len(masks)):
+        for c in range(3):
+            alone = poisson_blend(s[i : i + 1, c : c + 1], t[i : i + 1, c : c + 1], masks[i : i + 1], tol=1e-11)
+            torch.testing.assert_close(together[i, c], alone[0, 0], atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_into_itself_is_bit_equal(mode):
+    image = torch.rand(1, 3, 40, 50)
+    assert torch.equal(poisson_blend(image, image, disc(40, 50).expand(1, 1, 40, 50), mode=mode), image)
+
+
+def test_offset_of_the_source_does_not_matter_and_of_the_target_carries_over():
+    s, t = (torch.rand(1, 3, 64, 64) for _ in range(2))
+    mask = disc(64, 64).expand(1, 1, 64, 64)
+    result = poisson_blend(s, t, mask)
+    torch.testing.assert_close(poisson_blend(s + 5, t, mask), result, atol=1e-3, rtol=0)
+    torch.testing.assert_close(poisson_blend(s, s + 0.25, mask), s + 0.25, atol=1e-4, rtol=0)
+
+
+def test_ramp_between_two_fixed_columns():
+    """No guidance between a column of 0 and one of 4: a straight ramp, also along the open frame edges."""
+    target = torch.zeros(1, 1, 3, 5)
+    target[..., 4] = 4
+    mask = torch.tensor([0.0, 1, 1, 1, 0]).expand(1, 1, 3, 5)
+    expected = torch.arange(5.0).expand(1, 1, 3, 5)
+    torch.testing.assert_close(poisson_blend(torch.zeros_like(target), target, mask, tol=1e-7), expected)
+
+
+def test_mixed_takes_the_stronger_edge_of_each():
+    """One row, ends fixed at 0 and 5: source steps 5 once, target steps once elsewhere by 1."""
+    source = torch.tensor([0.0, 0, 0, 5, 5, 5, 5]).view(1, 1, 1, 7)
+    target = torch.tensor([0.0, 0, 0, 0, 0, 1, 1]).view(1, 1, 1, 7)
+    mask = torch.tensor([0.0, 1, 1, 1, 1, 1, 0]).view(1, 1, 1, 7)
+    # Guidance 0 0 5 0 1 0 sums to 6, but the ends differ by 1: each of six edges gives back 5/6.
+    expected = (torch.tensor([0.0, 0, 0, 5, 5, 6, 6]) - torch.arange(7) * 5 / 6).view(1, 1, 1, 7)
+    torch.testing.assert_close(poisson_blend(source, target, mask, mode="mixed", tol=1e-7), expected)
+
+
+def test_mixed_keeps_the_target_on_a_tie():
+    source, target = torch.zeros(1, 1, 1, 3), torch.zeros(1, 1, 1, 3)
+    source[..., 1], target[..., 1] = -1, 1
+    mask = torch.tensor([0.0, 1, 0]).view(1, 1, 1, 3)
+    assert torch.equal(poisson_blend(source, target, mask, mode="mixed"), target)
+
+
+def test_whole_frame_keeps_the_targets_mean():
+    s, t = images(20, 33, c=3)
+    result = poisson_blend(s, t, torch.ones(1, 1, 20, 33), tol=1e-11)
+    torch.testing.assert_close(result, s - s.mean((-2, -1), keepdim=True) + t.mean((-2, -1), keepdim=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_outside_is_bit_equal(dtype):
+    s, t = (torch.rand(2, 3, 31, 20).to(dtype) for _ in range(2))
+    mask = torch.rand(2, 1, 31, 20)
+    result = poisson_blend(s, t, mask)
+    outside = (mask <= 0.5).expand_as(t)
+    assert torch.equal(result[outside], t[outside])
+    assert not torch.equal(result, t)
+
+
+def test_the_domain_is_above_one_half():
+    s, t = images(6, 6)
+    soft = torch.tensor([0.5, 0.50001, 0.2, 1.0, 0.49, 0.9]).expand(1, 1, 6, 6)
+    torch.testing.assert_close(poisson_blend(s, t, soft), poisson_blend(s, t, soft > 0.5))
+
+
+def test_inputs_are_not_changed():
+    s, t = images(9, 9)
+    mask = disc(9, 9).expand(1, 1, 9, 9).clone()
+    copies = [x.clone() for x in (s, t, mask)]
+    poisson_blend(s, t, mask)
+    assert all(torch.equal(a, b) for a, b in zip((s, t, mask), copies, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-8])
+def test_residual_is_below_tol(kind, tol):
+    mask = shapes(45, 64)[kind].expand(1, 1, 45, 64) > 0.5
+    rhs = torch.randn(1, 2, 45, 64, dtype=torch.float64) * mask
+    if mask.all():
+        rhs = rhs - rhs.mean((-2, -1), keepdim=True)
+    operator = MaskedLaplacian(mask, torch.float64)
+    residual = rhs - operator.apply(operator.solve(rhs, tol))
+    assert (residual.norm(dim=(-2, -1)) <= 1.001 * tol * rhs.norm(dim=(-2, -1))).all()
+
+
+@pytest.mark.parametrize("kind", ["disc", "hole", "noise", "whole frame", "one fixed pixel", "frame corner"])
+@pytest.mark.parametrize("size", [(33, 70), (128, 128), (200, 16)], ids=str)
+def test_iterations_do_not_grow(kind, size, monkeypatch):
+    """The point of multigrid. Twelve digits in 25 iterations, whatever the size and shape."""
+    mask = shapes(*size)[kind].expand(1, 1, *size)
+    s, t = images(*size)
+    monkeypatch.setattr("regionstyle.kernels._multigrid._MAX_ITERATIONS", 25)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        poisson_blend(s, t, mask, tol=1e-12)
+
+
+def test_preconditioner_is_symmetric_and_positive():
+    mask = shapes(17, 20)["noise"].expand(1, 1, 17, 20) > 0.5
+    operator = MaskedLaplacian(mask, torch.float64)
+    x, y = (torch.randn(1, 1, 17, 20, dtype=torch.float64) * mask for _ in range(2))
+    mx, my = operator._precondition(x), operator._precondition(y)
+    torch.testing.assert_close((mx * y).sum(), (x * my).sum())
+    assert (mx * x).sum() > 0
+    assert (my * y).sum() > 0
+
+
+@pytest.mark.slow
+def test_time_grows_with_the_number_of_pixels():
+    import time
+
+    def seconds(n):
+        s, t = (torch.rand(1, 3, n, n) for _ in range(2))
+        mask = disc(n, n).expand(1, 1, n, n)
+        start = time.perf_counter()
+        poisson_blend(s, t, mask)
+        return time.perf_counter() - start
+
+    seconds(128)
+    small, large = min(seconds(256) for _ in range(3)), min(seconds(1024) for _ in range(3))
+    assert large < 32 * small, f"16 times the pixels took {large / small:.0f} times as long"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": torch.zeros(1, 3, 4, 6)}, r"source must be \[B, C, H, W\].*\[1, 3, 4, 6\]"),
+        ({"mask": torch.zeros(1, 3, 4, 5)}, r"mask must be \[B, 1, H, W\].*\[1, 3, 4, 5\]"),
+        ({"target": torch.zeros(3, 4, 5)}, r"target must be \[B, C, H, W\].*\[3, 4, 5\]"),
+        ({"mode": "normal"}, "mode must be one of import, mixed, average, got 'normal'"),
+        ({"tol": 0.0}, "tol must be positive"),
+    ],
+)
+def test_misuse(change, message):
+    arguments = {"source": torch.zeros(1, 3, 4, 5), "target": torch.zeros(1, 3, 4, 5), "mask": torch.zeros(1, 1, 4, 5)}
+    with pytest.raises(ValueError, match=message):
+        poisson_blend(**(arguments | change))
+
+
+def test_graph_is_freed(no_leak):
+    s, t = (x.requires_grad_() for x in images(9, 9))
+    no_leak(lambda: poisson_blend(s, t, disc(9, 9).expand(1, 1, 9, 9)), MaskedLaplacian)
