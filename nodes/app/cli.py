@@ -1,0 +1,221 @@
+"""The `regionstyle` command. Each command imports what it needs when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+USER_ERROR = 2
+INTERNAL_ERROR = 1
+INTERRUPTED = 130
+DEFAULT = "default: %(default)s"
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: {message} (see '{self.prog} --help')\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 (wrong input), 130 (Ctrl-C), 1 (a fault of this program)."""
+    args = build_parser().parse_args(argv)
+    try:
+        return _implementation(args.command)(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("regionstyle: cancelled\n")
+        return INTERRUPTED
+    except Exception as error:
+        if args.verbose:
+            traceback.print_exc()
+        return _report(error)
+
+
+# Where each command is implemented: module beside this one, and function(args) -> exit code.
+_COMMANDS = {
+    "demo": (".demo", "run_demo"),
+    "stylize": (".stylize", "run_stylize"),
+    "run": (".run", "run_workflow"),
+    "train": (".training", "run_training"),
+    "evaluate": (".training", "run_evaluation"),
+}
+
+
+def _implementation(command: str) -> Callable[[argparse.Namespace], int]:
+    module, function = _COMMANDS[command]
+    implementation: Callable[[argparse.Namespace], int] = getattr(import_module(module, __package__), function)
+    return implementation
+
+
+def _report(error: Exception) -> int:
+    """One line on stderr, and the exit code that belongs to it."""
+    from ..engine.errors import RegionStyleError
+
+    if isinstance(error, RegionStyleError):
+        return _fail(str(error))
+    if isinstance(error, ModuleNotFoundError):
+        return _fail(f"the Python package {error.name!r} is missing; install it with: pip install {error.name}")
+    if isinstance(error, OSError):
+        return _fail(_describe_os_error(error))
+    _fail(f"unexpected {type(error).__name__}: {error} (run again with --verbose for the details)")
+    return INTERNAL_ERROR
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"regionstyle: {' '.join(message.split())}\n")
+    return USER_ERROR
+
+
+def _describe_os_error(error: OSError) -> str:
+    remedy = {
+        FileNotFoundError: "there is no such file or folder; check the path",
+        PermissionError: "no permission; choose another place or change the permissions",
+        IsADirectoryError: "this is a folder, a file is needed",
+        NotADirectoryError: "this is a file, a folder is needed",
+    }.get(type(error))
+    return f"{error.filename}: {remedy}" if remedy and error.filename else str(error)
+
+
+def build_parser() -> Parser:
+    """The whole command line; touches no file and imports nothing heavy."""
+    parser = Parser(prog="regionstyle", description="Restyle the thing a sentence names; leave the rest as it is.")
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_stylize(commands)
+    _add_run(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        root = import_module(__package__.rsplit(".", 2)[0])
+        sys.stdout.write(f"{parser.prog} {root.__version__}\n")
+        parser.exit(0)
+
+
+def _command(commands: argparse._SubParsersAction[Parser], name: str, text: str) -> Parser:
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    parser.add_argument("--verbose", action="store_true", help="show the full Python traceback of an error")
+    return parser
+
+
+def _add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "demo", "Restyle one object of a bundled picture and write every step as an image.")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-demo"), metavar="DIR", help=DEFAULT)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--scene", type=int, metavar="N", help="another picture (default: the demo's own)")
+    parser.add_argument("--style", help="another style (default: the one of the demo's sentence)")
+    _add_device(parser)
+
+
+def _add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "stylize", "Restyle one thing, one region or the whole of your own picture.")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("prompt", metavar="PROMPT", help='for example "make the red ball pixel art"')
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    _add_region(parser)
+    parser.add_argument("--style", help="the style, when the prompt does not name it")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--strength", type=_fraction, metavar="F", help="how far to go, 0 (not at all) to 1")
+    parser.add_argument("--steps", type=_positive, metavar="N", help="sampling steps")
+    parser.add_argument(
+        "--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 class"
+    )
+    parser.add_argument("--expert", type=Path, metavar="LORA.safetensors", help="the style's LoRA, for your own model")
+    _add_device(parser)
+
+
+def _add_region(parser: Parser) -> None:
+    region = parser.add_mutually_exclusive_group()
+    region.add_argument("--mask", type=Path, metavar="FILE", help="image: white is restyled, black stays")
+    region.add_argument("--box", type=_box, metavar="x0,y0,x1,y1", help="a rectangle in pixels, from the top left")
+    region.add_argument("--whole", action="store_true", help="the whole picture")
+
+
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "run", "Run a ComfyUI workflow without the browser and collect its images.")
+    parser.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="saved from ComfyUI, in either JSON form")
+    parser.add_argument(
+        "--input", type=_assignment, action="append", default=[], metavar="NAME=FILE",
+        help="give FILE to the load node NAME (its id, its title, or the file name it holds now)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="NODE.INPUT=VALUE",
+        help="change one value; NODE is an id or a title",
+    )  # fmt: skip
+    parser.add_argument("--server", metavar="URL", help="a running ComfyUI (default: start the installed one)")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-out"), metavar="DIR", help=DEFAULT)
+
+
+def _add_train(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "train", "Train the bundled networks again, from nothing; resumes where it stopped.")
+    parser.add_argument("network", choices=["tinyworld"])
+    parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
+    parser.add_argument("--time-budget", type=_minutes, required=True, metavar="MINUTES")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
+    _add_device(parser)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
+    parser.add_argument("network", choices=["tinyworld"])
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="of a training (default: the bundled weights)")
+    _add_device(parser)
+
+
+def _add_device(parser: Parser) -> None:
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda when there is one")
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1` in pixels, with x0 < x1 and y0 < y1."""
+    try:
+        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give four whole numbers x0,y0,x1,y1") from None
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise argparse.ArgumentTypeError(f"{text!r}: x1 must be larger than x0, y1 larger than y0, none negative")
+    return x0, y0, x1, y1
+
+
+def _number(text: str, kind: type[int] | type[float], accepts: Callable[[float], bool], expected: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = float("nan")
+    if not accepts(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: give {expected}")
+    return value
+
+
+def _fraction(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _minutes(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < float("inf"), "a number of minutes above 0")
+
+
+def _positive(text: str) -> int:
+    return int(_number(text, int, lambda value: value >= 1, "a whole number of 1 or more"))
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """`NAME=VALUE`, split at the first equals sign."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: give NAME=VALUE")
+    return name.strip(), value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

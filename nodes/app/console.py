@@ -1,0 +1,49 @@
+"""The command line's host: progress bars on stderr."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..engine.host import LocalHost
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _Bars:
+    """One bar at a time; a new label closes the one before."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._make, self._bar, self._key = tqdm, None, ("", 0)
+
+    def __call__(self, label: str, done: int, total: int, preview: Tensor | None) -> None:
+        if self._key != (label, total) or self._bar is None or done <= self._bar.n:
+            self.close()
+            self._bar, self._key = self._make(total=total, desc=label, unit="step", leave=False), (label, total)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
+
+def console_host(device: str | None) -> LocalHost:
+    """A host that shows a bar per loop; device: "cpu", "cuda" or None for the best there is.
+
+    RegionStyleError when CUDA is asked for and there is none.
+    """
+    import torch
+
+    from ..engine.errors import RegionStyleError
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RegionStyleError(
+            "--device: got cuda, expected cpu, because torch finds no CUDA device here. Use "
+            "--device cpu, or install a CUDA driver and a CUDA build of torch."
+        )
+    return LocalHost(device, on_progress=_Bars())

@@ -1,0 +1,149 @@
+"""`regionstyle evaluate tinyworld`: the shipped networks measured on scenes and photographs they never saw.
+
+Held-out photographs: "cat" (chelsea.png) and "coffee" (coffee.png) of scikit-image; held-out scenes have a random
+stream of their own. Every number is a mean over the count that stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.host import Host
+from ..engine.sampling import ddim, partial_times
+from ..grounding.attention import AttentionSettings, ground_by_attention
+from ..grounding.prompt import Request
+from ..router.restyle import RestyleSettings
+from ..tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
+from ..tinyworld.clip import TinyClip, region_crop
+from ..tinyworld.shipped import load_predictor, load_shipped_expert
+from ..tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
+from .demo import as_image, stylize_tiny
+from .measure import equal_outside, iou, psnr
+
+Numbers = dict[str, Any]
+
+
+def evaluate(host: Host, styles: Sequence[str], scenes: int = 100) -> Numbers:
+    """All measurements, by name."""
+    predictor = load_predictor(host, [load_shipped_expert(style) for style in styles])
+    clip = TinyClip()
+    with torch.no_grad(), predictor.loaded():
+        return {
+            "autoencoder": autoencoder(predictor, scenes),
+            "clip": retrieval(clip, scenes),
+            "generation": generation(predictor, clip),
+            "attention": attention(predictor, scenes),
+            "restyle": restyle(predictor, clip, styles, scenes),
+        }
+
+
+def held_out(number: int) -> Scene:
+    """A held-out scene; every third has a photograph behind its objects."""
+    return scene(number, split="held-out", background_kind=("cat", "coffee")[number % 2] if number % 3 == 0 else None)
+
+
+def autoencoder(predictor: Any, count: int) -> Numbers:
+    """PSNR in dB after encoding and decoding, by held-out photograph and for scenes."""
+    random, found = np.random.default_rng(7), {}
+    for word, filename in HELD_OUT_PHOTOS.items():
+        crops = np.stack([photo_crop(filename, 128, random) for _ in range(24)])
+        found[f"psnr_{word}"] = _psnr_of(predictor, torch.from_numpy(crops).permute(0, 3, 1, 2))
+    images = torch.cat([as_image(held_out(i)) for i in range(min(count, 48))])
+    return {**found, "psnr_scenes": _psnr_of(predictor, images)}
+
+
+def _psnr_of(predictor: Any, images: Tensor) -> float:
+    made = torch.cat([predictor.decode(predictor.encode(part)) for part in images.split(8)])
+    return round(float(np.mean([psnr(a[None], b[None]) for a, b in zip(made, images, strict=True)])), 2)
+
+
+def retrieval(clip: TinyClip, count: int) -> Numbers:
+    """Share of captions whose own picture is the best of 32 held-out scenes with different captions."""
+    right = total = 0
+    for start in range(0, max(count, 96) // 32 * 32 * 2, 64):
+        chosen = {made.caption: made for made in map(held_out, range(start, start + 64))}
+        pairs = list(chosen.items())[:32]
+        images = clip.embed_images(torch.cat([as_image(made) for _, made in pairs]))
+        best = (clip.embed_texts([caption for caption, _ in pairs]) @ images.T).argmax(1)
+        right += int((best == torch.arange(len(pairs))).sum())
+        total += len(pairs)
+    return {"top1_of_32": round(right / total, 3), "captions": total}
+
+
+def generation(predictor: Any, clip: TinyClip, steps: int = 20, cfg: float = 4.0) -> Numbers:
+    """Share of pictures generated from "a COLOUR SHAPE on plain background" that the tiny CLIP reads the same way."""
+    words = [(color, shape) for color in COLORS for shape in SHAPES]
+    names = clip.embed_texts([f"a {color} {shape}" for color, shape in words])
+    images = torch.cat([_generated(predictor, words[i : i + 16], steps, cfg) for i in range(0, len(words), 16)])
+    best = (clip.embed_images(images) @ names.T).argmax(1).tolist()
+    pairs = [(words[b], w) for b, w in zip(best, words, strict=True)]
+    share = {
+        "colour": np.mean([a[0] == b[0] for a, b in pairs]),
+        "shape": np.mean([a[1] == b[1] for a, b in pairs]),
+        "both": np.mean([a == b for a, b in pairs]),
+    }
+    return {f"right_{key}": round(float(value), 3) for key, value in share.items()} | {"pictures": len(words)}
+
+
+def _generated(predictor: Any, words: Sequence[tuple[str, str]], steps: int, cfg: float) -> Tensor:
+    text = predictor.encode_text([f"a {color} {shape} on plain background" for color, shape in words])
+    empty = predictor.encode_text([""])
+    noise = torch.randn(len(words), 4, 16, 16, generator=torch.Generator().manual_seed(11)).to(predictor.host.device)
+    latent = ddim(predictor, noise, partial_times(1.0, steps), text, negative=empty, cfg=cfg)
+    return torch.cat([predictor.decode(part) for part in latent.split(8)]).cpu()
+
+
+def attention(predictor: Any, count: int) -> Numbers:
+    """Mean IoU of attention masks of object phrases with the exact masks, and how often the phrase was found."""
+    scores, found = [], []
+    for number in range(count):
+        made = held_out(number)
+        thing = made.objects[number % len(made.objects)]
+        grounding = ground_by_attention(predictor, as_image(made), thing.phrase, settings=AttentionSettings())
+        scores.append(iou(grounding.mask, torch.from_numpy(thing.mask)))
+        found.append(grounding.found)
+    return {"mean_iou": round(float(np.mean(scores)), 3), "found": round(float(np.mean(found)), 3), "scenes": count}
+
+
+def restyle(predictor: Any, clip: TinyClip, styles: Sequence[str], count: int) -> Numbers:
+    """Restyling with the exact mask: style recognised (score 0.5 or more), and nearer to the truth than the input."""
+    rows: dict[str, list[tuple[float, float, float, bool]]] = {style: [] for style in styles}
+    for number in range(count):
+        style = styles[number % len(styles)]
+        rows[style].append(_restyle_one(predictor, clip, held_out(number), style))
+    return {
+        "scenes": count,
+        **_summary([r for part in rows.values() for r in part]),
+        "by_style": {style: _summary(part) for style, part in rows.items() if part},
+    }
+
+
+def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tuple[float, float, float, bool]:
+    image, index = as_image(made), len(made.objects) - 1
+    thing = made.objects[index]
+    mask = torch.from_numpy(thing.mask)
+    result = stylize_tiny(predictor, image, mask, Request(thing.phrase, style), RestyleSettings(seed=index, feather=0))
+    truth = as_image(restyle_object(made, index, style))
+    score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
+    return (
+        score,
+        psnr(image, truth, mask),
+        psnr(result.image, truth, mask),
+        equal_outside(result.image, image, result.mask),
+    )
+
+
+def _summary(rows: Sequence[tuple[float, float, float, bool]]) -> Numbers:
+    score, before, after, equal = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    return {
+        "recognised": round(float((score >= 0.5).mean()), 3),
+        "nearer_to_truth": round(float((after > before).mean()), 3),
+        "psnr_input": round(float(before.mean()), 2),
+        "psnr_result": round(float(after.mean()), 2),
+        "background_equal": bool(equal.all()),
+    }

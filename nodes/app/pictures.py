@@ -1,0 +1,88 @@
+"""Pictures in and out, and the labelled sheet that shows a run at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def open_picture(path: Path, mode: str = "RGB") -> Image:
+    """An upright picture; RegionStyleError when the file is missing or no picture."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not path.is_file():
+        raise RegionStyleError(
+            f"image: got {str(path)!r}, expected a picture file. There is no such file; check the path."
+        )
+    try:
+        return ImageOps.exif_transpose(Image.open(path)).convert(mode)
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise RegionStyleError(
+            f"image: got {str(path)!r}, expected a picture (PNG, JPEG, WebP). It cannot be read "
+            f"({type(error).__name__}); convert it or choose another."
+        ) from error
+
+
+def read_image(path: Path) -> Tensor:
+    """A picture file as `[1,3,H,W]` float32 in 0..1."""
+    return torch.from_numpy(np.asarray(open_picture(path)).copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """A mask file as `[H,W]` in 0..1, white = change; its size must be the picture's (height, width)."""
+    mask = torch.from_numpy(np.asarray(open_picture(path, "L")).copy()).float() / 255
+    if tuple(mask.shape) != tuple(size):
+        raise RegionStyleError(
+            f"mask: got {mask.shape[1]} x {mask.shape[0]} pixels, expected the picture's "
+            f"{size[1]} x {size[0]}. Save the mask at the picture's size."
+        )
+    return mask
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """`[1,3,H,W]` or `[H,W]` in 0..1 to uint8 `[H,W,3]` or `[H,W]`."""
+    array = image.detach().float().cpu()
+    array = array[0].permute(1, 2, 0) if array.ndim == 4 else array
+    return (array.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def save_image(image: Tensor, path: Path) -> None:
+    """Write `[1,3,H,W]` or `[H,W]` in 0..1; the ending chooses the format. RegionStyleError for an unknown ending."""
+    from PIL import Image
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise RegionStyleError(f"output: got {path.name!r}, expected a picture ending such as .png. Change the name.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_bytes(image)).save(path)
+
+
+def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = 320) -> Image:
+    """Pictures side by side, each under its name, with a title above and notes below."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    large, small = ImageFont.load_default(22), ImageFont.load_default(16)
+    gap = 14
+    canvas = Image.new("RGB", ((side + gap) * len(panels) + gap, side + 100 + 22 * len(notes)), (250, 249, 246))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((gap, 12), title, (25, 25, 30), large)
+    for index, (name, panel) in enumerate(panels.items()):
+        left = gap + index * (side + gap)
+        picture = Image.fromarray(to_bytes(panel)).convert("RGB")
+        scale = side / max(picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        filtered = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+        canvas.paste(picture.resize(size, filtered), (left, 74))
+        draw.text((left, 50), name, (70, 70, 80), small)
+    for index, note in enumerate(notes):
+        draw.text((gap, side + 84 + 22 * index), note, (70, 70, 80), small)
+    return canvas

@@ -1,0 +1,91 @@
+"""`regionstyle run`: a ComfyUI workflow without the browser, on a running server or the ComfyUI of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..engine.errors import RegionStyleError
+from .comfy_errors import missing_nodes
+from .files import free_name
+from .run_progress import RunProgress
+from .workflow import Prompt, class_types, read_workflow, to_api_form
+from .workflow_edit import set_input_file, set_value
+
+
+class Comfy(Protocol):
+    """A ComfyUI that can run workflows: `ServerComfy` or `ProcessComfy`."""
+
+    place: str
+
+    def definitions(self, names: set[str]) -> dict[str, Any]: ...
+    def upload(self, file: Path) -> str: ...
+    def execute(self, prompt: Prompt, on_event: Any) -> dict[str, Any]: ...
+    def read(self, image: Mapping[str, Any]) -> bytes: ...
+    def close(self) -> None: ...
+
+
+def run_workflow(args: argparse.Namespace) -> int:
+    """Runs `args.workflow` with the changes asked for; writes its images to `args.out` and their paths to stdout."""
+    workflow = read_workflow(args.workflow)
+    with closing(connect(args.server)) as comfy:
+        prompt = prepare(comfy, workflow, inputs=args.input, values=args.set)
+        with RunProgress(prompt) as progress:
+            outputs = comfy.execute(prompt, progress.on_event)
+        written = write_images(comfy, outputs, args.out)
+    if not written:
+        raise RegionStyleError(f"{args.workflow}: the workflow ran, but no node of it saves or shows an image.")
+    for path in written:
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def connect(server: str | None) -> Comfy:
+    """The running server named, or else the ComfyUI installed here in a process of its own."""
+    if server:
+        from .comfy_server import ServerComfy
+
+        return ServerComfy(server)
+    from .comfy_install import find_comfy
+    from .comfy_process import ProcessComfy
+
+    return ProcessComfy(find_comfy())
+
+
+def prepare(
+    comfy: Comfy, workflow: Mapping[str, Any], *, inputs: list[tuple[str, str]], values: list[tuple[str, str]]
+) -> Prompt:
+    """The workflow in API form with `--input` and `--set` applied; files are uploaded on the way."""
+    names = class_types(workflow)
+    definitions = comfy.definitions(names)
+    if missing := names - set(definitions):
+        raise missing_nodes(missing, comfy.place)
+    prompt = to_api_form(workflow, definitions)
+    for target, text in values:
+        set_value(prompt, definitions, target, text)
+    for name, file in inputs:
+        set_input_file(prompt, definitions, name, Path(file), comfy.upload)
+    return prompt
+
+
+def write_images(comfy: Comfy, outputs: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Every image that a node saved or showed, in `folder`; an earlier file is never overwritten."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for image in _images(outputs):
+        place = free_name(folder / Path(image["filename"]).name)
+        place.write_bytes(comfy.read(image))
+        written.append(place)
+    return written
+
+
+def _images(outputs: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for output in outputs.values():
+        for image in output.get("images", []):
+            # Nodes that only load a picture may list the input file itself.
+            if isinstance(image, Mapping) and image.get("type") in ("output", "temp"):
+                yield image

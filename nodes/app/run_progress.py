@@ -1,0 +1,54 @@
+"""The progress bar of a running workflow: one line per node that reports steps."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from .workflow import Prompt
+from .workflow_edit import node_title
+
+
+class RunProgress:
+    """Turns ComfyUI's events into bars on stderr; writes nothing when stderr is not a terminal."""
+
+    def __init__(self, prompt: Prompt):
+        self._prompt = prompt
+        self._node: str | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._finish(complete=kind is None)
+
+    def on_event(self, kind: str, data: Mapping[str, Any]) -> None:
+        """kind: ComfyUI's event name; data: with `node`, and for "progress" `value` and `max`."""
+        node = data.get("node")
+        if node is None or str(node) not in self._prompt:
+            return
+        if kind == "executing":
+            self._show(str(node), 1, 0)
+        elif kind == "progress":
+            self._show(str(node), data["max"], data["value"])
+
+    def _show(self, node: str, total: float, done: float) -> None:
+        from tqdm import tqdm
+
+        if node != self._node:
+            self._finish(complete=True)  # the next node only starts when this one has ended
+            title = node_title(self._prompt, node)
+            self._node, self._bar = node, tqdm(desc=title, total=total, file=sys.stderr, disable=None)
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.refresh()
+
+    def _finish(self, *, complete: bool) -> None:
+        if self._bar is not None:
+            self._bar.n = self._bar.total if complete else self._bar.n
+            self._bar.refresh()
+            self._bar.close()
+        self._node = self._bar = None

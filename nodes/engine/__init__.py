@@ -1,0 +1,1 @@
+"""The mechanisms every system shares: host, noise predictor, adapters, attention tap, regions."""

@@ -1,0 +1,280 @@
+"""LoRA experts on one network, gated per image and per place, without touching the network's weights.
+
+`forward` of the Linear and Conv2d layers is wrapped, so switching costs nothing, quantised and offloaded networks
+work, and detaching restores the network exactly. What a mask means depends on the layer:
+
+- layers over the image (self-attention, feed-forward, convolutions): the expert acts at the masked places;
+- cross-attention: keys and values belong to words, not places. The whole attention runs once per masked expert, with
+  that expert at its strength, and once without; the outputs are blended by the masks;
+- layers without places (time embedding): `Gates.pooled`.
+
+Supported are U-Nets of the Stable Diffusion class, of diffusers and of ComfyUI. Another family needs its own names
+(`unet_names.py`) and its own rule for which rows belong to words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .adapter_layers import LoraWeights, check_fit, conv_update, linear_update
+from .errors import RegionStyleError, wrong_input
+from .expert import Expert
+from .gates import ActiveGates, Gates, Size, attention_share, latent_size, token_grid
+from .unet_names import unet_paths
+from .wrapped_forward import WrappedForward
+
+_TEXT_ROWS = re.compile(r"\.attn2\.to_[kv]$")
+
+
+class ExpertWeights(nn.Module):
+    """An expert's tensors as parameters (copies, not trainable until asked), for devices and optimisers."""
+
+    def __init__(self, expert: Expert) -> None:
+        super().__init__()
+        self.source = replace(expert, layers={path: replace(layer) for path, layer in expert.layers.items()})
+        with torch.inference_mode(False):
+            self.layers = nn.ModuleList(LoraWeights(layer) for layer in expert.layers.values())
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def items(self) -> Iterator[tuple[str, LoraWeights]]:
+        """Module path and weights of every layer."""
+        return zip(self.source.layers, self.layers, strict=True)  # type: ignore[arg-type]
+
+    def expert(self) -> Expert:
+        """The weights as they are now."""
+        return replace(self.source, layers={path: weights.layer() for path, weights in self.items()})
+
+
+@dataclass(eq=False)
+class _Layer:
+    """A layer of the network and the experts that have an update for it."""
+
+    path: str
+    module: nn.Module
+    weights: dict[str, LoraWeights]
+
+    @property
+    def reads_text(self) -> bool:
+        return _TEXT_ROWS.search(self.path) is not None
+
+
+class ExpertStack:
+    """Experts attached to one network.
+
+    Usage: `with ExpertStack(unet, experts) as stack: stack.set(Gates({"sketch": mask})); unet(...)`. All experts are
+    off until `set`. Several stacks, and wrappers of others, may be attached to one network at once. With gradient
+    checkpointing the gates must stay set until the backward pass is over.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        experts: Sequence[Expert | ExpertWeights],
+        *,
+        names: Callable[[str], str] | None = None,
+    ) -> None:
+        """names: diffusers module path -> module path in this network (default: read from its structure).
+
+        RegionStyleError for a network of another kind, two experts of one name, layers the network does not have,
+        and layers of other sizes. Nothing is attached yet.
+        """
+        self.network = network
+        self._experts = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
+        self.weights = nn.ModuleList(self._experts)
+        self._check_names()
+        where = names or _names_of(network)
+        self._layers = self._find_layers(where)
+        self._attentions = self._find_attentions(where)
+        self._wraps: list[WrappedForward] = []
+        self._size_hook: Any = None
+        self._latent: Size | None = None
+        self._gates: ActiveGates | None = None
+        # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
+        self._region: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The experts' names, in order."""
+        return [weights.name for weights in self._experts]
+
+    @property
+    def attached(self) -> bool:
+        return bool(self._wraps)
+
+    def parameters(self, name: str | None = None) -> Iterator[nn.Parameter]:
+        """The tensors of all experts, or of one. They are what the network runs with: train them in place."""
+        return (self.weights if name is None else self._named(name)).parameters()
+
+    def expert(self, name: str) -> Expert:
+        """One expert with its current weights, for saving."""
+        return self._named(name).expert()
+
+    def attach(self) -> ExpertStack:
+        """Wrap the layers; does nothing when attached. On an error the network is as before."""
+        if self.attached:
+            return self
+        try:
+            for layer in self._layers:
+                self._wrap(layer.module, self._around_layer, layer)
+            for module, names in self._attentions:
+                self._wrap(module, self._around_attention, names)
+            self._size_hook = self.network.register_forward_pre_hook(self._see_latent, with_kwargs=True)
+        except BaseException:
+            self.detach()
+            raise
+        return self
+
+    def detach(self) -> None:
+        """Restore the network exactly; does nothing when not attached. Gates stay set."""
+        while self._wraps:
+            self._wraps.pop().restore()
+        if self._size_hook is not None:
+            self._size_hook.remove()
+            self._size_hook = None
+        self._latent = None
+
+    def __enter__(self) -> ExpertStack:
+        return self.attach()
+
+    def __exit__(self, *error: object) -> None:
+        self.detach()
+
+    def set(self, gates: Gates) -> None:
+        """Let the experts act from now on. RegionStyleError for gates that do not fit; the old ones then stay."""
+        self._gates = ActiveGates(gates, self.names)
+
+    def reset(self) -> None:
+        """Switch all experts off."""
+        self._gates = None
+
+    @contextmanager
+    def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
+        """`set` for the length of a block (None: all off); what was set before comes back."""
+        before = self._gates
+        self._gates = ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates
+        try:
+            yield
+        finally:
+            self._gates = before
+
+    def _named(self, name: str) -> ExpertWeights:
+        for weights in self._experts:
+            if weights.name == name:
+                return weights
+        raise wrong_input("expert", repr(name), f"one of {self.names}", "Name an expert of this stack.")
+
+    def _check_names(self) -> None:
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise wrong_input("experts", f"{sorted(twice)} twice", "different names", "Rename one: load_expert(name=).")
+
+    def _find_layers(self, where: Callable[[str], str]) -> list[_Layer]:
+        modules = dict(self.network.named_modules())
+        found: dict[str, _Layer] = {}
+        missing = []
+        for weights in self._experts:
+            for path, lora in weights.items():
+                module = modules.get(where(path))
+                if module is None:
+                    missing.append(path)
+                    continue
+                check_fit(weights.name, path, lora, module)
+                found.setdefault(path, _Layer(path, module, {})).weights[weights.name] = lora
+        if missing:
+            shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+            got = f"{len(missing)} layers that the network does not have ({shown})"
+            raise wrong_input("experts", got, "layers of this network", "Use experts trained for this kind of model.")
+        return list(found.values())
+
+    def _find_attentions(self, where: Callable[[str], str]) -> list[tuple[nn.Module, list[str]]]:
+        """Cross-attentions with updates inside, and whose."""
+        modules = dict(self.network.named_modules())
+        experts: dict[str, dict[str, None]] = {}
+        for layer in self._layers:
+            if ".attn2." in layer.path:
+                path = layer.path.split(".attn2.")[0] + ".attn2"
+                experts.setdefault(path, {}).update(dict.fromkeys(layer.weights))
+        return [(modules[where(path)], list(found)) for path, found in experts.items()]
+
+    def _wrap(self, module: nn.Module, around: Callable[..., Any], what: object) -> None:
+        self._wraps.append(WrappedForward(module, lambda original, *a, **kw: around(what, original, *a, **kw)))
+
+    def _see_latent(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._latent = latent_size(args, kwargs)
+
+    def _around_layer(self, layer: _Layer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
+        y = original(x, *args, **kw)
+        gates = self._gates
+        if gates is None:
+            return y
+        found = [(w, self._gate(gates, layer, name, x, y)) for name, w in layer.weights.items() if name in gates]
+        active = [(weights, gate) for weights, gate in found if gate is not None]
+        if not active:
+            return y
+        if isinstance(layer.module, nn.Conv2d):
+            return y + conv_update(layer.module, x, active).to(y.dtype)
+        return y + linear_update(x, active, y.shape[-1]).to(y.dtype)
+
+    def _gate(self, gates: ActiveGates, layer: _Layer, name: str, x: Tensor, y: Tensor) -> Tensor | None:
+        """An expert's gate at a layer: `[B]`, one per token `[B,N]`, one per pixel of the output `[B,h,w]`, or off."""
+        batch, device = len(x), x.device
+        if name not in gates.regions:
+            return gates.per_image(name, batch, device)
+        if self._region is not None:
+            return x.new_full((batch,), gates.strength(name)) if self._region == name else None
+        if layer.reads_text:
+            raise RegionStyleError(
+                f"gate of {name!r}: got a mask, but something replaced the cross-attention around {layer.path}, where "
+                "it is blended; expected the network's own. Use a number as gate, or remove that patch."
+            )
+        if x.ndim == 4:
+            return gates.per_place(name, (y.shape[-2], y.shape[-1]), batch, device)
+        if x.ndim == 3:
+            return gates.per_place(name, token_grid(self._latent, x.shape[1]), batch, device).flatten(1)
+        return gates.averaged(name, self._latent or token_grid(None, 1), batch, device)
+
+    def _around_attention(
+        self, names: list[str], original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """One attention per masked expert and one for the rest, blended by the masks at this layer's grid."""
+        gates = self._gates
+        regions = [name for name in gates.regions if name in names] if gates is not None else []
+        if gates is None or not regions:
+            return original(x, *args, **kwargs)
+        masks = gates.masks(token_grid(self._latent, x.shape[1]), len(x), x.device).flatten(2)
+        shares = {name: masks[:, gates.regions.index(name)] for name in regions}
+        shares[""] = 1 - torch.stack(list(shares.values())).sum(0)
+        passes = []
+        for region, share in shares.items():
+            with self._only(region, share):
+                y = original(x, *args, **kwargs)
+            passes.append(share[..., None].to(y.dtype) * y)
+        return torch.stack(passes).sum(0)
+
+    @contextmanager
+    def _only(self, region: str, share: Tensor) -> Iterator[None]:
+        """One pass: only this region's expert acts, beside those without a mask; observers see the share."""
+        outer, before = attention_share.get(), self._region
+        token = attention_share.set(share if outer is None else outer * share)
+        self._region = region
+        try:
+            yield
+        finally:
+            self._region = before
+            attention_share.reset(token)
+
+
+def _names_of(network: nn.Module) -> Callable[[str], str]:
+    """Diffusers path -> path in this network; "?" for layers it does not have."""
+    paths = unet_paths(network)
+    return lambda path: paths.get(path, "?")

@@ -1,0 +1,154 @@
+"""Style experts on a ComfyUI MODEL.
+
+A clone of the MODEL gets an injection, which wraps the network's layers while that clone is loaded, and a wrapper
+around each call of the network, which switches the experts on for that call and off again. So whatever ComfyUI leaves
+injected acts on nobody else, and neither the MODEL given nor the network's weights are changed. The experts' tensors
+are models of their own, loaded together with the MODEL and counted by ComfyUI.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .adapters import ExpertStack, ExpertWeights
+from .comfy_host import new_patcher
+from .comfy_predictor import GATES_KEY
+from .errors import RegionStyleError, wrong_input
+from .expert import Expert
+from .gates import ActiveGates, Gates, Size
+
+KEY = "regionstyle.experts"
+
+
+def attach_to_comfy(model: Any, experts: Sequence[Expert | ExpertWeights], gates: Gates) -> Any:
+    """A clone of a MODEL with experts on it; chainable, later calls add experts and may set gates of earlier ones.
+
+    Gates act in every run of that clone, for positive and negative prompts alike; tensors in them have one entry per
+    latent of the batch, or one. `transformer_options["regionstyle_gates"]` overrides them for single calls.
+
+    RegionStyleError for a model of another kind, experts that do not fit it, a name that is taken, and wrong gates.
+    """
+    before = _routing(model)
+    weights = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
+    together = [*(before.weights if before else []), *weights]
+    values = {**(before.gates.values if before else {}), **gates.values}
+    routing = _Routing(together, replace(gates, values=values))
+    ExpertStack(model.model.diffusion_model, together)  # says now, not while sampling, what does not fit
+    patched = model.clone()
+    routing.install(patched)
+    if weights:
+        own = new_patcher(nn.ModuleList(weights), model.load_device)
+        patched.set_additional_models(KEY, [*patched.get_additional_models_with_key(KEY), own])
+    return patched
+
+
+def attached_experts(model: Any) -> list[ExpertWeights]:
+    """The experts on a MODEL, in order; their parameters are those it runs with."""
+    routing = _routing(model)
+    return list(routing.weights) if routing else []
+
+
+def attached_gates(model: Any) -> Gates:
+    """How the experts of a MODEL act when nothing overrides them; empty without experts."""
+    routing = _routing(model)
+    return routing.gates if routing else Gates()
+
+
+def _routing(model: Any) -> _Routing | None:
+    return model.get_attachment(KEY)
+
+
+class _Routing:
+    """Experts and gates of one MODEL, shared by its clones, which cannot change it."""
+
+    def __init__(self, weights: Sequence[ExpertWeights], gates: Gates) -> None:
+        self.weights, self.gates = weights, gates
+        self._names = [w.name for w in weights]
+        self._active = ActiveGates(gates, self._names)
+        self._latent: Size | None = None
+        # By network: ComfyUI may run a clone on another copy of the network (gradients, several devices).
+        self._stacks: dict[nn.Module, ExpertStack] = {}
+        # ComfyUI forgets a loaded MODEL that is deleted, without ejecting it.
+        weakref.finalize(self, _detach_all, self._stacks).atexit = False
+
+    def install(self, patcher: Any) -> None:
+        """Replace what an earlier call put there."""
+        from comfy.patcher_extension import CallbacksMP, PatcherInjection, WrappersMP
+
+        patcher.set_attachments(KEY, self)
+        patcher.set_injections(KEY, [PatcherInjection(self._inject, self._eject)])
+        patcher.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
+        patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, self._begin)
+        for kind, wrapper in ((WrappersMP.CALC_COND_BATCH, self._see_latent), (WrappersMP.APPLY_MODEL, self._apply)):
+            patcher.remove_wrappers_with_key(kind, KEY)
+            patcher.add_wrapper_with_key(kind, KEY, wrapper)
+
+    def _inject(self, patcher: Any) -> None:
+        network = patcher.model.diffusion_model
+        if network not in self._stacks:
+            self._stacks[network] = ExpertStack(network, self.weights)
+        self._stacks[network].attach()
+
+    def _eject(self, patcher: Any) -> None:
+        stack = self._stacks.pop(patcher.model.diffusion_model, None)
+        if stack is not None:
+            stack.detach()
+
+    def _begin(self, patcher: Any) -> None:
+        """A run begins: forget masks resized for the one before."""
+        self._active = ActiveGates(self.gates, self._names)
+
+    def _see_latent(self, executor: Callable[..., Any], model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
+        """Remember the size of the whole latent during a step."""
+        self._latent = x.shape[-2], x.shape[-1]
+        try:
+            return executor(model, conds, x, *args)
+        finally:
+            self._latent = None
+
+    def _apply(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Any = None,
+        c_crossattn: Any = None,
+        control: Any = None,
+        transformer_options: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One call of the network, with the experts on."""
+        options = transformer_options or {}
+        override = options.get(GATES_KEY)
+        gates = self._active if override is None else ActiveGates(override, self._names)
+        self._check(gates, x, options)
+        with self._stack(executor).using(gates):
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def _stack(self, executor: Any) -> ExpertStack:
+        stack = self._stacks.get(executor.class_obj.diffusion_model)
+        if stack is None or not stack.attached:
+            raise RegionStyleError("model: its experts are not loaded. Load it with load_models_gpu before each use.")
+        return stack
+
+    def _check(self, gates: ActiveGates, x: Tensor, options: dict[str, Any]) -> None:
+        """RegionStyleError for gates that do not fit the batch, and masks where only part of the picture is run."""
+        images = len(x) // len(options.get("cond_or_uncond") or [0])
+        for name, size in gates.batch_sizes().items():
+            if size not in (1, images):
+                accepts = f"1 or {images}, the number of latents"
+                raise wrong_input(f"gate of {name!r}", f"{size} entries", accepts, "Give one mask, or one per latent.")
+        if gates.regions and self._latent not in (None, (x.shape[-2], x.shape[-1])):
+            got = f"a part of {x.shape[-1]}x{x.shape[-2]}"
+            remedy = "Experts with masks cannot be combined with conditioning areas or tiled sampling: remove those."
+            raise wrong_input("latent", got, "the whole latent", remedy)
+
+
+def _detach_all(stacks: dict[nn.Module, ExpertStack]) -> None:
+    while stacks:
+        stacks.popitem()[1].detach()

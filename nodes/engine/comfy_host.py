@@ -1,0 +1,235 @@
+"""ComfyUI as the host: its devices, memory management, progress, cancel, model folders, and gradients inside nodes.
+
+ComfyUI's modules are imported inside functions: the pack also runs without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import RegionStyleError, wrong_input
+from .host import PARTS, Progress, missing_file
+
+PREVIEW_SIZE = 512
+_PATCHER = "_regionstyle_patcher"
+
+
+class ComfyHost:
+    """One per run of a node; keeps nothing. Loading, progress and cancel go through ComfyUI's own functions."""
+
+    def __init__(self) -> None:
+        """The device is the one ComfyUI computes on."""
+        import comfy.model_management as management
+
+        self.device: torch.device = management.get_torch_device()
+
+    def dtype(self, part: str) -> torch.dtype:
+        """What ComfyUI would choose for such a network here."""
+        import comfy.model_management as management
+
+        choices = {
+            "unet": lambda: management.unet_dtype(device=self.device),
+            "vae": lambda: management.vae_dtype(self.device, [torch.bfloat16, torch.float32]),
+            "text": lambda: management.text_encoder_dtype(self.device),
+        }
+        if part not in choices:
+            raise wrong_input("part", repr(part), f"one of {', '.join(PARTS)}", "Name the network's role.")
+        return choices[part]()
+
+    def load(self, *modules: Any) -> None:
+        """Load networks through ComfyUI, which frees room for them and may unload them later: call before every use.
+
+        modules: any nn.Module, or ModelPatchers (MODEL, `clip.patcher`, `vae.patcher`).
+        """
+        import comfy.model_management as management
+
+        management.load_models_gpu([self.patcher(module) for module in modules])
+
+    def patcher(self, module: Any) -> Any:
+        """The ModelPatcher of a module, made once: the module keeps it, so that ComfyUI counts it once."""
+        if not isinstance(module, nn.Module):
+            return module
+        if _PATCHER not in module.__dict__:
+            module.__dict__[_PATCHER] = new_patcher(module, self.device)
+        return module.__dict__[_PATCHER]
+
+    def progress(self, total: int, label: str = "") -> Progress:
+        """ComfyUI's progress bar of the running node; it has no place for a label."""
+        return _ComfyProgress(total)
+
+    def check(self) -> None:
+        """Raise ComfyUI's interrupt exception when the user has cancelled."""
+        import comfy.model_management as management
+
+        management.throw_exception_if_processing_interrupted()
+
+    def find(self, kind: str, name: str) -> Path:
+        """A file in ComfyUI's folders of a kind, extra_model_paths.yaml included."""
+        import folder_paths
+
+        if kind not in folder_paths.folder_names_and_paths:
+            raise wrong_input("kind", repr(kind), "a kind of model folder ComfyUI knows", "Name one, such as loras.")
+        path = folder_paths.get_full_path(kind, name)
+        if path is None:
+            raise missing_file(kind, name, [Path(folder) for folder in folder_paths.get_folder_paths(kind)])
+        return Path(path)
+
+    @contextmanager
+    def gradients(self, *patchers: Any) -> Iterator[list[Any]]:
+        """A block in which networks of ComfyUI may be differentiated; gives the patchers to use in it.
+
+        Nodes run in inference mode, and loaders make inference tensors there, which autograd refuses. Here the mode
+        is off, every parameter is replaced by an ordinary tensor over the same memory (no copy), ComfyUI is told that
+        it is training (its custom rotary kernels have no backward), and layers that write in place are guarded.
+        Weights stay frozen: only what requires grad beforehand is differentiated. Clone tensors that were made
+        outside (`ordinary`). Everything is restored on leaving. A model under dynamic VRAM is replaced by a
+        fully loaded one; RegionStyleError where ComfyUI cannot make that.
+        """
+        import comfy.model_management as management
+
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            whole = [without_dynamic_memory(patcher) for patcher in patchers]
+            management.load_models_gpu(whole, force_full_load=True)
+            for patcher in whole:
+                stack.enter_context(_current(patcher))
+                for module in _modules(patcher):
+                    stack.enter_context(ordinary_weights(module))
+            stack.enter_context(_training_flag(management))
+            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            yield whole
+
+
+class _ComfyProgress:
+    def __init__(self, total: int) -> None:
+        import comfy.utils
+
+        self._bar = comfy.utils.ProgressBar(total)
+
+    def update(self, done: int, preview: Tensor | None = None) -> None:
+        """Preview `[3,H,W]` in 0..1. The interrupt is checked here, as ComfyUI skips bar updates in quick loops."""
+        import comfy.model_management as management
+
+        shown = None if preview is None else ("JPEG", to_pil(preview), PREVIEW_SIZE)
+        self._bar.update_absolute(done, preview=shown)
+        management.throw_exception_if_processing_interrupted()
+
+
+class _Container(nn.Module):
+    """Holds a foreign network: ModelPatcher writes attributes that some classes (diffusers) do not allow."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
+def new_patcher(module: nn.Module, device: torch.device) -> Any:
+    """A network that ComfyUI did not load, as a ModelPatcher of the kind ComfyUI uses at this moment."""
+    import comfy.model_management as management
+    import comfy.model_patcher
+
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return kind(_Container(module), load_device=device, offload_device=management.unet_offload_device())
+
+
+def to_pil(image: Tensor) -> Any:
+    """An image `[3,H,W]` in 0..1 as a picture of 8 bits."""
+    from PIL import Image
+
+    pixels = (image.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
+def without_dynamic_memory(patcher: Any) -> Any:
+    """The patcher itself, or under dynamic VRAM one whose weights stay where they are during a backward pass."""
+    if not getattr(patcher, "is_dynamic", bool)():
+        return patcher
+    try:
+        return patcher.get_non_dynamic_delegate()
+    except RuntimeError as error:
+        raise RegionStyleError(
+            f"model: got one that ComfyUI streams from memory (dynamic VRAM) and cannot load a second time ({error}), "
+            "expected one that can be loaded whole, because this node needs gradients. Load it with one of ComfyUI's "
+            "own loader nodes, or start ComfyUI with --disable-dynamic-vram."
+        ) from error
+
+
+def ordinary(value: Any) -> Any:
+    """Tensors (also inside lists, tuples and dicts) as autograd accepts them: inference tensors are copied.
+
+    Call it where inference mode is off.
+    """
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    if isinstance(value, dict):
+        return {key: ordinary(entry) for key, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(ordinary(entry) for entry in value)
+    return value
+
+
+@contextmanager
+def ordinary_weights(module: nn.Module) -> Iterator[None]:
+    """Replace inference tensors among parameters and buffers by frozen ordinary ones over the same memory."""
+    replaced: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
+    try:
+        for part in module.modules():
+            for table in (part._parameters, part._buffers):
+                for name, tensor in table.items():
+                    if tensor is not None and tensor.is_inference():
+                        replaced.append((table, name, tensor, _alias(tensor)))
+                        table[name] = replaced[-1][-1]
+        yield
+    finally:
+        for table, name, before, alias in replaced:
+            # Loading anew inside the block may have moved the weight: then what is there now is right.
+            if table.get(name) is alias and alias.data_ptr() == before.data_ptr():
+                table[name] = before
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    """An ordinary tensor, frozen, over the memory of an inference tensor."""
+    if type(tensor) not in (Tensor, nn.Parameter):
+        kind = type(tensor).__name__
+        raise wrong_input("model", f"weights of type {kind}", "plain weights", "Gradients need an unquantised model.")
+    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    alias = empty.set_(tensor.data.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+    return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
+
+
+def _modules(patcher: Any) -> list[nn.Module]:
+    """The networks that loading a patcher loads with it."""
+    return [patcher.model, *(extra.model for extra in patcher.get_nested_additional_models())]
+
+
+@contextmanager
+def _current(patcher: Any) -> Iterator[None]:
+    """ComfyUI asks a model for its patcher during a forward pass."""
+    if not hasattr(patcher.model, "current_patcher"):
+        yield
+        return
+    before, patcher.model.current_patcher = patcher.model.current_patcher, patcher
+    try:
+        yield
+    finally:
+        patcher.model.current_patcher = before
+
+
+@contextmanager
+def _training_flag(management: Any) -> Iterator[None]:
+    """`in_training`, which exists since 0.14."""
+    if not hasattr(management, "in_training"):
+        yield
+        return
+    before, management.in_training = management.in_training, True
+    try:
+        yield
+    finally:
+        management.in_training = before

@@ -1,0 +1,113 @@
+"""Host: whoever runs the method - ComfyUI (`comfy_host.py`) or this process itself (`LocalHost`).
+
+Methods never move a module, print, open a model folder or ask for a device by themselves: they ask their host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .errors import Cancelled, RegionStyleError, wrong_input
+
+__all__ = ["Cancelled", "Host", "LocalHost", "Progress", "RegionStyleError", "missing_file"]
+
+OnProgress = Callable[[str, int, int, "Tensor | None"], None]
+PARTS = ("unet", "vae", "text")
+
+
+class Progress(Protocol):
+    """Reports one loop."""
+
+    def update(self, done: int, preview: Tensor | None = None) -> None:
+        """`done` steps are finished; preview `[3,H,W]` in 0..1. Raises when the user has cancelled."""
+
+
+class Host(Protocol):
+    """What every method may ask of the program it runs in."""
+
+    device: torch.device
+
+    def dtype(self, part: str) -> torch.dtype:
+        """The dtype to run a network in; part is "unet", "vae" or "text"."""
+
+    def load(self, *modules: nn.Module) -> None:
+        """Bring modules onto the device. Call before every use: another program part may have unloaded them."""
+
+    def progress(self, total: int, label: str = "") -> Progress:
+        """A report of `total` steps."""
+
+    def check(self) -> None:
+        """Raise when the user has cancelled: `Cancelled`, or in ComfyUI its own interrupt exception."""
+
+    def find(self, kind: str, name: str) -> Path:
+        """A model file of a kind ("loras", "checkpoints", ...). RegionStyleError naming file and folders if absent."""
+
+
+class LocalHost:
+    """A host without a program around it: command line, tests, training."""
+
+    def __init__(
+        self,
+        device: torch.device | str | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        folders: Mapping[str, Path] | None = None,
+    ) -> None:
+        """device: CUDA where there is one, otherwise the CPU. on_progress(label, done, total, preview)."""
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._on_progress = on_progress
+        self._cancelled = cancelled
+        self._folders = dict(folders or {})
+
+    def dtype(self, part: str) -> torch.dtype:
+        """float32; on CUDA float16 for "unet" and "text" (some autoencoders overflow in it)."""
+        if part not in PARTS:
+            raise wrong_input("part", repr(part), f"one of {', '.join(PARTS)}", "Name the network's role.")
+        return torch.float16 if self.device.type == "cuda" and part != "vae" else torch.float32
+
+    def load(self, *modules: nn.Module) -> None:
+        """Move the modules to the device, where they stay."""
+        for module in modules:
+            module.to(self.device)
+
+    def progress(self, total: int, label: str = "") -> Progress:
+        """A report that calls `on_progress`, then checks for cancel, so the last preview is shown first."""
+        return _LocalProgress(self, total, label)
+
+    def check(self) -> None:
+        """Raise `Cancelled` when the `cancelled` function says so."""
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled("cancelled by the user")
+
+    def find(self, kind: str, name: str) -> Path:
+        """`name` inside the folder of its kind, or as a path of its own."""
+        folder = self._folders.get(kind)
+        for path in ([folder / name] if folder else []) + [Path(name)]:
+            if path.is_file():
+                return path
+        raise missing_file(kind, name, [folder] if folder else [])
+
+
+class _LocalProgress:
+    def __init__(self, host: LocalHost, total: int, label: str) -> None:
+        self._host, self._total, self._label = host, total, label
+
+    def update(self, done: int, preview: Tensor | None = None) -> None:
+        if self._host._on_progress is not None:
+            self._host._on_progress(self._label, done, self._total, preview)
+        self._host.check()
+
+
+def missing_file(kind: str, name: str, folders: list[Path]) -> RegionStyleError:
+    """The error for a model file that is not there; it names the file, the folders and what they hold."""
+    where = " or ".join(str(folder) for folder in folders) or f"no folder is set for {kind}"
+    present = sorted(p.name for folder in folders if folder.is_dir() for p in folder.iterdir() if p.is_file())
+    there = f" There now: {', '.join(present[:8])}{', ...' if len(present) > 8 else ''}." if present else ""
+    remedy = f"Put {name} there, or give the full path of the file.{there}"
+    return wrong_input(kind, repr(name), f"a file in {where}", remedy)

@@ -1,0 +1,17 @@
+"""What ComfyUI gets from this pack: the node classes of all slices."""
+
+from importlib import import_module
+
+from comfy_api.latest import ComfyExtension, io
+
+# Each of these modules defines `NODES`, a list of node classes in menu order.
+NODE_MODULES = ("tinyworld.nodes", "router.nodes", "grounding.nodes")
+
+
+class RegionStyleExtension(ComfyExtension):
+    """The extension: adds the shipped experts to ComfyUI's LoRA folders, and its nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        # not in on_load, which 0.3.64 does not call
+        import_module(".tinyworld.comfy_tinyworld", __package__).register_experts()
+        return [node for module in NODE_MODULES for node in import_module(f".{module}", __package__).NODES]

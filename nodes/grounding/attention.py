@@ -1,0 +1,176 @@
+"""Finding a phrase with the model's own attention: no second network.
+
+The picture's latent is noised a little, the model is asked to remove the noise with a prompt that names the thing,
+and the cross-attention of the phrase's tokens is read (log-odds against the other words, `kernels.token_logodds`).
+Several noise draws and levels are averaged; the map is brought to the picture's size and edges (guided filter) and
+cut into a soft mask.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..engine.attention_tap import AttentionTap
+from ..engine.errors import RegionStyleError
+from ..engine.predictor import NoisePredictor, Text
+from ..engine.region import RegionCrop
+from ..engine.text_tokens import find_phrase
+from .refine import guided_filter
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """How to look.
+
+    levels: noise levels 0..1 that are averaged; draws: noise draws per level; seed: of the noise;
+    bias: moves the threshold in log-odds: higher gives a smaller mask; softness: width of the soft edge in log-odds;
+    smallest: the least contrast (log-odds inside minus outside) that counts as found; radius: window of the edge
+    refinement, as a share of the model's native size (0: none).
+    """
+
+    levels: Sequence[float] = (0.1, 0.2)
+    draws: int = 2
+    seed: int = 0
+    bias: float = 0.0
+    softness: float = 0.5
+    smallest: float = 0.5
+    radius: float = 0.12
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """logodds `[H,W]` at the picture's size, mask `[H,W]` in 0..1, score: mean probability inside the mask."""
+
+    logodds: Tensor
+    mask: Tensor
+    score: float
+    found: bool
+
+
+def phrase_groups(text: Text, phrase: str) -> tuple[Tensor, Tensor]:
+    """Token group bool `[1,M]` of the phrase and the valid words `[M]`.
+
+    RegionStyleError when the prompt holds no word beside the phrase: log-odds compare words with each other.
+    """
+    group = torch.zeros(1, text.valid.shape[1], dtype=torch.bool)
+    group[0, find_phrase(text, phrase)] = True
+    valid = text.valid[0].cpu()
+    if not (valid & ~group[0]).any():
+        raise RegionStyleError(
+            f"caption: got only the phrase {phrase!r}, expected other words beside it. Use for example 'a {phrase}'."
+        )
+    return group, valid
+
+
+def attention_logodds(
+    predictor: NoisePredictor, image: Tensor, phrase: str, caption: str, settings: AttentionSettings
+) -> Tensor:
+    """Log-odds map `[H,W]` of a phrase of the caption over the picture `[1,3,H,W]` in 0..1.
+
+    The whole picture is looked at once, at the model's native size (a picture that is not square is padded).
+    Cancel is checked, and progress reported, at every forward pass.
+    """
+    height, width = image.shape[-2:]
+    crop = RegionCrop.around(
+        (0, 0, width, height),
+        (height, width),
+        native=predictor.native_size,
+        grid=predictor.factor,
+        margin=0.0,
+        largest_scale=float("inf"),
+    )
+    view = crop.cut(image)
+    coarse = _average_map(predictor, view, phrase, caption, settings)
+    worked = F.interpolate(coarse[None, None], (crop.size, crop.size), mode="bicubic")
+    radius = round(settings.radius * crop.size)
+    worked = guided_filter(worked, view.to(worked), radius) if radius else worked
+    blank = torch.zeros(1, 1, height, width, device=worked.device)
+    return crop.paste(blank, worked, torch.ones(height, width, device=worked.device))[0, 0]
+
+
+def _average_map(
+    predictor: NoisePredictor, view: Tensor, phrase: str, caption: str, settings: AttentionSettings
+) -> Tensor:
+    """The phrase's log-odds `[h,w]` on the latent grid: mean over the finest layers, levels and draws."""
+    text = predictor.encode_text([caption])
+    group, valid = phrase_groups(text, phrase)
+    latent = predictor.encode(view)
+    random = torch.Generator().manual_seed(settings.seed)
+    levels = [level for level in settings.levels for _ in range(settings.draws)]
+    progress, total = predictor.host.progress(len(levels), f"finding {phrase}"), None
+    for done, level in enumerate(levels, 1):
+        noise = torch.randn(latent.shape, generator=random).to(latent)
+        with AttentionTap(predictor, groups=group, valid=valid) as tap:
+            predictor.predict(predictor.add_noise(latent, noise, level), level, text)
+        found = tap.mean(size=tuple(latent.shape[-2:]), layers=finest(tap.maps))[0, 0].float()
+        total = found if total is None else total + found
+        progress.update(done)
+    if total is None:
+        raise RegionStyleError("levels and draws: got none, expected one or more of each. Use the defaults.")
+    return total / len(levels)
+
+
+def finest(maps: Mapping[str, Tensor]) -> list[str]:
+    """The layers with the finest grid: coarser ones know what is there, these know where it ends."""
+    most = max(m.shape[-2] * m.shape[-1] for m in maps.values())
+    return [path for path, m in maps.items() if m.shape[-2] * m.shape[-1] == most]
+
+
+def otsu(values: Tensor, bins: int = 128) -> float:
+    """The threshold that splits values best into two classes (Otsu 1979: largest between-class variance)."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return high
+    counts = torch.histc(values.float().cpu(), bins, low, high)
+    centers = torch.linspace(low, high, 2 * bins + 1)[1::2]
+    weight = counts.cumsum(0)
+    total, moment = weight[-1], (counts * centers).cumsum(0)
+    between = (moment[-1] * weight / total - moment).square() / (weight * (total - weight)).clamp_min(1e-6)
+    best = (between[:-1] >= between[:-1].max() * (1 - 1e-6)).nonzero().float()
+    # an empty gap between the classes is a plateau of equally good thresholds: take its middle
+    return low + (float(best.mean()) + 1) * (high - low) / bins
+
+
+def threshold_of(logodds: Tensor) -> float:
+    """The log-odds above which a place belongs to the phrase: Otsu's threshold on probabilities.
+
+    A network whose attention was supervised gives probabilities near 0 and 1, and the threshold lies between; one
+    that was not gives a narrow range, where probabilities are as good as the log-odds themselves.
+    """
+    share = min(max(otsu(logodds.sigmoid()), 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
+
+
+def mask_from_logodds(logodds: Tensor, settings: AttentionSettings) -> Grounding:
+    """The soft mask of a map: a sigmoid around the threshold, cleared where it is below 2 percent.
+
+    Not found (mask of zeros) when inside and outside differ by less than `settings.smallest`.
+    """
+    threshold = threshold_of(logodds) + settings.bias
+    inside = logodds > threshold
+    contrast = float(logodds[inside].mean() - logodds[~inside].mean()) if inside.any() and not inside.all() else 0.0
+    if contrast < settings.smallest:
+        return Grounding(logodds, torch.zeros_like(logodds), 0.0, False)
+    mask = ((logodds - threshold) / settings.softness * 4).sigmoid()
+    mask = torch.where(mask < 0.02, torch.zeros_like(mask), mask)
+    return Grounding(logodds, mask, float(logodds[inside].sigmoid().mean()), True)
+
+
+def ground_by_attention(
+    predictor: NoisePredictor,
+    image: Tensor,
+    phrase: str,
+    caption: str | None = None,
+    settings: AttentionSettings | None = None,
+) -> Grounding:
+    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default "a PHRASE")."""
+    settings = settings or AttentionSettings()
+    with torch.no_grad():
+        logodds = attention_logodds(predictor, image, phrase, caption or f"a {phrase}", settings)
+    return mask_from_logodds(logodds, settings)

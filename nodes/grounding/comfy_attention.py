@@ -1,0 +1,67 @@
+"""Attention grounding over ComfyUI's objects, picture by picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import image_of, images_of
+from ..engine.errors import RegionStyleError
+from ..engine.heatmap import overlay
+from .attention import AttentionSettings, Grounding, ground_by_attention
+
+
+@dataclass(frozen=True)
+class Found:
+    """masks `[B,H,W]`, pictures `[B,H,W,3]`, the first image's score, and a sentence about what was found."""
+
+    masks: Tensor
+    pictures: Tensor
+    score: float
+    notice: str
+
+
+def find_in_batch(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    image: Tensor,
+    phrase: str,
+    caption: str,
+    bias: float,
+    draws: int,
+    seed: int,
+    strict: bool,
+) -> Found:
+    """Look for a phrase in every image of a batch. RegionStyleError for an empty phrase, or one not found if strict."""
+    if not phrase.strip():
+        raise RegionStyleError(
+            "phrase: got nothing, expected words for the thing to find. Type for example 'red star'."
+        )
+    images = images_of(image)
+    predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+    settings = AttentionSettings(seed=seed, draws=draws, bias=bias)
+    with predictor.loaded():
+        found = [
+            ground_by_attention(predictor, picture[None], phrase.strip(), caption.strip() or None, settings)
+            for picture in images
+        ]
+    missing = [str(at) for at, one in enumerate(found) if not one.found]
+    if missing and strict:
+        raise RegionStyleError(
+            f"phrase: {phrase!r} was not found in image {', '.join(missing)}. Use other words, lower "
+            "the bias, or switch strict off."
+        )
+    return _found(images, found, phrase, missing)
+
+
+def _found(images: Tensor, found: list[Grounding], phrase: str, missing: list[str]) -> Found:
+    masks = torch.stack([one.mask.float().cpu() for one in found])
+    pictures = torch.cat([overlay(picture[None], one.logodds) for picture, one in zip(images, found, strict=True)])
+    text = f"'{phrase}' not found in image {', '.join(missing)}: empty mask" if missing else f"'{phrase}' found"
+    return Found(masks, image_of(pictures), found[0].score, f"{text} (score {found[0].score:.2f})")

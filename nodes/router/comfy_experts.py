@@ -1,0 +1,136 @@
+"""Experts and restyling over ComfyUI's objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.comfy_adapters import attach_to_comfy, attached_experts, attached_gates
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import image_of, images_of, masks_of
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.gates import Gate, Gates, RegionGate
+from .restyle import Restyled, RestyleSettings, restyle_region
+
+
+def expert_choices() -> list[str]:
+    """The LoRA files ComfyUI lists; never empty, since a combo without choices cannot be shown."""
+    import folder_paths
+
+    return folder_paths.get_filename_list("loras") or ["put LoRA files into models/loras"]
+
+
+def attach(model: Any, file: str, strength: float, mask: Tensor | None) -> tuple[Any, str]:
+    """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number."""
+    from dataclasses import replace
+
+    from ..engine.adapter_files import load_expert
+
+    path = ComfyHost().find("loras", file)
+    expert = load_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
+    _report_unused(path, expert.unused)
+    expert = replace(expert, name=_free_name(expert.name, [e.name for e in attached_experts(model)]))
+    gate: Gate = float(strength) if mask is None else RegionGate(_as_masks(mask), float(strength))
+    return attach_to_comfy(model, [expert], Gates({expert.name: gate})), expert.style or expert.name.replace("-", " ")
+
+
+def _report_unused(path: Path, unused: tuple[str, ...]) -> None:
+    import logging
+
+    if unused:
+        logging.getLogger("regionstyle").warning(
+            "%s: %d keys act on the text encoder and are not used", path.name, len(unused)
+        )
+
+
+def _as_masks(mask: Tensor) -> Tensor:
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3:
+        raise wrong_input("mask", f"shape {list(mask.shape)}", "a MASK [B,H,W]", "Connect a mask output.")
+    return mask.float().clamp(0, 1).clone()
+
+
+def _free_name(name: str, taken: list[str]) -> str:
+    candidates = [name, *(f"{name} {number}" for number in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+@dataclass(frozen=True)
+class RestyledBatch:
+    """image `[B,H,W,3]`, mask `[B,H,W]` and a sentence about pictures that were left as they are."""
+
+    image: Tensor
+    mask: Tensor
+    notice: str
+
+
+def restyle_batch(
+    model: Any, clip: Any, vae: Any, image: Tensor, mask: Tensor, prompt: str, negative: str, settings: RestyleSettings
+) -> RestyledBatch:
+    """Restyle every picture of a batch; one with an empty mask stays as it is and is named in the notice."""
+    if not prompt.strip():
+        raise RegionStyleError(
+            "prompt: got nothing, expected what the region shall show. Type for example 'a red star in mosaic style'."
+        )
+    images = images_of(image)
+    masks = masks_of(mask, images)
+    predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+    names = {"prompt": prompt, "negative": negative if settings.cfg != 1 else None}
+    with predictor.loaded():
+        done = [
+            _restyle_one(predictor, model, picture[None], region, at, names, settings)
+            for at, (picture, region) in enumerate(zip(images, masks, strict=True))
+        ]
+    empty = [str(at) for at, region in enumerate(masks) if not bool((region > 0).any())]
+    notice = f"empty mask, unchanged: image {', '.join(empty)}" if empty else f"restyled {len(images)} of {len(images)}"
+    return RestyledBatch(
+        image_of(torch.cat([one[0] for one in done])), torch.stack([one[1].cpu() for one in done]), notice
+    )
+
+
+def _restyle_one(
+    predictor: Any,
+    model: Any,
+    picture: Tensor,
+    region: Tensor,
+    at: int,
+    names: dict[str, Any],
+    settings: RestyleSettings,
+) -> tuple[Tensor, Tensor]:
+    if not bool((region > 0).any()):
+        return picture, torch.zeros_like(region)
+    made: Restyled = restyle_region(
+        predictor,
+        picture,
+        region,
+        names["prompt"],
+        negative=names["negative"],
+        gate=region_gates(model, at),
+        settings=settings,
+    )
+    return made.image, made.mask
+
+
+def region_gates(model: Any, at: int) -> Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]:
+    """How the experts of a MODEL act in the crop of image number `at`: as attached, but inside the region only."""
+
+    def gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:
+        attached = attached_gates(model).values
+        return Gates({name: _inside(gate, region, cut, at) for name, gate in attached.items()}) if attached else None
+
+    return gates
+
+
+def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], at: int) -> Gate:
+    """A gate limited to the region; an expert's own mask is cut like the picture."""
+    if not isinstance(gate, RegionGate):
+        value = float(gate[min(at, len(gate) - 1)]) if isinstance(gate, Tensor) and gate.ndim else float(gate)
+        return RegionGate(region, value)
+    own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+    return RegionGate(region * cut(own[min(at, len(own) - 1)]).to(region), gate.strength)

@@ -1,0 +1,1 @@
+"""The embedded default: a procedural world with exact truth and small networks trained on it."""

@@ -1,0 +1,136 @@
+"""The shipped weights of the tiny world: where they are, and how each host gets its networks from them.
+
+Files are float16 safetensors under diffusers' and transformers' own keys:
+`vae`, `text`, `unet`, `clip_image`, and one LoRA per style in `experts/tinyworld/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.errors import RegionStyleError
+from .networks import new_image_tower, new_text_tower, new_unet, new_vae, scheduler
+from .styles import STYLES
+from .tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..engine.diffusers_predictor import DiffusersPredictor
+    from ..engine.expert import Expert
+    from ..engine.host import Host
+
+FOLDER = Path(__file__).parent / "weights"
+EXPERTS = FOLDER / "experts"  # ComfyUI lists it among its LoRA folders, so names there begin with "tinyworld/"
+LICENCE = "MIT, trained by this project on pictures it renders itself and on scikit-image's public domain photographs"
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of an SD1.5-class pipeline, in evaluation mode, float32, on the CPU."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+def slug(style: str) -> str:
+    """A style's file name without its ending."""
+    return style.replace(" ", "-")
+
+
+def read(name: str) -> dict[str, Tensor]:
+    """The tensors of one shipped file. RegionStyleError when the installation lacks it."""
+    from safetensors.torch import load_file
+
+    path = FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        raise RegionStyleError(
+            f"tiny world: {path.name} is missing from {path.parent}. Install the package again, or "
+            "train it: regionstyle train tinyworld"
+        )
+    return load_file(path)
+
+
+def write(name: str, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    """Write one shipped file in float16."""
+    import torch
+    from safetensors.torch import save_file
+
+    path = FOLDER / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = {
+        k: v.detach().cpu().to(torch.float16 if v.is_floating_point() else v.dtype).contiguous()
+        for k, v in state.items()
+    }
+    save_file(half, path, metadata={"format": "pt", "licence": LICENCE, **(metadata or {})})
+    path.chmod(0o644)  # safetensors writes files for the owner only; an installed package is read by everybody
+    return path
+
+
+def _filled(module: nn.Module, name: str) -> Any:
+    state = read(name)
+    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    return module.eval().requires_grad_(False)
+
+
+def load_text_tower() -> tuple[Any, Any]:
+    """The text tower and its tokenizer."""
+    tokenizer = load_tokenizer()
+    tower = new_text_tower(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    return _filled(tower, "text"), tokenizer
+
+
+def load_vae() -> Any:
+    """The autoencoder."""
+    return _filled(new_vae(), "vae")
+
+
+def load_image_tower() -> Any:
+    """CLIP's image tower."""
+    return _filled(new_image_tower(), "clip_image")
+
+
+def load_components() -> Components:
+    """All parts of the pipeline."""
+    tower, tokenizer = load_text_tower()
+    return Components(_filled(new_unet(), "unet"), load_vae(), tower, tokenizer, scheduler())
+
+
+def expert_path(style: str) -> Path:
+    """Where the shipped expert of a style lies, trained or not."""
+    return EXPERTS / "tinyworld" / f"{slug(style)}.safetensors"
+
+
+def expert_files() -> dict[str, Path]:
+    """Style -> the shipped expert's file, in the order of `STYLES`."""
+    files = {style: expert_path(style) for style in STYLES}
+    return {style: path for style, path in files.items() if path.exists()}
+
+
+def load_shipped_expert(style: str) -> Expert:
+    """The expert of a style. RegionStyleError listing the styles that have one."""
+    from ..engine.adapter_files import load_expert
+
+    files = expert_files()
+    if style not in files:
+        raise RegionStyleError(f"style: got {style!r}, expected one of: {', '.join(files)}. Choose one of these.")
+    return load_expert(files[style], name=style)
+
+
+def load_predictor(host: Host, experts: list[Expert] | None = None) -> DiffusersPredictor:
+    """The tiny world's predictor on a host, with experts attached (all off until a gate opens them)."""
+    from ..engine.adapters import ExpertStack
+    from ..engine.diffusers_predictor import DiffusersPredictor
+
+    parts = load_components()
+    stack = None
+    if experts:
+        stack = ExpertStack(parts.unet, experts)
+        stack.attach()
+    return DiffusersPredictor(parts.unet, parts.vae, parts.text_encoder, parts.tokenizer, parts.scheduler, host, stack)

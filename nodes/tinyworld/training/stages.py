@@ -1,0 +1,151 @@
+"""The stages in their order: what each one trains, reads and ships.
+
+`run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
+weights. Stages: vae, clip, unet, image, and one expert per style ("expert:mosaic").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...engine.errors import RegionStyleError
+from ..networks import new_unet
+from ..shipped import FOLDER, expert_path, load_text_tower, load_vae, read, slug, write
+from ..styles import STYLES, apply_style
+from ..tokenizer import write_tokenizer
+from .loop import Budget, Trainer
+from .pool import Pool, open_pool
+
+POOL_SIZE = 12000
+EXPERT_PICTURES = 2000
+EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
+STAGES = ("vae", "clip", "unet", "image", *EXPERTS)
+# Share of a time budget that is given for all stages together.
+SHARES = {"vae": 0.16, "clip": 0.12, "unet": 0.45, "image": 0.07} | dict.fromkeys(EXPERTS, 0.2 / len(EXPERTS))
+
+
+@dataclass
+class Run:
+    """Where a training keeps its state, and how it is watched."""
+
+    folder: Path
+    device: torch.device
+    cancelled: Callable[[], bool] = lambda: False
+    report: Callable[[float, dict[str, float]], None] = lambda share, numbers: None
+    seed: int = 0
+
+    def pool(self) -> Pool:
+        return open_pool(self.folder / "pool", POOL_SIZE)
+
+    def trainer(self, name: str, modules: nn.ModuleDict, loss: Any, minutes: float, **options: Any) -> Trainer:
+        state = self.folder / f"{name.replace(':', '-')}.pt"
+        return Trainer(modules, loss, state, Budget(minutes), cancelled=self.cancelled, report=self.report, **options)
+
+
+def run_stage(name: str, run: Run, minutes: float) -> bool:
+    """Train one stage for up to `minutes` in all its runs together; True when it is finished and shipped.
+
+    RegionStyleError for an unknown stage, or one whose predecessors' weights are missing.
+    """
+    if name not in STAGES:
+        raise RegionStyleError(f"stage: got {name!r}, expected one of: {', '.join(STAGES)}. Choose one of these.")
+    torch.manual_seed(run.seed)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    if not (FOLDER / "tokenizer" / "vocab.json").exists():
+        write_tokenizer()
+    style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
+    if style is not None:
+        return _expert(name, style, run, minutes)
+    return {"vae": _vae, "clip": _clip, "unet": _unet, "image": _image}[name](run, minutes)
+
+
+def _vae(run: Run, minutes: float) -> bool:
+    from .vae_stage import VaeLoss, build, full_state
+
+    modules = build().to(run.device)
+    trainer = run.trainer("vae", modules, VaeLoss(modules, run.pool()), minutes, lr=5e-4, average=0.995)
+    if finished := trainer.run():
+        write("vae", full_state(trainer.averaged.cpu()))
+    return finished
+
+
+def _clip(run: Run, minutes: float) -> bool:
+    from .clip_stage import ClipLoss, ClipModules
+
+    modules = ClipModules().to(run.device)
+    trainer = run.trainer("clip", modules, ClipLoss(modules, run.pool()), minutes, lr=1e-3, average=0.998)
+    if finished := trainer.run():
+        _ship_clip(trainer.averaged)
+        write("text", trainer.averaged["text"].state_dict())
+    return finished
+
+
+def _ship_clip(modules: Any) -> None:
+    write("clip_image", modules["image"].state_dict())
+    write("clip_scale", {"logit_scale": modules.logit_scale.detach().reshape(1)})
+
+
+def _image(run: Run, minutes: float) -> bool:
+    from .clip_stage import ClipLoss, ClipModules
+
+    modules = ClipModules()
+    modules["text"].load_state_dict({k: v.float() for k, v in read("text").items()})
+    modules["image"].load_state_dict({k: v.float() for k, v in read("clip_image").items()})
+    modules.logit_scale.data.copy_(read("clip_scale")["logit_scale"].float()[0])
+    modules["text"].requires_grad_(False)
+    modules.to(run.device)
+    loss = ClipLoss(modules, run.pool(), seed=4)
+    trainer = run.trainer("image", modules, loss, minutes, lr=7e-4, average=0.998)
+    if finished := trainer.run():
+        _ship_clip(trainer.averaged)
+    return finished
+
+
+def _unet(run: Run, minutes: float) -> bool:
+    from .latents import grid_masks, latent_file
+    from .unet_stage import UnetLoss, build
+
+    pool, vae = run.pool(), load_vae().to(run.device)
+    latents = latent_file(run.folder / "latents.npy", vae, pool, POOL_SIZE)
+    modules, (tower, _) = build().to(run.device), load_text_tower()
+    loss = UnetLoss(modules["unet"], tower.to(run.device), latents, grid_masks(pool, POOL_SIZE), pool.facts)
+    trainer = run.trainer("unet", modules, loss, minutes, lr=7e-4)
+    if finished := trainer.run():
+        write("unet", trainer.averaged["unet"].state_dict())
+    return finished
+
+
+def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
+    from .experts_stage import ExpertLoss, LoraParameters, add_lora, lora_state, save_expert_file
+    from .latents import latent_file
+
+    pool, vae = run.pool(), load_vae().to(run.device)
+    source = latent_file(run.folder / "latents.npy", vae, pool, EXPERT_PICTURES)
+    styled = latent_file(
+        run.folder / f"latents-{slug(style)}.npy", vae, pool, EXPERT_PICTURES, lambda image: apply_style(image, style)
+    )
+    unet, (tower, _) = new_unet(), load_text_tower()
+    unet.load_state_dict({k: v.float() for k, v in read("unet").items()})
+    add_lora(unet, run.seed).to(run.device)
+    modules = nn.ModuleDict({"lora": LoraParameters(unet)})
+    loss = ExpertLoss(unet, tower.to(run.device), source, styled, pool.facts, style)
+    trainer = run.trainer(name, modules, loss, minutes, lr=2e-3, weight_decay=0.0, average=0.99)
+    if finished := trainer.run():
+        for kept, now in zip(trainer.averaged.parameters(), modules.parameters(), strict=True):
+            now.data.copy_(kept)
+        save_expert_file(lora_state(unet), style, expert_path(style))
+    return finished
+
+
+def forget(run: Run, name: str) -> None:
+    """Start a stage from nothing again: delete its state and, for the autoencoder, the latents made with it."""
+    names = [f"{name.replace(':', '-')}.pt"] + (["latents*.npy"] if name == "vae" else [])
+    for pattern in names:
+        for path in run.folder.glob(pattern):
+            path.unlink()

@@ -1,0 +1,206 @@
+"""`regionstyle run` against a real server and with ComfyUI's executor in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionstyle.nodes.app import cli
+
+LOAD = {"class_type": "LoadImage", "inputs": {"image": "example.png"}, "_meta": {"title": "Picture"}}
+API = {
+    "1": LOAD,
+    "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "inverted"}},
+}
+# The same, as the browser saves it.
+UI = {
+    "version": 0.4,
+    "nodes": [
+        {"id": 1, "type": "LoadImage", "title": "Picture", "mode": 0, "widgets_values": ["example.png", "image"],
+         "inputs": [], "outputs": [{"name": "IMAGE", "type": "IMAGE"}, {"name": "MASK", "type": "MASK"}]},
+        {"id": 2, "type": "ImageInvert", "mode": 0, "widgets_values": [], "outputs": [{"type": "IMAGE"}],
+         "inputs": [{"name": "image", "type": "IMAGE", "link": 1}]},
+        {"id": 3, "type": "SaveImage", "mode": 0, "widgets_values": ["inverted"], "outputs": [],
+         "inputs": [{"name": "images", "type": "IMAGE", "link": 2}]},
+    ],
+    "links": [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"]],
+}  # fmt: skip
+
+
+def probe(kind, steps):
+    """A graph with a node of tests/support/probe_pack, which only the test server has."""
+    return {
+        "1": LOAD,
+        "2": {"class_type": kind, "inputs": {"image": ["1", 0], "steps": steps}, "_meta": {"title": "Probe"}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a picture in it."""
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "mine.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(folder, workflow):
+    (folder / "workflow.json").write_text(json.dumps(workflow))
+    return "workflow.json"
+
+
+def is_inverted(folder, path):
+    mine, result = (np.asarray(Image.open(p).convert("RGB")).astype(int) for p in (folder / "mine.png", path))
+    return mine.shape == result.shape and bool((np.abs(255 - mine - result) <= 1).all())
+
+
+def outputs(capsys):
+    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def server(comfy_server):
+    return ["--server", comfy_server.url]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workflow", [API, UI], ids=["api", "ui"])
+def test_a_workflow_on_a_server(server, folder, capsys, workflow):
+    line = ["run", save(folder, workflow), "--input", "Picture=mine.png", "--set", "3.filename_prefix=new", *server]
+    assert cli.main(line) == 0
+    (path,) = outputs(capsys)
+    assert path.parent == Path("regionstyle-out")
+    assert path.name.startswith("new")
+    assert is_inverted(folder, path)
+    assert cli.main(line) == 0  # nothing is overwritten
+    (again,) = outputs(capsys)
+    assert again != path
+    assert path.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workflow", "options", "words"),
+    [
+        (API, ["--set", "3.prefix=x"], "has no input 'prefix'. It has: images, filename_prefix"),
+        (API, ["--input", "Photo=mine.png"], "no node is called 'Photo'"),
+        ({**API, "2": {"class_type": "Unheard", "inputs": {}}}, [], "has no node Unheard"),
+        ({**API, "1": {**LOAD, "inputs": {"image": "none.png"}}}, [], 'node "Picture" (1): '),
+        ({"1": LOAD}, [], "no outputs"),
+        (probe("ProbeFail", 3), ["--input", "1=mine.png"], 'node "Probe" (2) failed: ValueError: steps: 3 is not what'),
+    ],
+)
+def test_problems_are_one_line(server, folder, capsys, workflow, options, words):
+    assert cli.main(["run", save(folder, workflow), *options, *server]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_no_server_there(folder, capsys):
+    assert cli.main(["run", save(folder, API), "--server", "127.0.0.1:9"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "no answer from a ComfyUI" in lines[0]
+
+
+def test_no_workflow_there(folder, capsys):
+    assert cli.main(["run", "none.json"]) == 2
+    assert "none.json: there is no such file" in capsys.readouterr().err
+
+
+def start(folder, *options):
+    command = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli import main; sys.exit(main())"]
+    command += ["run", save(folder, probe("ProbeWait", 3000)), "--input", "1=mine.png", *options]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process on Windows")
+def test_ctrl_c_takes_the_prompt_off_the_server(server, comfy_server, folder):
+    run = start(folder, *server)
+    wait_until(lambda: comfy_server.get("/queue")["queue_running"])
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert stderr.splitlines()[-1] == "regionstyle: cancelled"
+    wait_until(lambda: not comfy_server.get("/queue")["queue_running"])
+
+
+@pytest.mark.slow
+def test_an_interrupt_in_the_browser_is_reported(server, comfy_server, folder, capsys):
+    def interrupt():
+        wait_until(lambda: comfy_server.get("/queue")["queue_running"])
+        comfy_server.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    workflow = save(folder, probe("ProbeWait", 3000))
+    assert cli.main(["run", workflow, "--input", "1=mine.png", *server]) == 2
+    thread.join()
+    assert "interrupted in ComfyUI" in capsys.readouterr().err
+
+
+@pytest.fixture(params=["new", "old"])
+def in_process(request, monkeypatch):
+    """COMFYUI_PATH and COMFYUI_PYTHON set for one ComfyUI; the folder of its input files."""
+    old = "old_" if request.param == "old" else ""
+    path, python = (request.getfixturevalue(f"comfy_{old}{name}") for name in ("path", "python"))
+    monkeypatch.setenv("COMFYUI_PATH", str(path))
+    monkeypatch.setenv("COMFYUI_PYTHON", str(python))
+    return path / "input"
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.slow
+@pytest.mark.comfy
+def test_a_workflow_in_process(in_process, folder, capsys):
+    before = names(in_process)
+    assert cli.main(["run", save(folder, UI), "--input", "Picture=mine.png", "--out", "here"]) == 0
+    (path,) = outputs(capsys)
+    assert path.parent == Path("here")
+    assert is_inverted(folder, path)
+    assert names(in_process) == before  # the copy of the picture is gone
+
+
+@pytest.mark.slow
+@pytest.mark.comfy
+def test_problems_in_process(in_process, folder, capsys):
+    workflow = save(folder, {**API, "1": {**LOAD, "inputs": {"image": "none.png"}}})
+    assert cli.main(["run", workflow]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert 'node "Picture" (1): ' in lines[0]
+
+
+def test_a_python_without_comfyui_is_explained(comfy_path, folder, capsys, monkeypatch, tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text("#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n")
+    bare.chmod(0o755)
+    monkeypatch.setenv("COMFYUI_PATH", str(comfy_path))
+    monkeypatch.setenv("COMFYUI_PYTHON", str(bare))
+    assert cli.main(["run", save(folder, API)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "No module named 'torch'" in lines[0]
+    assert "requirements.txt" in lines[0]

@@ -1,0 +1,257 @@
+"""Region crop: where the window lies, what cutting and pasting keep, and what the seam does."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.region import Region, RegionCrop, feather_mask, mask_box
+
+
+def picture(height, width, seed=0, dtype=torch.float32):
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def mask_of(box, size):
+    x0, y0, x1, y1 = box
+    mask = torch.zeros(size)
+    mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def random_case(seed):
+    """A picture of 16 to 400 px a side, a box anywhere in it (often at the frame), native size and scale limit."""
+    draw = random.Random(seed)
+    height, width = draw.randint(16, 400), draw.randint(16, 400)
+    x0, y0 = draw.choice([0, draw.randrange(width)]), draw.choice([0, draw.randrange(height)])
+    x1, y1 = draw.choice([width, draw.randint(x0 + 1, width)]), draw.choice([height, draw.randint(y0 + 1, height)])
+    settings = {
+        "native": draw.choice([64, 100, 128]),
+        "grid": draw.choice([8, 16]),
+        "margin": draw.choice([0.0, 0.25, 1.0]),
+        "largest_scale": draw.choice([1.0, 2.0, math.inf]),
+    }
+    return (height, width), (x0, y0, x1, y1), settings
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_size_and_box(seed):
+    size, box, settings = random_case(seed)
+    crop = RegionCrop.around(box, size, **settings)
+    x0, y0, x1, y1 = crop.window
+    assert x0 <= box[0]
+    assert y0 <= box[1]
+    assert x1 >= box[2]
+    assert y1 >= box[3]
+    assert crop.size % settings["grid"] == 0
+    assert abs(crop.size - settings["native"]) <= settings["grid"] / 2
+    assert crop.scale <= settings["largest_scale"] * (1 + 1e-9)
+    image = picture(*size, seed)
+    cut = crop.cut(image)
+    assert cut.shape == (1, 3, crop.size, crop.size)
+    assert cut.min() >= image.min()
+    assert cut.max() <= image.max()
+
+    mask, feather = mask_of(box, size), (seed % 7) - 3
+    pasted = crop.paste(image, 1 - cut, mask, feather)
+    seam = crop.composite_mask(mask, feather)
+    assert torch.equal(pasted.masked_select(seam == 0), image.masked_select(seam == 0))
+    assert torch.equal(image, picture(*size, seed)), "the original was written to"
+    outside = torch.nn.functional.max_pool2d(mask[None, None], 2 * max(feather, 0) + 1, 1, max(feather, 0)) == 0
+    assert (seam[outside] == 0).all()
+
+
+def test_large_picture():
+    image = picture(4096, 3000)
+    crop = RegionCrop.around((2900, 4000, 3000, 4096), (4096, 3000), native=512)
+    assert crop.window == (2488, 3584, 3000, 4096)
+    mask = mask_of((2900, 4000, 3000, 4096), (4096, 3000))
+    pasted = crop.paste(image, torch.zeros(1, 3, 512, 512), mask)
+    assert torch.equal(pasted, image * (1 - mask))
+
+
+def test_unscaled_round_trip_is_exact():
+    """At scale 1 nothing is resampled: cutting and pasting give the very same pixels."""
+    image = picture(201, 333)
+    crop = RegionCrop.around((50, 60, 70, 90), (201, 333), native=64)
+    x0, y0, x1, y1 = crop.window
+    assert torch.equal(crop.cut(image), image[..., y0:y1, x0:x1])
+    assert torch.equal(
+        crop.paste(image, crop.cut(image), torch.ones(201, 333)[None] * mask_of(crop.window, (201, 333))), image
+    )
+
+
+def test_mask_of_one_gives_the_worked_pixels():
+    image, crop = picture(100, 120), RegionCrop.around((40, 30, 60, 50), (100, 120), native=64)
+    worked = picture(64, 64, seed=1)
+    pasted = crop.paste(image, worked, mask_of((40, 30, 60, 50), (100, 120)), feather=3)
+    inside = worked[..., 30 - crop.top : 50 - crop.top, 40 - crop.left : 60 - crop.left]
+    assert torch.equal(pasted[..., 30:50, 40:60], inside)
+
+
+def test_largest_scale():
+    tiny = ((10, 10, 14, 14), (300, 300))
+    assert RegionCrop.around(*tiny, native=128).side == 128
+    assert RegionCrop.around(*tiny, native=128, largest_scale=4).side == 32
+    assert RegionCrop.around(*tiny, native=128, largest_scale=math.inf, margin=0.25).side == 6
+    large = RegionCrop.around((0, 0, 300, 300), (300, 300), native=128)
+    assert large.side == 300
+    assert large.scale == pytest.approx(128 / 300)
+
+
+def test_picture_smaller_than_native_repeats_its_edges():
+    image = picture(40, 60)
+    crop = RegionCrop.around((5, 5, 20, 20), (40, 60), native=128)
+    cut = crop.cut(image)
+    assert crop.side == crop.size == 128
+    top, left = -crop.top, -crop.left
+    assert torch.equal(cut[..., top : top + 40, left : left + 60], image)
+    assert torch.equal(cut[..., 0, left : left + 60], image[..., 0, :])
+    assert torch.equal(cut[..., -1, -1], image[..., -1, -1])
+
+
+def test_shrinking_is_antialiased():
+    """A checkerboard shrunk to a third has nothing left but its mean."""
+    board = (torch.arange(384)[:, None] + torch.arange(384)) % 2
+    crop = RegionCrop.around((0, 0, 384, 384), (384, 384), native=128)
+    cut = crop.cut(board[None, None].float().expand(1, 3, -1, -1))
+    assert (cut[..., 4:-4, 4:-4] - 0.5).abs().max() < 0.05
+
+
+def test_smooth_picture_survives_resampling():
+    ramp = torch.linspace(0, 1, 300)[None, None, :, None].expand(1, 3, 300, 300)
+    crop = RegionCrop.around((50, 50, 250, 250), (300, 300), native=128)
+    pasted = crop.paste(ramp, crop.cut(ramp), mask_of((50, 50, 250, 250), (300, 300)))
+    assert (pasted - ramp).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_is_kept(dtype):
+    image = picture(90, 70, dtype=dtype)
+    crop = RegionCrop.around((20, 20, 60, 60), (90, 70), native=32)
+    mask = mask_of((20, 20, 60, 60), (90, 70))
+    assert crop.cut(image).dtype == dtype
+    pasted = crop.paste(image, torch.zeros(1, 3, 32, 32), mask, feather=2)
+    assert pasted.dtype == dtype
+    seam = crop.composite_mask(mask, 2).expand_as(image)
+    assert torch.equal(pasted[seam == 0], image[seam == 0])
+    assert (pasted[seam == 1] == 0).all()
+
+
+def test_several_regions_in_any_order():
+    image = picture(150, 220)
+    boxes = [(10, 10, 50, 60), (120, 0, 220, 90), (70, 100, 90, 150)]
+    results = []
+    for order in ([0, 1, 2], [2, 1, 0]):
+        result = image
+        for at in order:
+            mask = mask_of(boxes[at], (150, 220))
+            crop = RegionCrop.around(mask, native=64)
+            result = crop.paste(result, crop.cut(image).flip(1), mask, feather=4)
+        results.append(result)
+    assert torch.equal(*results)
+
+
+def test_batch_with_one_mask_each():
+    images = torch.cat([picture(60, 80), picture(60, 80, seed=1)])
+    masks = torch.stack([mask_of((5, 5, 20, 20), (60, 80)), mask_of((30, 10, 50, 30), (60, 80))])
+    crop = RegionCrop.around(masks, native=64)
+    pasted = crop.paste(images, 1 - crop.cut(images), masks)
+    for at in range(2):
+        assert torch.equal(pasted[at, :, masks[at] == 0], images[at, :, masks[at] == 0])
+        assert not torch.equal(pasted[at, :, masks[at] == 1], images[at, :, masks[at] == 1])
+
+
+def test_not_finite_outside_the_mask_does_not_leak():
+    image, crop = picture(64, 64), RegionCrop.around((10, 10, 30, 30), (64, 64), native=64)
+    worked = torch.full((1, 3, 64, 64), math.nan)
+    worked[..., 10:30, 10:30] = 0
+    assert crop.paste(image, worked, mask_of((10, 10, 30, 30), (64, 64))).isfinite().all()
+
+
+def test_cut_and_paste_are_differentiable():
+    image, original = (picture(10, 12, seed, torch.float64)[:, :1] for seed in (0, 1))
+    crop = RegionCrop.around((3, 3, 8, 9), (10, 12), native=16, grid=4, largest_scale=4)
+    mask = mask_of((3, 3, 8, 9), (10, 12)).double()
+    assert crop.scale > 1
+    leaves = [image.requires_grad_(), original.requires_grad_()]
+    assert torch.autograd.gradcheck(lambda x, y: crop.paste(y, crop.cut(x) * 0.5, mask, 2), leaves)
+
+
+@pytest.mark.parametrize("feather", [1, 3, 8])
+def test_seam_grows_outwards(feather):
+    mask = mask_of((20, 20, 40, 40), (64, 64))
+    seam = feather_mask(mask, feather)
+    assert (seam[mask == 1] == 1).all()
+    assert (seam[30, 40 : 40 + feather] > 0).all()
+    assert (seam[30, 40 + feather :] == 0).all()
+    assert (seam[30, 40:].diff() <= 0).all()
+    assert seam[30, 40] == pytest.approx(math.cos(math.pi / 2 / (feather + 1)) ** 2)
+
+
+def test_seam_grows_inwards():
+    mask = mask_of((0, 20, 40, 40), (64, 64))
+    seam = feather_mask(mask, -4)
+    assert (seam[mask == 0] == 0).all()
+    assert (seam[24:36, 0:36] == 1).all(), "the frame of the picture is no seam"
+    assert 0 < seam[30, 39] < seam[30, 37] < 1
+
+
+def test_soft_masks_stay_soft():
+    mask = torch.linspace(0, 1, 64).expand(64, 64)
+    assert torch.equal(feather_mask(mask, 0), mask)
+    assert (feather_mask(mask, 3) >= mask).all()
+    assert (feather_mask(mask, -3) <= mask).all()
+    crop = RegionCrop.around(mask_of((0, 0, 64, 64), (64, 64)), native=32)
+    small = crop.cut_mask(mask)
+    assert small.shape == (32, 32)
+    assert small[5, 16] == pytest.approx(0.5, abs=0.05)
+
+
+def test_seam_wider_than_the_margin_ends_at_the_window():
+    image, box = picture(80, 80), (30, 30, 50, 50)
+    crop = RegionCrop.around(box, (80, 80), native=16, margin=0.1)
+    assert crop.window == (28, 28, 52, 52)
+    seam = crop.composite_mask(mask_of(box, (80, 80)), feather=10)[0, 0]
+    assert (seam[:28] == 0).all()
+    assert seam[28, 40] < 0.2
+    pasted = crop.paste(image, torch.zeros(1, 3, 16, 16), mask_of(box, (80, 80)), feather=10)
+    assert torch.equal(pasted[..., :28, :], image[..., :28, :])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: RegionCrop.around(torch.zeros(8, 8), native=64), "no value above"),
+        (lambda: RegionCrop.around((5, 5, 5, 9), (20, 20), native=64), "x0 < x1"),
+        (lambda: RegionCrop.around((30, 0, 40, 9), (20, 20), native=64), "20 x 20"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), native=64), "size"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=64, largest_scale=0), "largest_scale"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8).cut(torch.zeros(1, 3, 9, 20)), r"\[B,C,20,20\]"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8).cut(torch.zeros(1, 3, 20, 20).long()), "int64"),
+        (
+            lambda: RegionCrop.around((0, 0, 2, 2), (20, 20), native=8).paste(
+                torch.zeros(1, 3, 20, 20), torch.zeros(1, 3, 8, 8), torch.ones(20, 20)
+            ),
+            "only inside the window",
+        ),
+        (
+            lambda: RegionCrop.around((0, 0, 2, 2), (20, 20), native=8).paste(
+                torch.zeros(1, 3, 20, 20), torch.zeros(1, 3, 9, 9), torch.zeros(20, 20)
+            ),
+            "worked",
+        ),
+    ],
+)
+def test_wrong_input_is_named(call, words):
+    with pytest.raises(RegionStyleError, match=words):
+        call()
+
+
+def test_region_from_mask_and_box():
+    mask = mask_of((3, 4, 9, 8), (20, 30)) * 0.3
+    region = Region.of_mask("the cat", mask, style="sketch", image=2)
+    assert region.box == mask_box(mask) == (3, 4, 9, 8)
+    assert torch.equal(Region.of_box("the cat", (3, 4, 9, 8), (20, 30)).mask, (mask > 0).float())

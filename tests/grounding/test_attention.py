@@ -1,0 +1,114 @@
+"""Grounding by attention on the shipped tiny world, and its parts by hand-made cases."""
+
+import math
+
+import pytest
+import torch
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.host import Cancelled, LocalHost
+from regionstyle.nodes.grounding.attention import (
+    AttentionSettings,
+    ground_by_attention,
+    mask_from_logodds,
+    otsu,
+    threshold_of,
+)
+from regionstyle.nodes.grounding.refine import guided_filter
+from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.world import scene
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return load_predictor(LocalHost("cpu"))
+
+
+def picture(made) -> torch.Tensor:
+    return torch.from_numpy(made.image.copy()).permute(2, 0, 1)[None]
+
+
+def overlap(mask: torch.Tensor, truth) -> float:
+    a, b = mask > 0.5, torch.from_numpy(truth) > 0.5
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_finds_the_things_that_are_named(predictor):
+    scores = []
+    for seed in range(6):
+        made = scene(seed, split="held-out", count=2)
+        for thing in made.objects:
+            found = ground_by_attention(predictor, picture(made), thing.phrase)
+            assert found.mask.shape == (128, 128)
+            assert 0 <= float(found.mask.min()) <= float(found.mask.max()) <= 1
+            scores.append(overlap(found.mask, thing.mask))
+    assert sum(scores) / len(scores) >= 0.4
+
+
+def test_same_seed_same_mask_and_another_seed_another(predictor):
+    image = picture(scene(0, split="held-out"))
+    phrase = scene(0, split="held-out").objects[0].phrase
+    first, again = (ground_by_attention(predictor, image, phrase).logodds for _ in range(2))
+    other = ground_by_attention(predictor, image, phrase, settings=AttentionSettings(seed=1)).logodds
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("size", [(97, 180), (40, 40), (300, 130)])
+def test_any_size(predictor, size):
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    found = ground_by_attention(predictor, image, "red star")
+    assert found.mask.shape == size
+    assert torch.isfinite(found.logodds).all()
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_cancel_is_heard_at_every_pass(stop_after):
+    calls = []
+    host = LocalHost("cpu", on_progress=lambda *a: calls.append(a), cancelled=lambda: len(calls) >= stop_after)
+    with pytest.raises(Cancelled):
+        ground_by_attention(load_predictor(host), torch.rand(1, 3, 128, 128), "red star")
+    assert len(calls) == stop_after
+
+
+def test_a_phrase_that_is_not_in_the_caption_is_refused(predictor):
+    with pytest.raises(RegionStyleError, match="blue ring"):
+        ground_by_attention(predictor, torch.rand(1, 3, 128, 128), "blue ring", "a red star")
+
+
+def test_a_caption_without_another_word_is_refused(predictor):
+    with pytest.raises(RegionStyleError, match="other words"):
+        ground_by_attention(predictor, torch.rand(1, 3, 128, 128), "red star", "red star")
+
+
+def test_no_contrast_means_not_found():
+    found = mask_from_logodds(torch.full((8, 8), 0.3), AttentionSettings())
+    assert not found.found
+    assert found.score == 0
+    assert not found.mask.any()
+
+
+def test_mask_of_a_clear_map():
+    logodds = torch.full((10, 10), -4.0)
+    logodds[2:5, 3:8] = 4.0
+    found = mask_from_logodds(logodds, AttentionSettings())
+    assert found.found
+    assert torch.equal(found.mask > 0.5, logodds > 0)
+    assert (found.mask[logodds < 0] == 0).all()
+
+
+def test_otsu_splits_two_classes_and_survives_a_constant():
+    values = torch.cat([torch.linspace(0, 0.2, 50), torch.linspace(0.8, 1, 20)])
+    assert 0.2 <= otsu(values) <= 0.8
+    assert otsu(torch.ones(9)) == 1
+    assert math.isfinite(threshold_of(torch.zeros(4, 4)))
+
+
+def test_guided_filter_follows_the_edges_of_its_guide():
+    guide = torch.zeros(1, 3, 32, 32)
+    guide[..., 13:] = 1.0
+    blurred = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    result = guided_filter(blurred, guide, 8, 1e-4)
+    assert float(result[0, 0, 16, 13] - result[0, 0, 16, 12]) > 0.2
+    flat = guided_filter(blurred, torch.full_like(guide, 0.5), 2, 1e-4)
+    assert float((flat[0, 0, :, 8:-8] - blurred[0, 0, :, 8:-8]).abs().max()) < 0.05
