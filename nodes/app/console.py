@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.host import LocalHost
 
@@ -16,7 +16,9 @@ class _Bars:
     def __init__(self) -> None:
         from tqdm import tqdm
 
-        self._make, self._bar, self._key = tqdm, None, ("", 0)
+        self._make: Any = tqdm
+        self._bar: Any = None
+        self._key = ("", 0)
 
     def __call__(self, label: str, done: int, total: int, preview: Tensor | None) -> None:
         if self._key != (label, total) or self._bar is None or done <= self._bar.n:

@@ -26,7 +26,7 @@ from .console import console_host
 from .measure import equal_outside, iou, peak_memory_mb, psnr
 from .pictures import save_image, sheet
 
-DEFAULT_SCENE = 26
+DEFAULT_SCENE = 10
 DEFAULT_STYLE = "mosaic"
 
 

@@ -28,8 +28,9 @@ def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     schedule = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     stack = _stack(unet, expert)
-    parts = (module.eval().requires_grad_(False) for module in (unet, vae, text))
-    return DiffusersPredictor(*parts, tokenizer, schedule, host, stack)
+    for module in (unet, vae, text):
+        module.eval().requires_grad_(False)
+    return DiffusersPredictor(unet, vae, text, tokenizer, schedule, host, stack)
 
 
 def _check_folder(folder: Path) -> None:

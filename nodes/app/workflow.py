@@ -94,7 +94,8 @@ class _Graph:
         self.nodes = {str(node["id"]): node for node in data["nodes"]}
         self.definitions = definitions
         self.links = dict(_read_link(link) for link in data.get("links", []))
-        subgraphs = {graph.get("id") for graph in data.get("definitions", {}).get("subgraphs", [])}
+        # the browser writes null, not an empty list, where there are none
+        subgraphs = {graph.get("id") for graph in (data.get("definitions") or {}).get("subgraphs") or []}
         for node in data["nodes"]:
             if node["type"] in subgraphs:
                 raise RegionStyleError(

@@ -51,7 +51,7 @@ def load_expert(
     """Read an expert from a .safetensors file, a PEFT folder, or tensors by key (which are not copied).
 
     name: default the file's stem. network: the U-Net it was made for, needed only for files with ComfyUI's layer
-    names and a layout other than that of SD1, SD2 and SDXL. Tensors keep their dtype.
+    names and a layout other than that of SD1, SD2 and SDXL. Tensors keep their dtype; without an alpha the scale is 1.
 
     RegionStyleError for a file that is missing or of another format, keys that fit no layout (all are listed), and
     updates of the text encoder: experts act on the denoiser only. With `ignore_text_encoder=True` these are left

@@ -48,20 +48,21 @@ class AttentionTap:
         `kernels.token_attention` over the group's tokens, out of the valid ones, in 0..1). layers: diffusers paths
         of cross-attentions (None: all). RegionStyleError for what the network does not have.
         """
-        self.network: nn.Module = getattr(target, "network", target)
         if quantity not in QUANTITIES:
             raise wrong_input("quantity", repr(quantity), f"one of {QUANTITIES}", "Choose one of these.")
         self.groups, self.valid, self.quantity = groups, valid, quantity
-        self._attentions = _chosen(cross_attentions(self.network), layers)
+        self._target, self._layers = target, layers
+        self._find()
         self.maps: dict[str, Tensor] = {}
         self._queries: dict[str, Tensor] = {}
         self._latent: Size | None = None
         self._handles: list[Any] = []
 
     def __enter__(self) -> AttentionTap:
+        network, attentions = self._find()
         try:
-            self._handles.append(self.network.register_forward_pre_hook(self._start, with_kwargs=True))
-            for path, attention in self._attentions.items():
+            self._handles.append(network.register_forward_pre_hook(self._start, with_kwargs=True))
+            for path, attention in attentions.items():
                 self._watch(path, attention)
         except BaseException:
             self.__exit__()
@@ -83,6 +84,11 @@ class AttentionTap:
             raise RegionStyleError("attention tap: got no map, expected one per layer. Run the network inside it.")
         height, width = size or max((m.shape[-2:] for m in maps.values()), key=lambda s: s[0] * s[1])
         return torch.stack([_resized(m, (height, width)) for m in maps.values()]).mean(0)
+
+    def _find(self) -> tuple[nn.Module, dict[str, nn.Module]]:
+        """The network, which a predictor may exchange between two uses, and the chosen cross-attentions."""
+        network = getattr(self._target, "network", self._target)
+        return network, _chosen(cross_attentions(network), self._layers)
 
     def _map(self, path: str) -> Tensor:
         if path not in self.maps:

@@ -77,7 +77,9 @@ class ComfyHost:
             raise wrong_input("kind", repr(kind), "a kind of model folder ComfyUI knows", "Name one, such as loras.")
         path = folder_paths.get_full_path(kind, name)
         if path is None:
-            raise missing_file(kind, name, [Path(folder) for folder in folder_paths.get_folder_paths(kind)])
+            raise missing_file(
+                kind, name, [Path(folder) for folder in folder_paths.get_folder_paths(kind)], paths=False
+            )
         return Path(path)
 
     @contextmanager
@@ -97,7 +99,8 @@ class ComfyHost:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             whole = [without_dynamic_memory(patcher) for patcher in patchers]
-            management.load_models_gpu(whole, force_full_load=True)
+            extra = [model for patcher in whole for model in patcher.get_nested_additional_models()]
+            management.load_models_gpu([*whole, *extra], force_full_load=True)
             for patcher in whole:
                 stack.enter_context(_current(patcher))
                 for module in _modules(patcher):
@@ -181,7 +184,8 @@ def ordinary_weights(module: nn.Module) -> Iterator[None]:
     replaced: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
     try:
         for part in module.modules():
-            for table in (part._parameters, part._buffers):
+            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+            for table in tables:
                 for name, tensor in table.items():
                     if tensor is not None and tensor.is_inference():
                         replaced.append((table, name, tensor, _alias(tensor)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ from torch import Tensor, nn
 from .comfy_host import ordinary
 from .comfy_text import encode_prompts
 from .errors import RegionStyleError, wrong_input
-from .predictor import NoisePredictor, Prediction, Text, Time, alpha_sigma_of_table, from_denoised, like
+from .predictor import (
+    TRAINED_STEPS,
+    NoisePredictor,
+    Prediction,
+    Text,
+    Time,
+    alpha_sigma_of_table,
+    from_denoised,
+    like,
+)
 
 if TYPE_CHECKING:
     from .comfy_host import ComfyHost
@@ -39,6 +49,8 @@ class ComfyPredictor(NoisePredictor):
     Latents and images come out on the device ComfyUI computes on. One prompt may be a whole CONDITIONING with areas
     and ControlNets (`from_conditioning`); weight hooks are not supported.
     """
+
+    host: ComfyHost
 
     def __init__(self, model: Any, clip: Any, vae: Any, host: ComfyHost) -> None:
         """RegionStyleError for a model of a family whose conversions are not known."""
@@ -65,7 +77,8 @@ class ComfyPredictor(NoisePredictor):
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """From the model's own table (nodes may patch it), or 1 - t and t for rectified flow."""
-        return self._need(self._model and self._family, "model", "a MODEL").alpha_sigma(t)
+        self._need(self._model, "model", "a MODEL")
+        return self._family.alpha_sigma(t)
 
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
         """One call of the network. Without a gate, attached experts follow their own nodes."""
@@ -170,17 +183,20 @@ class ComfyPredictor(NoisePredictor):
         self._unloaded = False
 
     @contextmanager
-    def gradients(self) -> Iterator[None]:
-        """A block in which `predict`, and `decode`, may be differentiated; clone the latents inside it."""
-        patchers = [self.model] + ([self.vae.patcher] if self.vae is not None else [])
-        before = self._model
-        with self.host.gradients(*patchers) as whole:
-            self._model = whole[0]
+    def gradients(self, *, decode: bool = False) -> Iterator[None]:
+        """A block in which `predict`, and if asked for `decode`, may be differentiated; clone the latents inside it."""
+        before = self._model, self.vae, self._depth
+        vae = [self._need(self.vae, "vae", "a VAE").patcher] if decode else []
+        with self.host.gradients(self.model, *vae) as whole:
             try:
+                self._model = whole[0]
+                self.vae = _with_patcher(self.vae, whole[1]) if decode else self.vae
+                # A replacement under dynamic VRAM is a model of its own, whose run has not begun yet.
+                self._depth = self._depth if whole[0] is before[0] else 0
                 with self.loaded():
                     yield
             finally:
-                self._model = before
+                self._model, self.vae, self._depth = before
 
     def _need(self, part: Any, name: str, what: str) -> Any:
         if part is None:
@@ -213,22 +229,31 @@ class _Family:
 
 
 def _family(model: Any) -> _Family:
-    """Which conversions a MODEL needs, told by its sampling object (which other nodes may have replaced)."""
+    """Which conversions a MODEL needs, told by its sampling object (which other nodes may have replaced).
+
+    Compared by the functions themselves: a class that overrides one of them is another family.
+    """
     import comfy.model_sampling as sampling
 
     found = model.get_model_object("model_sampling")
-    eps = isinstance(found, sampling.EPS) and not isinstance(found, (sampling.EDM, sampling.X0))
-    discrete = isinstance(found, sampling.ModelSamplingDiscrete) and type(found).sigma is (
-        sampling.ModelSamplingDiscrete.sigma
-    )
-    if eps and discrete and len(found.sigmas) == 1000:
+    kind = type(found)
+    level, denoised = getattr(kind, "sigma", None), getattr(kind, "calculate_denoised", None)
+    noise_or_v = denoised in (sampling.EPS.calculate_denoised, sampling.V_PREDICTION.calculate_denoised)
+    if noise_or_v and level is sampling.ModelSamplingDiscrete.sigma and len(found.sigmas) == TRAINED_STEPS:
         with torch.inference_mode(False):
             return _Family(found.sigmas.detach().cpu().double().log())
-    flow = isinstance(found, sampling.CONST) and not isinstance(found, sampling.IMG_TO_IMG_FLOW)
-    if flow and isinstance(found, (sampling.ModelSamplingDiscreteFlow, sampling.ModelSamplingFlux)):
+    flow = level in (sampling.ModelSamplingDiscreteFlow.sigma, sampling.ModelSamplingFlux.sigma)
+    if flow and denoised is sampling.CONST.calculate_denoised and getattr(found, "noise_scale", 1) == 1:
         return _Family(None)
-    bases = ", ".join(base.__name__ for base in type(found).__mro__[1:3])
+    bases = ", ".join(base.__name__ for base in kind.__mro__[1:3])
     raise wrong_input("model", f"{type(model.model).__name__} sampled as {bases}", "a known family", SUPPORTED)
+
+
+def _with_patcher(vae: Any, patcher: Any) -> Any:
+    """A VAE that runs the network of another patcher."""
+    result = copy(vae)
+    result.patcher, result.first_stage_model = patcher, patcher.model
+    return result
 
 
 def _native_size(config: Any) -> int:

@@ -104,10 +104,13 @@ class _LocalProgress:
         self._host.check()
 
 
-def missing_file(kind: str, name: str, folders: list[Path]) -> RegionStyleError:
-    """The error for a model file that is not there; it names the file, the folders and what they hold."""
+def missing_file(kind: str, name: str, folders: list[Path], *, paths: bool = True) -> RegionStyleError:
+    """The error for a model file that is not there; it names the file, the folders and the files like it there.
+
+    paths: whether the host also takes a full path.
+    """
     where = " or ".join(str(folder) for folder in folders) or f"no folder is set for {kind}"
-    present = sorted(p.name for folder in folders if folder.is_dir() for p in folder.iterdir() if p.is_file())
+    present = sorted(p.name for f in folders if f.is_dir() for p in f.iterdir() if p.suffix == Path(name).suffix)
     there = f" There now: {', '.join(present[:8])}{', ...' if len(present) > 8 else ''}." if present else ""
-    remedy = f"Put {name} there, or give the full path of the file.{there}"
+    remedy = f"Put {name} there{', or give the full path of the file' if paths else ''}.{there}"
     return wrong_input(kind, repr(name), f"a file in {where}", remedy)

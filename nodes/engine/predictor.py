@@ -77,11 +77,13 @@ class Text:
         if self.states.shape[1:] != other.states.shape[1:]:
             got, accepts = list(other.states.shape), f"[B, {self.states.shape[1]}, {self.states.shape[2]}]"
             raise wrong_input("text", got, accepts, "Encode both prompts with the same encoder and length.")
-        both = self.pooled is not None and other.pooled is not None
+        pooled = None
+        if self.pooled is not None and other.pooled is not None:
+            pooled = torch.cat([self.pooled, other.pooled])
         native = None if self.native is None or other.native is None else self.native + other.native
         return Text(
             torch.cat([self.states, other.states]),
-            torch.cat([self.pooled, other.pooled]) if both else None,
+            pooled,
             self.ids + other.ids,
             self.pieces + other.pieces,
             torch.cat([self.valid, other.valid]),
@@ -129,8 +131,11 @@ class NoisePredictor(ABC):
     def loaded(self) -> AbstractContextManager[Any]:
         """Everything on the device and ready to predict, for the length of a `with` block."""
 
-    def gradients(self) -> AbstractContextManager[Any]:
-        """A block in which `predict` may be differentiated, also where the host switched gradients off."""
+    def gradients(self, *, decode: bool = False) -> AbstractContextManager[Any]:
+        """A block in which `predict` may be differentiated, also where the host switched gradients off.
+
+        decode: whether `decode` is differentiated too. Make or clone the tensors that require grad inside the block.
+        """
         return nullcontext() if torch.is_grad_enabled() else torch.enable_grad()
 
     def predict_pair(

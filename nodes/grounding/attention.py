@@ -108,7 +108,7 @@ def _average_map(
         noise = torch.randn(latent.shape, generator=random).to(latent)
         with AttentionTap(predictor, groups=group, valid=valid) as tap:
             predictor.predict(predictor.add_noise(latent, noise, level), level, text)
-        found = tap.mean(size=tuple(latent.shape[-2:]), layers=finest(tap.maps))[0, 0].float()
+        found = tap.mean(size=(latent.shape[-2], latent.shape[-1]), layers=finest(tap.maps))[0, 0].float()
         total = found if total is None else total + found
         progress.update(done)
     if total is None:

@@ -20,7 +20,7 @@ class StyleExpert(io.ComfyNode):
             node_id="RegionStyleExpert",
             display_name="Attach Style Expert",
             category="RegionStyle",
-            description="Attaches a style LoRA to the model as an expert acting in the forward pass. The model's weights "
+            description="Attaches a style LoRA to the model as an expert acting in its forward pass. Its weights "
             "stay as they are, so quantised and offloaded models work. Chain nodes for several styles.",
             search_aliases=["style lora", "regional lora", "lora mask"],
             inputs=[
@@ -80,9 +80,18 @@ class Restyle(io.ComfyNode):
             search_aliases=["regional style", "inpaint style", "style transfer"],
             inputs=[*_restyle_inputs(), *_restyle_settings()],
             outputs=[
-                node_output(io.Image, "image", tooltip="The picture with the region restyled; same size as the input."),
+                # ids of their own, since 0.3.64 wants inputs and outputs to differ
                 node_output(
-                    io.Mask, "mask", tooltip="The mask it was blended with: feathered, 0 where nothing changed."
+                    io.Image,
+                    "restyled_image",
+                    display_name="image",
+                    tooltip="The picture with the region restyled; same size as the input.",
+                ),
+                node_output(
+                    io.Mask,
+                    "restyled_mask",
+                    display_name="mask",
+                    tooltip="The mask it was blended with: feathered, 0 where nothing changed.",
                 ),
             ],
         )
@@ -98,9 +107,9 @@ class Restyle(io.ComfyNode):
         prompt: str,
         negative: str = "",
         seed: int = 0,
-        steps: int = 8,
-        cfg: float = 1.0,
-        strength: float = 0.35,
+        steps: int = 20,
+        cfg: float = 7.0,
+        strength: float = 0.6,
         margin: float = 0.25,
         feather: int = 2,
         enlarge: float = 1.0,
@@ -150,12 +159,12 @@ def _restyle_inputs() -> list[Any]:
 def _restyle_settings() -> list[Any]:
     return [
         node_input(
-            io.Int, "steps", default=8, min=1, max=1000, tooltip="Sampling steps. Tiny world 8, SD1.5 about 30."
+            io.Int, "steps", default=20, min=1, max=1000, tooltip="Sampling steps. SD1.5 about 20, tiny world 6."
         ),
         node_input(
             io.Float,
             "cfg",
-            default=1.0,
+            default=7.0,
             min=0.0,
             max=100.0,
             step=0.1,
@@ -164,11 +173,11 @@ def _restyle_settings() -> list[Any]:
         node_input(
             io.Float,
             "strength",
-            default=0.35,
+            default=0.6,
             min=0.01,
             max=1.0,
             step=0.01,
-            tooltip="How much is redrawn: low keeps the drawing, 1 draws anew. Tiny world 0.35, SD1.5 about 0.6.",
+            tooltip="How much is redrawn: low keeps the drawing, 1 draws anew. SD1.5 about 0.6, tiny world 0.2.",
         ),
         node_input(
             io.Float,

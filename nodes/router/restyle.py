@@ -29,8 +29,8 @@ class RestyleSettings:
     seed: of the noise; margin: context around the region, as a share of its size; feather: seam in pixels (negative:
     inwards); largest_scale: how far a small region may be enlarged (1: never)."""
 
-    strength: float = 0.35
-    steps: int = 8
+    strength: float = 0.2
+    steps: int = 6
     cfg: float = 1.0
     seed: int = 0
     margin: float = 0.25

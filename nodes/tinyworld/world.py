@@ -135,7 +135,8 @@ def scene(seed: int, *, split: str = "train", count: int | None = None, backgrou
     random = np.random.default_rng([int(split == "held-out"), seed])
     ground = background_kind or background_word(random, split)
     count = count or int(random.choice([1, 2, 3], p=[0.45, 0.45, 0.1]))
-    image, masks = background(ground, SIZE, random), []
+    image = background(ground, SIZE, random)
+    masks: list[np.ndarray] = []
     words = _pick_words(count, random)
     for color, shape in words:
         image, mask = _draw(image, color, shape, random, masks)

@@ -1,6 +1,7 @@
 """Workflows in both forms, and the changes that the command line makes to them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -249,3 +250,17 @@ def test_failures_keep_the_words_of_the_pack(prompt):
     assert str(comfy_errors.failed(prompt, event)) == 'node "Sampler" (2) failed: phrase: not found.'
     event["exception_type"] = "torch.OutOfMemoryError"
     assert "OutOfMemoryError: phrase" in str(comfy_errors.failed(prompt, event))
+
+
+@pytest.mark.parametrize("definitions", [None, {}, {"subgraphs": None}, {"subgraphs": []}])
+def test_a_graph_without_subgraphs_in_every_spelling(definitions):
+    node = {"id": 1, "type": "Plain", "inputs": [], "outputs": [], "widgets_values": []}
+    data = {"nodes": [node], "links": [], "definitions": definitions}
+    assert list(to_api_form(data, {"Plain": {"input": {"required": {}}, "display_name": "Plain"}})) == ["1"]
+
+
+@pytest.mark.parametrize("name", ["restyle_by_attention", "generate_with_expert"])
+def test_the_shipped_forms_name_the_same_nodes(name):
+    folder = Path(__file__).resolve().parents[2] / "workflows"
+    api, ui = read_workflow(folder / "api" / f"{name}.json"), read_workflow(folder / f"{name}.json")
+    assert class_types(ui) == class_types(api)

@@ -262,14 +262,14 @@ def found(request):
 def test_comfyui_applies_the_saved_file_with_the_same_effect(found):
     found = found["file_round_trip"]
     assert found["matched"]
-    assert found["change"] > 0.01
+    assert found["change"] > 1e-3
     assert found["error"] < 1e-4
 
 
 def test_the_base_model_is_bit_equal_before_after_and_with_gate_zero(found):
     found = found["restored"]
     assert found["inside"] > 20
-    assert found["change"] > 0.01
+    assert found["change"] > 1e-3
     assert found["off"]
     assert found["after"]
     assert found["unwrapped"]
@@ -294,13 +294,13 @@ def test_a_deleted_model_leaves_nothing_behind(found):
 
 def test_gates_belong_to_the_clone(found):
     assert found["clones"]["same"]
-    assert found["clones"]["different"] > 0.01
+    assert found["clones"]["different"] > 1e-3
 
 
 def test_experts_are_added_one_after_the_other(found):
     found = found["chained"]
     assert found["names"] == ["sketch", "oil"]
-    assert found["error"] < 1e-5 < 0.01 < found["different"]
+    assert found["error"] < 1e-5 < 1e-3 < found["different"]
     assert found["single"] < 1e-5
     assert found["models"] == 2
     assert "twice" in found["twice"]
@@ -310,7 +310,7 @@ def test_experts_are_added_one_after_the_other(found):
 def test_gates_follow_the_latents_through_positive_and_negative_prompts(found):
     found = found["batches"]
     assert found["calls"] == [[4, [1, 0]]] * 2
-    assert found["off"] < 1e-6 < 0.01 < found["change"]
+    assert found["off"] < 1e-6 < 1e-3 < found["change"]
     assert found["on"] < 1e-5
     assert "3 entries" in found["three"]
 
@@ -322,7 +322,7 @@ def test_masks_refuse_conditioning_areas_and_numbers_do_not(found):
 
 def test_one_call_may_have_other_gates(found):
     found = found["overrides"]
-    assert found["one"] < 1e-5 < 0.01 < found["different"]
+    assert found["one"] < 1e-5 < 1e-3 < found["different"]
     assert found["off"]
     assert found["back"]
 
@@ -331,7 +331,7 @@ def test_core_bypass_adapters_on_the_same_layers(found):
     found = found["bypass"]
     if found is None:
         pytest.skip("this ComfyUI has no bypass adapters")
-    assert found["change"] > 0.01
+    assert found["change"] > 1e-3
     assert max(found["errors"]) < 1e-4
     assert found["after"]
     assert max(found["depths"]) <= 2

@@ -1,10 +1,13 @@
-"""The host without a program around it: device, dtypes, progress, cancel, files."""
+"""The host without a program around it, and what of ComfyUI's host can be tested without ComfyUI."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
+from regionstyle.nodes.engine.comfy_host import ordinary, ordinary_weights, to_pil, without_dynamic_memory
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host import LocalHost
 
@@ -54,3 +57,82 @@ def test_missing_file_names_file_and_folder(tmp_path):
         assert words in str(error.value)
     with pytest.raises(RegionStyleError, match="no folder is set for vae"):
         LocalHost("cpu").find("vae", "x.safetensors")
+
+
+def loader_made():
+    """A network as ComfyUI's loaders make it: of inference tensors."""
+    with torch.inference_mode():
+        return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+
+
+def test_ordinary_weights_share_memory_and_are_put_back():
+    network = loader_made()
+    before = [*network.parameters(), *network.buffers()]
+    x = torch.ones(2, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="[Ii]nference tensor"):
+        network(x)
+    with ordinary_weights(network):
+        inside = [*network.parameters(), *network.buffers()]
+        assert [t.data_ptr() for t in inside] == [t.data_ptr() for t in before]
+        assert not any(t.is_inference() or t.requires_grad for t in inside)
+        assert torch.autograd.grad(network(x).square().sum(), x)[0].abs().sum() > 0
+    assert all(a is b for a, b in zip(before, [*network.parameters(), *network.buffers()], strict=True))
+
+
+def test_ordinary_weights_leave_trained_and_moved_weights_alone():
+    network, trained, moved = loader_made(), nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3, 3))
+    network[0].bias = trained
+
+    def fail():
+        with ordinary_weights(network):
+            network[0].weight = moved
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert network[0].bias is trained
+    assert network[0].weight is moved
+    assert network[1].weight.is_inference()
+
+
+def test_quantised_weights_are_refused():
+    class Packed(torch.Tensor):
+        pass
+
+    network = loader_made()
+    with torch.inference_mode():
+        network.register_buffer("packed", torch.zeros(3).as_subclass(Packed))
+    with pytest.raises(RegionStyleError, match="Packed"), ordinary_weights(network):
+        pass
+    assert network[0].weight.is_inference()
+
+
+def test_ordinary_copies_inference_tensors_only():
+    kept = torch.ones(2)
+    with torch.inference_mode():
+        made = torch.ones(2)
+    result = ordinary({"a": [made, kept], "b": (made, "text")})
+    assert not result["a"][0].is_inference()
+    assert result["a"][1] is kept
+    assert torch.equal(result["b"][0], made)
+    assert result["b"][1] == "text"
+
+
+def test_dynamic_memory():
+    def refuse():
+        raise RuntimeError("cached_patcher_init is not initialized")
+
+    old, whole = SimpleNamespace(), SimpleNamespace()
+    assert without_dynamic_memory(old) is old
+    assert without_dynamic_memory(SimpleNamespace(is_dynamic=lambda: False, get_non_dynamic_delegate=refuse))
+    streamed = SimpleNamespace(is_dynamic=lambda: True, get_non_dynamic_delegate=lambda: whole)
+    assert without_dynamic_memory(streamed) is whole
+    with pytest.raises(RegionStyleError, match="--disable-dynamic-vram"):
+        without_dynamic_memory(SimpleNamespace(is_dynamic=lambda: True, get_non_dynamic_delegate=refuse))
+
+
+def test_preview_picture():
+    image = torch.tensor([0.0, 0.5, 2.0]).reshape(3, 1, 1).expand(3, 2, 5)
+    picture = to_pil(image)
+    assert picture.size == (5, 2)
+    assert picture.getpixel((4, 1)) == (0, 128, 255)

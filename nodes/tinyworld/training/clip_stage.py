@@ -1,7 +1,7 @@
-"""Stages `clip` and `image`: text tower and image tower, contrastive, on scenes, styled scenes and object crops.
+"""Stages `clip` and `measure`: text tower and image tower, contrastive, on scenes, styled scenes and object crops.
 
-`clip` trains both towers; the denoiser then reads the text tower, which is not changed again. `image` goes on with the
-image tower alone against the frozen text tower (as in LiT, arXiv:2111.07991): it is what measures styles.
+`clip` trains both towers; the denoiser then reads that text tower, which is not changed again. `measure` goes on with
+copies of both, with more captions about styles: the CLIP that results pictures are measured with.
 
 A caption may fit several pictures of a batch ("a picture in mosaic style"), so positives are not only the diagonal:
 every picture that has all the facts a caption states counts as its positive (soft targets over the positives).
@@ -64,8 +64,9 @@ def _styled_scene(made: Scene, random: np.random.Generator) -> tuple[np.ndarray,
     return restyle_object(made, index, style).image, [style if i == index else None for i in range(len(none))], None
 
 
-def draw_pair(pool: Pool, random: np.random.Generator) -> Pair:
-    """One training pair; half of the pictures are crops around one object."""
+def draw_pair(pool: Pool, random: np.random.Generator, style_share: float = 0.2) -> Pair:
+    """One training pair; half of the pictures are crops around one object, `style_share` of the captions name only
+    the style, where there is one."""
     made = pool.scene(int(random.integers(len(pool))))
     image, styles, whole = _styled_scene(made, random)
     things = list(zip(made.objects, styles, strict=True))
@@ -77,7 +78,7 @@ def draw_pair(pool: Pool, random: np.random.Generator) -> Pair:
         image = image[:, ::-1]
     truth = frozenset().union(*(_object_facts(t, whole or s) for t, s in things))
     truth |= {f"on {made.background}"} | ({f"whole {whole}"} if whole else {"unstyled"} if not any(styles) else set())
-    return _caption(np.ascontiguousarray(image), truth, things, whole, made.background, random)
+    return _caption(np.ascontiguousarray(image), truth, things, whole, made.background, random, style_share)
 
 
 def _caption(
@@ -87,14 +88,15 @@ def _caption(
     whole: str | None,
     ground: str,
     random: np.random.Generator,
+    style_share: float,
 ) -> Pair:
     kind = random.random()
     style = whole or (things[0][1] if len(things) == 1 else None)
-    if kind < 0.2 and style:
+    if kind < style_share and style:
         return Pair(image, truth, f"a picture in {style} style", frozenset({f"has {style}"}))
-    if kind < 0.1 and "unstyled" in truth:
+    if kind < style_share / 2 and "unstyled" in truth:
         return Pair(image, truth, "a picture in plain style", frozenset({"unstyled"}))
-    if kind < 0.35:
+    if kind < style_share + 0.15:
         thing = things[int(random.integers(len(things)))][0]
         return Pair(image, truth, f"a {thing.phrase}", frozenset({thing.phrase}))
     words = [f"a {t.phrase}" + (f" in {s} style" if s else "") for t, s in things]
@@ -134,13 +136,16 @@ def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, positive: Tenso
 class ClipLoss:
     """Draws batches and scores them; `self(step)` is what `Trainer` calls."""
 
-    def __init__(self, modules: ClipModules, pool: Pool, size: int = 48, seed: int = 1) -> None:
+    def __init__(
+        self, modules: ClipModules, pool: Pool, size: int = 48, seed: int = 1, style_share: float = 0.2
+    ) -> None:
         self.modules, self.pool, self.size, self.seed = modules, pool, size, seed
+        self.style_share = style_share
         self.tokenizer = load_tokenizer()
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         random = np.random.default_rng([self.seed, step])
-        pairs = [draw_pair(self.pool, random) for _ in range(self.size)]
+        pairs = [draw_pair(self.pool, random, self.style_share) for _ in range(self.size)]
         device = self.modules.logit_scale.device
         images = torch.from_numpy(np.stack([p.image for p in pairs])).permute(0, 3, 1, 2).to(device)
         ids = self.tokenizer([p.caption for p in pairs], padding="max_length", max_length=77, return_tensors="pt")

@@ -27,7 +27,7 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "net.0.proj", "net.2", "conv1", "
 START_LEVELS = (150, 600)  # timesteps that restyling starts from
 
 
-def add_lora(unet: nn.Module, seed: int) -> nn.Module:
+def add_lora(unet: Any, seed: int) -> Any:
     """Freeze the denoiser and add one trainable LoRA of rank 8 (alpha 8) through PEFT; changes `unet` in place."""
     from peft import LoraConfig
 

@@ -109,8 +109,8 @@ class Trainer:
         decay = min(self.average, (self.step + 1) / (self.step + 10))
         for kept, now in zip(self.averaged.parameters(), self.modules.parameters(), strict=True):
             kept.lerp_(now, 1 - decay)
-        for kept, now in zip(self.averaged.buffers(), self.modules.buffers(), strict=True):
-            kept.copy_(now)
+        for held, current in zip(self.averaged.buffers(), self.modules.buffers(), strict=True):
+            held.copy_(current)
 
     def run(self) -> bool:
         """Train until the budget is used (True) or a cancel (False). The state is saved either way."""

@@ -1,7 +1,7 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, clip, unet, image, and one expert per style ("expert:mosaic").
+weights. Stages: vae, clip, unet, measure, and one expert per style ("expert:mosaic").
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .loop import Budget, Trainer
 from .pool import Pool, open_pool
 
 POOL_SIZE = 12000
-EXPERT_PICTURES = 2000
+EXPERT_PICTURES = 1000
 EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
-STAGES = ("vae", "clip", "unet", "image", *EXPERTS)
+STAGES = ("vae", "clip", "unet", "measure", *EXPERTS)
 # Share of a time budget that is given for all stages together.
-SHARES = {"vae": 0.16, "clip": 0.12, "unet": 0.45, "image": 0.07} | dict.fromkeys(EXPERTS, 0.2 / len(EXPERTS))
+SHARES = {"vae": 0.13, "clip": 0.1, "unet": 0.48, "measure": 0.05} | dict.fromkeys(EXPERTS, 0.24 / len(EXPERTS))
 
 
 @dataclass
@@ -62,7 +62,7 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
     if style is not None:
         return _expert(name, style, run, minutes)
-    return {"vae": _vae, "clip": _clip, "unet": _unet, "image": _image}[name](run, minutes)
+    return {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure}[name](run, minutes)
 
 
 def _vae(run: Run, minutes: float) -> bool:
@@ -87,21 +87,21 @@ def _clip(run: Run, minutes: float) -> bool:
 
 
 def _ship_clip(modules: Any) -> None:
+    write("clip_text", modules["text"].state_dict())
     write("clip_image", modules["image"].state_dict())
     write("clip_scale", {"logit_scale": modules.logit_scale.detach().reshape(1)})
 
 
-def _image(run: Run, minutes: float) -> bool:
+def _measure(run: Run, minutes: float) -> bool:
     from .clip_stage import ClipLoss, ClipModules
 
     modules = ClipModules()
-    modules["text"].load_state_dict({k: v.float() for k, v in read("text").items()})
-    modules["image"].load_state_dict({k: v.float() for k, v in read("clip_image").items()})
+    for part, name in (("text", "text"), ("image", "clip_image")):
+        modules[part].load_state_dict({k: v.float() for k, v in read(name).items()})
     modules.logit_scale.data.copy_(read("clip_scale")["logit_scale"].float()[0])
-    modules["text"].requires_grad_(False)
     modules.to(run.device)
-    loss = ClipLoss(modules, run.pool(), seed=4)
-    trainer = run.trainer("image", modules, loss, minutes, lr=7e-4, average=0.998)
+    loss = ClipLoss(modules, run.pool(), seed=4, style_share=0.5)
+    trainer = run.trainer("measure", modules, loss, minutes, lr=1e-3, average=0.99)
     if finished := trainer.run():
         _ship_clip(trainer.averaged)
     return finished
@@ -115,7 +115,7 @@ def _unet(run: Run, minutes: float) -> bool:
     latents = latent_file(run.folder / "latents.npy", vae, pool, POOL_SIZE)
     modules, (tower, _) = build().to(run.device), load_text_tower()
     loss = UnetLoss(modules["unet"], tower.to(run.device), latents, grid_masks(pool, POOL_SIZE), pool.facts)
-    trainer = run.trainer("unet", modules, loss, minutes, lr=7e-4)
+    trainer = run.trainer("unet", modules, loss, minutes, lr=7e-4, average=0.997)
     if finished := trainer.run():
         write("unet", trainer.averaged["unet"].state_dict())
     return finished

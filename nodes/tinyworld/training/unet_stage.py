@@ -92,10 +92,16 @@ def attention_loss(maps: dict[str, Tensor], masks: Tensor, weight: Tensor) -> Te
     """Focus plus Cover over layers and objects; maps `[B,3,h,w]` per layer, masks `[B,3,16,16]`, weight `[B,3]`."""
     total = masks.new_zeros(())
     for found in maps.values():
-        target = F.adaptive_avg_pool2d(masks, found.shape[-2:])
+        target = F.adaptive_avg_pool2d(masks, (found.shape[-2], found.shape[-1]))
         per_object = 0.2 * focus_loss(found, target) + cover_loss(found, target)
         total = total + (per_object * weight).sum() / weight.sum().clamp_min(1)
     return total / max(1, len(maps))
+
+
+def simple_scenes(facts: list[dict]) -> np.ndarray:
+    """Numbers of the scenes with one object on a plain or graded ground; all, if there is none."""
+    found = [i for i, f in enumerate(facts) if len(f["objects"]) == 1 and f["background"] in ("plain", "gradient")]
+    return np.array(found or range(len(facts)))
 
 
 class UnetLoss:
@@ -115,8 +121,14 @@ class UnetLoss:
         self.unet, self.text = unet, TextBatch(text_tower)
         self.latents, self.masks, self.facts = latents, masks, facts
         self.size, self.seed, self.attention_weight = size, seed, attention_weight
+        self.simple = simple_scenes(facts)
         self.device = next(unet.parameters()).device
         self.alphas = scheduler().alphas_cumprod.to(self.device)
+
+    def _draw(self, random: np.random.Generator) -> np.ndarray:
+        """Scene numbers; half of them from the simple scenes, where words show their meaning best."""
+        simple = self.simple[random.integers(0, len(self.simple), self.size)]
+        return np.where(random.random(self.size) < 0.5, simple, random.integers(0, len(self.latents), self.size))
 
     def _timesteps(self, random: np.random.Generator) -> Tensor:
         """Two thirds from the noisier part, where words decide what is drawn; the rest from everywhere."""
@@ -125,7 +137,7 @@ class UnetLoss:
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         random = np.random.default_rng([self.seed, step])
-        index = random.integers(0, len(self.latents), self.size)
+        index = self._draw(random)
         captions = [draw_caption(self.facts[i], random) for i in index]
         captions = [Caption("", []) if random.random() < 0.1 else c for c in captions]
         ids, states = self.text.states([c.text for c in captions])
