@@ -20,7 +20,7 @@ from ..grounding.attention import AttentionSettings, Grounding, ground_by_attent
 from ..grounding.prompt import Request, parse_prompt
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from ..tinyworld.clip import TinyClip, region_crop
-from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+from ..tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
 from ..tinyworld.world import Scene, restyle_object, scene
 from .console import console_host
 from .measure import equal_outside, iou, peak_memory_mb, psnr
@@ -49,6 +49,11 @@ def demo_scene(number: int) -> Scene:
 def as_image(made: Scene) -> Tensor:
     """A scene's picture `[1,3,H,W]`."""
     return torch.from_numpy(made.image.copy()).permute(2, 0, 1)[None]
+
+
+def tiny_settings(style: str, **chosen: Any) -> RestyleSettings:
+    """The tiny world's settings for a style; whatever is chosen replaces them."""
+    return RestyleSettings(**{"strength": STRENGTHS.get(style, USUAL_STRENGTH), **chosen})
 
 
 def stylize_tiny(predictor: Any, image: Tensor, mask: Tensor, request: Request, settings: RestyleSettings) -> Restyled:
@@ -90,7 +95,7 @@ def run(made: Scene, style: str, seed: int, host: Host) -> DemoResult:
     with predictor.loaded():
         grounding = ground_by_attention(predictor, image, request.phrase, settings=AttentionSettings(seed=seed))
         mask = grounding.mask if grounding.found else torch.ones_like(grounding.mask)
-        restyled = stylize_tiny(predictor, image, mask, request, RestyleSettings(seed=seed))
+        restyled = stylize_tiny(predictor, image, mask, request, tiny_settings(request.style, seed=seed))
     truth, numbers = measured(made, index, request, image, grounding, restyled)
     found = {"seed": seed, "prompt": prompt, "phrase": request.phrase, "style": request.style, "found": grounding.found}
     return DemoResult(image, truth, grounding, restyled, found | numbers)

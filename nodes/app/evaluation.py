@@ -17,12 +17,11 @@ from ..engine.host import Host
 from ..engine.sampling import ddim, partial_times
 from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import Request
-from ..router.restyle import RestyleSettings
 from ..tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
 from ..tinyworld.clip import TinyClip, region_crop
 from ..tinyworld.shipped import load_predictor, load_shipped_expert
 from ..tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
-from .demo import as_image, stylize_tiny
+from .demo import as_image, stylize_tiny, tiny_settings
 from .measure import equal_outside, iou, psnr
 
 Numbers = dict[str, Any]
@@ -127,7 +126,9 @@ def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tup
     image, index = as_image(made), len(made.objects) - 1
     thing = made.objects[index]
     mask = torch.from_numpy(thing.mask)
-    result = stylize_tiny(predictor, image, mask, Request(thing.phrase, style), RestyleSettings(seed=index, feather=0))
+    result = stylize_tiny(
+        predictor, image, mask, Request(thing.phrase, style), tiny_settings(style, seed=index, feather=0)
+    )
     truth = as_image(restyle_object(made, index, style))
     score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
     return (

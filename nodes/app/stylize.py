@@ -17,6 +17,7 @@ from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import Request, parse_prompt
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .console import console_host
+from .demo import tiny_settings
 from .pictures import read_image, read_mask, save_image
 
 TINY = "tinyworld"
@@ -93,8 +94,9 @@ def _check_words(phrase: str) -> None:
 
 
 def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, mask: Tensor, request: Request) -> Restyled:
-    settings = RestyleSettings(seed=args.seed)
-    if args.model != TINY:
+    if args.model == TINY:
+        settings = tiny_settings(request.style, seed=args.seed)
+    else:
         settings = RestyleSettings(strength=0.6, steps=30, cfg=7.0, seed=args.seed, feather=8, largest_scale=4.0)
     chosen = {"strength": args.strength, "steps": args.steps}
     from dataclasses import replace

@@ -28,6 +28,11 @@ EXPERTS = FOLDER / "experts"  # ComfyUI lists it among its LoRA folders, so name
 LICENCE = "MIT, trained by this project on pictures it renders itself and on scikit-image's public domain photographs"
 
 
+# How much of a picture each shipped expert redraws best: fine textures keep more of it than a change of medium.
+STRENGTHS = {"pixel art": 0.2, "mosaic": 0.2, "halftone": 0.45, "neon": 0.4, "pencil sketch": 0.5}
+USUAL_STRENGTH = 0.3
+
+
 @dataclass(frozen=True)
 class Components:
     """The parts of an SD1.5-class pipeline, in evaluation mode, float32, on the CPU."""

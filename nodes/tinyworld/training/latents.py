@@ -42,7 +42,7 @@ def latent_file(
 def grid_masks(pool: Pool, count: int, size: int = 16) -> Tensor:
     """Object masks averaged to the latent grid, `[count,3,size,size]` float32 in 0..1."""
     parts = [
-        F.adaptive_avg_pool2d(torch.from_numpy(np.asarray(pool.masks[s : min(s + 256, count)])).float() / 255, size)
+        F.adaptive_avg_pool2d(torch.from_numpy(np.array(pool.masks[s : min(s + 256, count)])).float() / 255, size)
         for s in range(0, count, 256)
     ]
     return torch.cat(parts)
