@@ -128,7 +128,9 @@ class ExpertStack:
                 self._wrap(layer.module, self._around_layer, layer)
             for module, names in self._attentions:
                 self._wrap(module, self._around_attention, names)
-            self._size_hook = self.network.register_forward_pre_hook(self._see_latent, with_kwargs=True)
+            # A function, not a method: a deep copy of the network must not copy this stack with it.
+            hook = lambda network, args, kwargs: self._see_latent(args, kwargs)  # noqa: E731
+            self._size_hook = self.network.register_forward_pre_hook(hook, with_kwargs=True)
         except BaseException:
             self.detach()
             raise
@@ -209,7 +211,7 @@ class ExpertStack:
     def _wrap(self, module: nn.Module, around: Callable[..., Any], what: object) -> None:
         self._wraps.append(WrappedForward(module, lambda original, *a, **kw: around(what, original, *a, **kw)))
 
-    def _see_latent(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _see_latent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._latent = latent_size(args, kwargs)
 
     def _around_layer(self, layer: _Layer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:

@@ -153,7 +153,7 @@ def _checked(name: str, gate: Gate) -> float | Tensor | RegionGate | None:
     if isinstance(gate, RegionGate):
         return _checked_region(name, gate)
     if isinstance(gate, Tensor) and gate.ndim == 1 and len(gate):
-        return _plain(gate) if gate.requires_grad or bool(gate.any()) else None
+        return _float(gate) if gate.requires_grad or bool(gate.any()) else None
     if isinstance(gate, Tensor) and gate.ndim:
         raise wrong_input(f"gate of {name!r}", list(gate.shape), "[B], [H,W] or [B,H,W]", "Reshape it.")
     number = float(gate)
@@ -171,13 +171,9 @@ def _checked_region(name: str, gate: RegionGate) -> RegionGate | None:
         raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
     if gate.strength == 0 or (high == 0 and not mask.requires_grad):
         return None
-    return RegionGate(_plain(mask), float(gate.strength))
+    return RegionGate(_float(mask), float(gate.strength))
 
 
-def _plain(value: Tensor) -> Tensor:
-    """In float32 or better, and usable in a backward pass even if made in inference mode."""
-    value = value.to(torch.promote_types(value.dtype, torch.float32))
-    if not value.is_inference():
-        return value
-    with torch.inference_mode(False):
-        return value.clone()
+def _float(value: Tensor) -> Tensor:
+    """In float32 or better."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +15,26 @@ class WrappedForward:
 
     `restore` leaves the module as it was. If somebody wrapped the same module after us, taking our function out would
     cut theirs off; ours then stays in the chain and only passes calls on, and is dropped when it lies on top again.
+    A deep copy of the module is not wrapped: it would otherwise go on computing with the weights of this one.
     """
 
     def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
         _drop_idle(module)
-        self.module = module
-        self._own = module.__dict__.get("forward")  # None: the method of the class
-        original = module.forward
+        self.module, self.around, self.active = module, around, True
+        self.own = module.__dict__.get("forward")  # None: the method of the class
+        self.original = module.forward
+        functools.update_wrapper(self, self.original, updated=())
+        module.forward = self
 
-        @functools.wraps(original)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return around(original, *args, **kwargs) if self.active else original(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(self.original, *args, **kwargs) if self.active else self.original(*args, **kwargs)
 
-        forward._regionstyle = self  # type: ignore[attr-defined]
-        self.active = True
-        self._forward = forward
-        module.forward = forward
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """What the copy of the module, which is in the memo by now, has as its forward."""
+        if self.own is not None:
+            return copy.deepcopy(self.own, memo)
+        module = memo.get(id(self.module), self.module)
+        return type(module).forward.__get__(module)
 
     def restore(self) -> None:
         """Stop acting, and take the function out of the module if it lies on top."""
@@ -40,10 +45,10 @@ class WrappedForward:
 def _drop_idle(module: nn.Module) -> None:
     """Take idle wrappers off the top."""
     while True:
-        top = getattr(module.__dict__.get("forward"), "_regionstyle", None)
-        if top is None or top.active or top.module is not module:
+        top = module.__dict__.get("forward")
+        if not isinstance(top, WrappedForward) or top.active:
             return
-        if top._own is None:
+        if top.own is None:
             del module.forward
         else:
-            module.forward = top._own
+            module.forward = top.own

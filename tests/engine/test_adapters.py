@@ -349,6 +349,17 @@ def test_stacks_coexist_and_leave_in_any_order(unet, expert, run):
         assert torch.equal(run(), base)
 
 
+def test_a_deep_copy_of_an_attached_network_is_the_plain_network(unet, expert, run):
+    base = run()
+    with ExpertStack(unet, [expert]) as stack:
+        stack.set(Gates({"sketch": 1}))
+        other = copy.deepcopy(unet)
+        assert torch.equal(run(other), base)
+    other.conv_out.weight.data.zero_()
+    assert torch.equal(run(other), other.conv_out.bias.reshape(1, -1, 1, 1).expand_as(base))
+    assert torch.equal(run(), base)
+
+
 def test_a_wrapper_put_on_top_of_ours_survives_and_can_leave_later(unet, expert, run):
     base, full = run(), run(merged(unet, expert))
     layer = unet.get_submodule("conv_in")
@@ -358,7 +369,8 @@ def test_a_wrapper_put_on_top_of_ours_survives_and_can_leave_later(unet, expert,
         layer.forward = lambda x: ours(x) + 1
         foreign = layer.forward
     assert layer.forward is foreign
-    assert torch.equal(layer(torch.zeros(1, 4, 8, 8)), type(layer).forward(layer, torch.zeros(1, 4, 8, 8)) + 1)
+    stack.set(Gates({"sketch": 1}))
+    assert torch.equal(layer(torch.ones(1, 4, 8, 8)), type(layer).forward(layer, torch.ones(1, 4, 8, 8)) + 1)
     layer.forward = ours  # the other one puts back what it had found
     with ExpertStack(unet, [expert]) as again:
         again.set(Gates({"sketch": 1}))
@@ -428,7 +440,10 @@ def test_the_stack_owns_copies_and_hands_out_what_was_trained(unet, expert):
     first = next(iter(expert.layers))
     for parameter in stack.parameters():
         parameter.data.mul_(2)
-    assert torch.equal(stack.expert("sketch").layers[first].up, expert.layers[first].up * 2)
+    trained = stack.expert("sketch").layers[first]
+    assert not torch.equal(expert.layers[first].up, trained.up)
+    assert torch.equal(trained.up, expert.layers[first].up * 2)
+    assert torch.equal(trained.down, expert.layers[first].down * 2)
     shared = ExpertWeights(expert)
     assert next(ExpertStack(unet, [shared]).parameters()) is next(shared.parameters())
 

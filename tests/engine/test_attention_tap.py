@@ -93,6 +93,9 @@ def test_the_mean_resizes_and_chooses_layers(unet, inputs, valid):
     mean = sum(tap.maps[path] for path in small) / len(small)
     torch.testing.assert_close(tap.mean(layers=small), mean)
     assert tap.mean((24, 20)).shape == (2, 2, 24, 20)
+    tap.maps = {"x": torch.rand(1, 1, 12, 10, requires_grad=True)}
+    shrunk = torch.autograd.grad(tap.mean((4, 3)).sum(), tap.maps["x"])[0]
+    assert (shrunk > 0).all()
     chosen = AttentionTap(SimpleNamespace(network=unet), GROUPS, valid=valid, layers=small)
     with chosen:
         unet(inputs[0], 300, encoder_hidden_states=inputs[1])
@@ -163,12 +166,31 @@ def test_regions_blend_the_maps_of_their_passes(unet, inputs):
     def maps(gates):
         with ExpertStack(unet, [expert]) as stack, AttentionTap(unet, GROUPS, layers=[path]) as tap:
             stack.set(Gates(gates))
+            unet(inputs[0] + 1, 300, encoder_hidden_states=inputs[1])
             unet(inputs[0], 300, encoder_hidden_states=inputs[1])
         return tap.maps[path]
 
     blend = mask * maps({"a": 1.0}) + (1 - mask) * maps({})
     assert (maps({"a": 1.0}) - maps({})).abs().max() > 0.1
     torch.testing.assert_close(maps({"a": mask}), blend)
+
+
+def test_two_stacks_blend_inside_each_other(unet, inputs):
+    path = "mid_block.attentions.0.transformer_blocks.0.attn2"
+    torch.manual_seed(3)
+    one, two = (Expert("x", {f"{path}.to_k": LoraLayer(torch.randn(2, 24), torch.randn(128, 2))}) for _ in range(2))
+    first, second = torch.rand(1, 6, 5), torch.rand(1, 6, 5)
+
+    def maps(*gates):
+        with ExpertStack(unet, [one]) as a, ExpertStack(unet, [two]) as b, AttentionTap(unet, GROUPS) as tap:
+            a.set(Gates({"x": gates[0]}))
+            b.set(Gates({"x": gates[1]}))
+            unet(inputs[0], 300, encoder_hidden_states=inputs[1])
+        return tap.maps[path]
+
+    inside = second * maps(1, 1) + (1 - second) * maps(1, 0)
+    outside = second * maps(0, 1) + (1 - second) * maps(0, 0)
+    torch.testing.assert_close(maps(first, second), first * inside + (1 - first) * outside)
 
 
 def test_wrong_input(unet, inputs):
