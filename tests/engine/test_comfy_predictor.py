@@ -21,6 +21,7 @@ class Oracle(torch.nn.Module):
         self.kind, self.x0, self.table = kind, x0, table
 
     def forward(self, x, steps, **kwargs):
+        self.seen = x
         if self.kind == "flow":
             return (x - self.x0) / (steps / 1000).reshape(-1, 1, 1, 1)
         assert torch.equal(steps, steps.round())
@@ -40,8 +41,9 @@ def predictions(kind):
     text = predictor.from_conditioning(conditioning(width=width, pooled=pooled))
     found = []
     for t in (0.001, 0.25, 0.9, torch.tensor([0.1, 0.7])):
-        result = predictor.predict(predictor.add_noise(x0, eps, t), t, text)
-        found.append([far(result.eps, eps), far(result.denoised, x0)])
+        x = predictor.add_noise(x0, eps, t)
+        result = predictor.predict(x, t, text)
+        found.append([far(result.eps, eps), far(result.denoised, x0), far(model.model.diffusion_model.seen, x)])
     return found
 
 def schedule():
@@ -251,6 +253,13 @@ with torch.inference_mode():
         gradient, = torch.autograd.grad((result.denoised * target).sum(), x)
         out["frozen"] = all(not p.requires_grad for p in model.model.parameters())
         out["unet"] = [float((gradient * way).sum()), slope(score, x.detach(), way, 3e-2)]
+        # A trainable adapter on the words' keys: its gradient needs the conditioning, which was made in inference mode.
+        layer = next(m for n, m in model.model.named_modules() if n.endswith("attn2.to_k"))
+        adapter = torch.zeros(64, layer.out_features, requires_grad=True)
+        handle = layer.register_forward_hook(lambda module, inputs, output: output + inputs[0] @ adapter)
+        trained, = torch.autograd.grad(score(x), adapter)
+        handle.remove()
+        out["adapter"] = float(trained.abs().max())
         picture = lambda v: (predictor.decode(v).double() ** 2).sum()
         decoded, = torch.autograd.grad(picture(x), x)
         # Along its own gradient the change is far above the rounding of float32.
@@ -340,9 +349,10 @@ def run(request):
 
 @pytest.mark.parametrize("kind", ["eps", "v", "flow"])
 def test_predictions_against_closed_forms(run, kind):
-    for eps, denoised in run(PREDICTIONS)[kind]:
+    for eps, denoised, seen in run(PREDICTIONS)[kind]:
         assert eps < 2e-3
         assert denoised < 2e-3
+        assert seen < 1e-5, "the network did not get the x that was asked about"
 
 
 def test_noise_levels_are_comfyui_s(run):
@@ -451,6 +461,7 @@ def test_gradients_agree_with_finite_differences(run):
     assert found["modes"][2] in (True, None)
     assert found["frozen"]
     assert found["same"] < 1e-6
+    assert found["adapter"] > 1e-4
     for part in ("unet", "vae"):
         gradient, difference = found[part]
         assert abs(difference) > 1e-2
