@@ -72,8 +72,8 @@ class _Routing:
         self._active = ActiveGates(gates, self._names)
         self._latent: Size | None = None
         # By network: ComfyUI may run a clone on another copy of the network (gradients, several devices).
-        self._stacks: dict[nn.Module, ExpertStack] = {}
-        # ComfyUI forgets a loaded MODEL that is deleted, without ejecting it.
+        self._stacks: dict[nn.Module, tuple[ExpertStack, weakref.WeakSet[Any]]] = {}
+        # Under dynamic VRAM, ComfyUI deletes a loaded MODEL without ejecting it.
         weakref.finalize(self, _detach_all, self._stacks).atexit = False
 
     def install(self, patcher: Any) -> None:
@@ -91,12 +91,22 @@ class _Routing:
     def _inject(self, patcher: Any) -> None:
         network = patcher.model.diffusion_model
         if network not in self._stacks:
-            self._stacks[network] = ExpertStack(network, self.weights)
-        self._stacks[network].attach()
+            self._stacks[network] = ExpertStack(network, self.weights), weakref.WeakSet()
+        stack, holders = self._stacks[network]
+        holders.add(patcher)
+        stack.attach()
 
     def _eject(self, patcher: Any) -> None:
-        stack = self._stacks.pop(patcher.model.diffusion_model, None)
-        if stack is not None:
+        """Detach when the last patcher that injected is ejected.
+
+        A clone made of a loaded MODEL counts as injected for ComfyUI and is ejected when it is deleted, perhaps while
+        its original is sampling.
+        """
+        network = patcher.model.diffusion_model
+        stack, holders = self._stacks.get(network, (None, weakref.WeakSet()))
+        holders.discard(patcher)
+        if stack is not None and not holders:
+            del self._stacks[network]
             stack.detach()
 
     def _begin(self, patcher: Any) -> None:
@@ -131,7 +141,7 @@ class _Routing:
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _stack(self, executor: Any) -> ExpertStack:
-        stack = self._stacks.get(executor.class_obj.diffusion_model)
+        stack, _ = self._stacks.get(executor.class_obj.diffusion_model, (None, None))
         if stack is None or not stack.attached:
             raise RegionStyleError("model: its experts are not loaded. Load it with load_models_gpu before each use.")
         return stack
@@ -149,6 +159,7 @@ class _Routing:
             raise wrong_input("latent", got, "the whole latent", remedy)
 
 
-def _detach_all(stacks: dict[nn.Module, ExpertStack]) -> None:
+def _detach_all(stacks: dict[nn.Module, tuple[ExpertStack, Any]]) -> None:
     while stacks:
-        stacks.popitem()[1].detach()
+        _, (stack, _) = stacks.popitem()
+        stack.detach()
