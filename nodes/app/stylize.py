@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ TINY = "tinyworld"
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`."""
     image = read_image(args.image)
-    predictor, styles = _predictor(args)
-    request = parse_prompt(args.prompt, styles, args.style)
+    predictor, request = _predictor(args)
     with predictor.loaded():
         mask = _mask(args, predictor, image, request)
         result = _restyled(args, predictor, image, mask, request)
@@ -36,8 +36,8 @@ def run_stylize(args: argparse.Namespace) -> int:
     return 0
 
 
-def _predictor(args: argparse.Namespace) -> tuple[Any, list[str] | None]:
-    """The model with its expert attached, and the style names it knows (None: any words)."""
+def _predictor(args: argparse.Namespace) -> tuple[Any, Request]:
+    """The model with its expert attached, and the prompt as that model's styles read it."""
     host = console_host(args.device)
     if args.model == TINY:
         if args.expert is not None:
@@ -48,15 +48,15 @@ def _predictor(args: argparse.Namespace) -> tuple[Any, list[str] | None]:
         return _tiny(args, host)
     from .models import load_folder
 
-    return load_folder(Path(args.model), args.expert, host), None
+    predictor = load_folder(Path(args.model), args.expert, host)
+    return predictor, parse_prompt(args.prompt, None, args.style)
 
 
-def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, list[str]]:
+def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Request]:
     from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 
-    styles = list(expert_files())
-    style = parse_prompt(args.prompt, styles, args.style).style
-    return load_predictor(host, [load_shipped_expert(style)]), styles
+    request = parse_prompt(args.prompt, list(expert_files()), args.style)
+    return load_predictor(host, [load_shipped_expert(request.style)]), request
 
 
 def _mask(args: argparse.Namespace, predictor: Any, image: Tensor, request: Request) -> Tensor:
@@ -99,15 +99,11 @@ def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, mask: Ten
     else:
         settings = RestyleSettings(strength=0.6, steps=30, cfg=7.0, seed=args.seed, feather=8, largest_scale=4.0)
     chosen = {"strength": args.strength, "steps": args.steps}
-    from dataclasses import replace
-
     settings = replace(settings, **{name: value for name, value in chosen.items() if value is not None})
     if settings.strength == 0:
         raise RegionStyleError(
             "--strength: got 0, expected more than 0, at most 1. 0 would leave the picture as it is."
         )
-    if image.shape[-2] != mask.shape[-2] or image.shape[-1] != mask.shape[-1]:
-        raise RegionStyleError("mask: its size is not the picture's. Save it at the picture's size.")
     known = args.model == TINY
     prompt = _prompt(request, args.whole or args.mask is not None or args.box is not None)
     return restyle_region(

@@ -141,11 +141,3 @@ def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
             now.data.copy_(kept)
         save_expert_file(lora_state(unet), style, expert_path(style))
     return finished
-
-
-def forget(run: Run, name: str) -> None:
-    """Start a stage from nothing again: delete its state and, for the autoencoder, the latents made with it."""
-    names = [f"{name.replace(':', '-')}.pt"] + (["latents*.npy"] if name == "vae" else [])
-    for pattern in names:
-        for path in run.folder.glob(pattern):
-            path.unlink()
