@@ -18,8 +18,10 @@ from ..engine.sampling import ddim, partial_times
 from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import Request
 from ..tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
+from ..tinyworld.classifier import Classifier, load_classifier
 from ..tinyworld.clip import TinyClip, region_crop
 from ..tinyworld.shipped import load_predictor, load_shipped_expert
+from ..tinyworld.styles import STYLES, UNSTYLED
 from ..tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
 from .demo import as_image, stylize_tiny, tiny_settings
 from .measure import equal_outside, iou, psnr
@@ -30,12 +32,13 @@ Numbers = dict[str, Any]
 def evaluate(host: Host, styles: Sequence[str], scenes: int = 100) -> Numbers:
     """All measurements, by name."""
     predictor = load_predictor(host, [load_shipped_expert(style) for style in styles])
-    clip = TinyClip()
+    clip, classifier = TinyClip(), load_classifier()
     with torch.no_grad(), predictor.loaded():
         return {
             "autoencoder": autoencoder(predictor, scenes),
             "clip": retrieval(clip, scenes),
-            "generation": generation(predictor, clip),
+            "classifier": classification(classifier, scenes),
+            "generation": generation(predictor, classifier),
             "attention": attention(predictor, scenes),
             "restyle": restyle(predictor, clip, styles, scenes),
         }
@@ -74,17 +77,31 @@ def retrieval(clip: TinyClip, count: int) -> Numbers:
     return {"top1_of_32": round(right / total, 3), "captions": total}
 
 
-def generation(predictor: Any, clip: TinyClip, steps: int = 20, cfg: float = 4.0) -> Numbers:
-    """Share of pictures generated from "a COLOUR SHAPE on plain background" that the tiny CLIP reads the same way."""
+def classification(classifier: Classifier, count: int) -> Numbers:
+    """Share of crops around held-out objects, each with one style or none, that are read rightly by property."""
+    names, right = [*STYLES, UNSTYLED], []
+    for number in range(count):
+        made, style = held_out(number), names[number % len(names)]
+        thing, index = made.objects[-1], len(made.objects) - 1
+        picture = made if style == UNSTYLED else restyle_object(made, index, style)
+        found = classifier.read(region_crop(as_image(picture), thing.box))[0]
+        right.append((found["shape"] == thing.shape, found["color"] == thing.color, found["style"] == style))
+    shares = np.mean(right, axis=0)
+    return {name: round(float(v), 3) for name, v in zip(("shape", "colour", "style"), shares, strict=True)}
+
+
+def generation(predictor: Any, classifier: Classifier, steps: int = 20, cfg: float = 4.0) -> Numbers:
+    """Share of pictures generated from "a COLOUR SHAPE on plain background" that the classifier reads the same way."""
     words = [(color, shape) for color in COLORS for shape in SHAPES]
-    names = clip.embed_texts([f"a {color} {shape}" for color, shape in words])
     images = torch.cat([_generated(predictor, words[i : i + 16], steps, cfg) for i in range(0, len(words), 16)])
-    best = (clip.embed_images(images) @ names.T).argmax(1).tolist()
-    pairs = [(words[b], w) for b, w in zip(best, words, strict=True)]
+    right = [
+        (found["color"] == color, found["shape"] == shape)
+        for found, (color, shape) in zip(classifier.read(images), words, strict=True)
+    ]
     share = {
-        "colour": np.mean([a[0] == b[0] for a, b in pairs]),
-        "shape": np.mean([a[1] == b[1] for a, b in pairs]),
-        "both": np.mean([a == b for a, b in pairs]),
+        "colour": np.mean([a for a, _ in right]),
+        "shape": np.mean([b for _, b in right]),
+        "both": np.mean([a and b for a, b in right]),
     }
     return {f"right_{key}": round(float(value), 3) for key, value in share.items()} | {"pictures": len(words)}
 

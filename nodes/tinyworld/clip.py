@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .crops import crop_object
 from .shipped import load_image_tower, load_text_tower, read
-from .styles import STYLES
-
-UNSTYLED = "plain"
+from .styles import STYLES, UNSTYLED
 
 
 class TinyClip:
@@ -47,7 +46,5 @@ class TinyClip:
 
 def region_crop(image: Tensor, box: tuple[int, int, int, int], margin: float = 0.1) -> Tensor:
     """The square around a box, as the tiny CLIP was trained on: image `[1,3,H,W]` -> `[1,3,128,128]`."""
-    from .training.clip_stage import crop_object
-
     array = image[0].permute(1, 2, 0).float().cpu().numpy()
     return torch.from_numpy(crop_object(array, box, margin)).permute(2, 0, 1)[None]

@@ -1,7 +1,7 @@
 """The shipped weights of the tiny world: where they are, and how each host gets its networks from them.
 
 Files are float16 safetensors under diffusers' and transformers' own keys:
-`vae`, `unet`, the CLIP's towers `text` and `clip_image` with `clip_scale`, and one LoRA per style in
+`vae`, `unet`, the CLIP's towers `text` and `clip_image` with `clip_scale`, `classifier`, and one LoRA per style in
 `experts/tinyworld/`.
 """
 
@@ -79,7 +79,8 @@ def write(name: str, state: Mapping[str, Tensor], metadata: dict[str, str] | Non
     return path
 
 
-def _filled(module: nn.Module, name: str) -> Any:
+def filled(module: nn.Module, name: str) -> Any:
+    """`module` with the tensors of one shipped file, in evaluation mode and without gradients."""
     state = read(name)
     module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     return module.eval().requires_grad_(False)
@@ -89,23 +90,23 @@ def load_text_tower() -> tuple[Any, Any]:
     """CLIP's text tower, which the denoiser reads too, and its tokenizer."""
     tokenizer = load_tokenizer()
     tower = new_text_tower(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    return _filled(tower, "text"), tokenizer
+    return filled(tower, "text"), tokenizer
 
 
 def load_vae() -> Any:
     """The autoencoder."""
-    return _filled(new_vae(), "vae")
+    return filled(new_vae(), "vae")
 
 
 def load_image_tower() -> Any:
     """CLIP's image tower."""
-    return _filled(new_image_tower(), "clip_image")
+    return filled(new_image_tower(), "clip_image")
 
 
 def load_components() -> Components:
     """All parts of the pipeline."""
     tower, tokenizer = load_text_tower()
-    return Components(_filled(new_unet(), "unet"), load_vae(), tower, tokenizer, scheduler())
+    return Components(filled(new_unet(), "unet"), load_vae(), tower, tokenizer, scheduler())
 
 
 def expert_path(style: str) -> Path:

@@ -129,6 +129,7 @@ STYLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "neon": neon,
     "watercolor": watercolor,
 }
+UNSTYLED = "plain"  # the word of the measuring networks for no style
 
 
 def apply_style(image: np.ndarray, style: str) -> np.ndarray:

@@ -10,8 +10,10 @@ from torch import nn
 from regionstyle.nodes.engine.attention_losses import cover_loss, focus_loss
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.tinyworld import shipped
+from regionstyle.nodes.tinyworld.classifier import LABELS
 from regionstyle.nodes.tinyworld.training import stages
-from regionstyle.nodes.tinyworld.training.clip_stage import contrastive_loss, draw_pair
+from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled
+from regionstyle.nodes.tinyworld.training.clip_stage import PROMPT_LISTS, contrastive_loss, draw_pair, list_loss
 from regionstyle.nodes.tinyworld.training.loop import Budget, Trainer
 from regionstyle.nodes.tinyworld.training.pool import open_pool
 from regionstyle.nodes.tinyworld.training.unet_stage import TextBatch, draw_caption
@@ -103,6 +105,21 @@ def test_captions_state_facts_of_their_pictures(pool):
         pair = draw_pair(pool, np.random.default_rng(step))
         assert pair.stated <= pair.facts, pair.caption
         assert pair.image.shape == (128, 128, 3)
+        for prompts in PROMPT_LISTS:
+            assert any(fact in pair.facts for fact in prompts.values()), "a list without a true prompt"
+
+
+def test_classifier_pictures_carry_labels_in_range(pool):
+    for step in range(60):
+        image, labels = draw_labelled(pool, np.random.default_rng(step))
+        assert image.shape == (128, 128, 3)
+        assert all(0 <= label < len(words) for label, words in zip(labels, LABELS.values(), strict=True))
+
+
+def test_list_loss_shares_the_target_between_true_prompts():
+    logits = torch.tensor([[30.0, 30.0, 0.0]])
+    np.testing.assert_allclose(float(list_loss(logits, torch.tensor([[True, True, False]]))), np.log(2), rtol=1e-5)
+    assert float(list_loss(logits, torch.tensor([[False, False, True]]))) > 20
 
 
 def test_contrastive_loss_knows_several_positives():
@@ -158,8 +175,8 @@ def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "POOL_SIZE", 32)
     monkeypatch.setattr(stages, "EXPERT_PICTURES", 24)
     run = stages.Run(tmp_path / "run", torch.device("cpu"))
-    for name, file in [("vae", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_text"),
-                       ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
+    for name, file in [("vae", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_image"),
+                       ("classifier", "classifier"), ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
         path = weights / f"{file}.safetensors"
         before = path.read_bytes()
         assert stages.run_stage(name, run, 0.02) is True

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..crops import crop_object
 from ..networks import TEXT_WIDTH, new_image_tower, new_text_tower
-from ..styles import STYLES, apply_style
+from ..styles import STYLES
 from ..tokenizer import load_tokenizer
-from ..world import COLORS, SHAPES, SIZE, Scene, SceneObject, restyle_object
+from ..world import COLORS, SHAPES, SIZE, SceneObject
+from .pictures import soften, styled_scene
 from .pool import Pool
 
 # Prompt -> the fact it states, per list.
@@ -46,42 +48,16 @@ class Pair:
     stated: frozenset[str]
 
 
-def crop_object(image: np.ndarray, box: tuple[int, int, int, int], margin: float) -> np.ndarray:
-    """The square around a box, grown by `margin` of its side, resized to 128 px; `[H,W,3]` in 0..1."""
-    from PIL import Image
-
-    x0, y0, x1, y1 = box
-    side = min(max(x1 - x0, y1 - y0, 8) * (1 + margin), image.shape[0], image.shape[1])
-    left = min(max((x0 + x1 - side) / 2, 0), image.shape[1] - side)
-    top = min(max((y0 + y1 - side) / 2, 0), image.shape[0] - side)
-    picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
-    area = (left, top, left + side, top + side)
-    made = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=area)
-    return np.asarray(made, dtype=np.float32) / 255
-
-
 def _object_facts(thing: SceneObject, style: str | None) -> frozenset[str]:
     facts = {thing.phrase, thing.shape, thing.color, f"{style} {thing.phrase}", f"{style} {thing.shape}"}
     return frozenset(facts | ({f"has {style}"} if style else set()))
-
-
-def _styled_scene(made: Scene, random: np.random.Generator) -> tuple[np.ndarray, list[str | None], str | None]:
-    """Picture, style per object and style of the whole: unstyled, wholly styled, or one object styled."""
-    kind, style = random.random(), str(random.choice(list(STYLES)))
-    none: list[str | None] = [None] * len(made.objects)
-    if kind < 0.35:
-        return made.image, none, None
-    if kind < 0.7:
-        return apply_style(made.image, style), none, style
-    index = int(random.integers(len(made.objects)))
-    return restyle_object(made, index, style).image, [style if i == index else None for i in range(len(none))], None
 
 
 def draw_pair(pool: Pool, random: np.random.Generator, style_share: float = 0.2) -> Pair:
     """One training pair; half of the pictures are crops around one object, `style_share` of the captions name only
     the style, where there is one."""
     made = pool.scene(int(random.integers(len(pool))))
-    image, styles, whole = _styled_scene(made, random)
+    image, styles, whole = styled_scene(made, random)
     things = list(zip(made.objects, styles, strict=True))
     if random.random() < 0.5:
         index = int(random.integers(len(things)))
@@ -156,12 +132,6 @@ def list_loss(logits: Tensor, true: Tensor) -> Tensor:
     """
     target = true.float() / true.sum(1, keepdim=True)
     return -(F.log_softmax(logits, 1) * target).sum(1).mean()
-
-
-def soften(images: Tensor, side: int) -> Tensor:
-    """Images `[B,3,H,W]` made smaller, to `side` px, and back: decoded latents have lost such detail too."""
-    small = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-    return F.interpolate(small, images.shape[-2:], mode="bilinear")
 
 
 class ClipLoss:

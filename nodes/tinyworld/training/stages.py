@@ -1,7 +1,7 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, clip, unet, measure, and one expert per style ("expert:mosaic").
+weights. Stages: vae, clip, unet, measure, classifier, and one expert per style ("expert:mosaic").
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from .pool import Pool, open_pool
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
 EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
-STAGES = ("vae", "clip", "unet", "measure", *EXPERTS)
+STAGES = ("vae", "clip", "unet", "measure", "classifier", *EXPERTS)
 # Share of a time budget that is given for all stages together.
-SHARES = {"vae": 0.13, "clip": 0.1, "unet": 0.48, "measure": 0.05} | dict.fromkeys(EXPERTS, 0.24 / len(EXPERTS))
+SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.48, "measure": 0.04, "classifier": 0.04} | dict.fromkeys(
+    EXPERTS, 0.24 / len(EXPERTS)
+)
 
 
 @dataclass
@@ -62,7 +64,8 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
     if style is not None:
         return _expert(name, style, run, minutes)
-    return {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure}[name](run, minutes)
+    stages = {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure, "classifier": _classifier}
+    return stages[name](run, minutes)
 
 
 def _vae(run: Run, minutes: float) -> bool:
@@ -104,6 +107,18 @@ def _measure(run: Run, minutes: float) -> bool:
     trainer = run.trainer("measure", modules, loss, minutes, lr=7e-4, average=0.998)
     if finished := trainer.run():
         _ship_image_tower(trainer.averaged)
+    return finished
+
+
+def _classifier(run: Run, minutes: float) -> bool:
+    from ..classifier import Classifier
+    from .classifier_stage import ClassifierLoss
+
+    modules = nn.ModuleDict({"classifier": Classifier()}).to(run.device)
+    loss = ClassifierLoss(modules["classifier"], run.pool())
+    trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
+    if finished := trainer.run():
+        write("classifier", trainer.averaged["classifier"].state_dict())
     return finished
 
 

@@ -1,0 +1,47 @@
+"""Stage `classifier`: shape, colour and style of one object, by cross-entropy on exact labels.
+
+Pictures are crops around one object, or a whole scene that has one object only; the style is that of the object.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..classifier import LABELS, UNSTYLED, Classifier
+from ..crops import crop_object
+from .pictures import soften, styled_scene
+from .pool import Pool
+
+
+def draw_labelled(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A picture `[128,128,3]` in 0..1 and the number of its shape, colour and style in `LABELS`."""
+    made = pool.scene(int(random.integers(len(pool))))
+    image, styles, whole = styled_scene(made, random)
+    index = int(random.integers(len(made.objects)))
+    thing, style = made.objects[index], whole or styles[index] or UNSTYLED
+    if len(made.objects) > 1 or random.random() < 0.7:
+        image = crop_object(image, thing.box, float(random.uniform(0, 0.8)))
+    image = image[:, ::-1] if random.random() < 0.5 else image
+    words = {"shape": thing.shape, "color": thing.color, "style": style}
+    return np.ascontiguousarray(image), tuple(LABELS[name].index(words[name]) for name in LABELS)
+
+
+class ClassifierLoss:
+    """Draws batches and scores them; `self(step)` is what `Trainer` calls."""
+
+    def __init__(self, network: Classifier, pool: Pool, size: int = 48, seed: int = 5) -> None:
+        self.network, self.pool, self.size, self.seed = network, pool, size, seed
+
+    def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        random = np.random.default_rng([self.seed, step])
+        drawn = [draw_labelled(self.pool, random) for _ in range(self.size)]
+        device = next(self.network.parameters()).device
+        images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).to(device)
+        images = torch.cat([soften(images[: self.size // 3], int(random.integers(56, 128))), images[self.size // 3 :]])
+        targets = torch.tensor([labels for _, labels in drawn], device=device)
+        logits = self.network(images)
+        parts = {name: F.cross_entropy(logits[name], targets[:, i]) for i, name in enumerate(LABELS)}
+        return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
