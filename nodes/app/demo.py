@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.errors import RegionStyleError
 from ..engine.gates import Gates, RegionGate
 from ..engine.heatmap import overlay
 from ..engine.host import Host
@@ -94,11 +95,19 @@ def run(made: Scene, style: str, seed: int, host: Host) -> DemoResult:
     predictor, image = load_predictor(host, [load_shipped_expert(request.style)]), as_image(made)
     with predictor.loaded():
         grounding = ground_by_attention(predictor, image, request.phrase, settings=AttentionSettings(seed=seed))
-        mask = grounding.mask if grounding.found else torch.ones_like(grounding.mask)
-        restyled = stylize_tiny(predictor, image, mask, request, tiny_settings(request.style, seed=seed))
+        _check_found(grounding, request.phrase)
+        restyled = stylize_tiny(predictor, image, grounding.mask, request, tiny_settings(request.style, seed=seed))
     truth, numbers = measured(made, index, request, image, grounding, restyled)
-    found = {"seed": seed, "prompt": prompt, "phrase": request.phrase, "style": request.style, "found": grounding.found}
-    return DemoResult(image, truth, grounding, restyled, found | numbers)
+    asked = {"seed": seed, "prompt": prompt, "phrase": request.phrase, "style": request.style}
+    return DemoResult(image, truth, grounding, restyled, asked | numbers)
+
+
+def _check_found(grounding: Grounding, phrase: str) -> None:
+    if not grounding.found:
+        raise RegionStyleError(
+            f"demo: the model's attention did not find {phrase!r} in this picture. Choose another with --scene N, or "
+            "draw other noise with --seed N."
+        )
 
 
 def write(result: DemoResult, folder: Path) -> None:
