@@ -78,7 +78,7 @@ class Regions:
         return tuple(item for item in self.items if item.image == index)
 
     def union(self) -> Tensor:
-        """What any region covers, `[B,H,W]`: the largest of the masks, zeros for a picture without any. A new tensor."""
+        """What any region covers, `[B,H,W]`: the largest of the masks, zeros where there is none. A new tensor."""
         result = torch.zeros(self.batch, self.height, self.width)
         for item in self.items:
             result[item.image] = torch.maximum(result[item.image], item.mask.to(result))

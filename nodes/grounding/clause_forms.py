@@ -1,0 +1,172 @@
+"""One clause: which words are the region and which are the style.
+
+The forms are those of the parser specification (P1 to P7): "apply S to R", "make R look like S", "give R a S look",
+"VERB R in S", "VERB R S", "R: S", "R in S".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .region_words import DETERMINERS, NUMBERS, ORDINALS
+from .style_names import STYLE_ENDINGS, clean_style, ends_as_style, key, style_at_end
+
+APPLYING = ("apply", "use", "put", "add")
+VERBS = (
+    *APPLYING, "give", "make", "have", "let", "turn", "paint", "repaint", "render", "draw", "redraw", "convert",
+    "transform", "change", "restyle", "stylize", "stylise", "style", "recolor", "recolour", "show",
+)  # fmt: skip
+_VERB = re.compile(rf"(?:(?:also|please|now|just|then)\s+)*({'|'.join(VERBS)})\b\s*", re.IGNORECASE)
+_DET = rf"(?:{'|'.join(sorted(DETERMINERS))})"
+_PLACE = re.compile(
+    r"(?:(?:the|this|that|my)\s+)?(?:\w+\s+)?(?:image|photo|photograph|picture|scene|background|foreground|middle|"
+    r"center|centre|left|right|front|back|top|bottom|distance)(?:\s+(?:side|half|corner|edge|of)\b.*)?",
+    re.IGNORECASE,
+)
+_NEXT_COMMAND = re.compile(rf"(?:,|\band\b|\bthen\b|;)\s+(?:{_DET}|{'|'.join(VERBS)})\s", re.IGNORECASE)
+# Words that describe a noun: what follows them is the noun, never a style.
+_ADJECTIVES = (
+    "red orange yellow green cyan blue purple pink black white brown gray grey big small large little tiny tall short "
+    "old young new left right top bottom middle upper lower last other whole entire leftmost rightmost largest "
+    "smallest biggest nearest farthest"
+)
+_DESCRIBING = frozenset(_ADJECTIVES.split()) | {*NUMBERS, *ORDINALS}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The region's words and the style's words of one clause, as they were written."""
+
+    region: str
+    style: str
+
+
+def split_verb(text: str) -> tuple[str, str]:
+    """The command verb a clause begins with, in lower case, and the rest; "" when there is none."""
+    found = _VERB.match(text)
+    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+
+
+def read_clause(verb: str, rest: str, names: frozenset[str], strict: bool = False) -> Pair | None:
+    """Region and style of one clause; None when no form fits.
+
+    names: styles known by `style_names.key`; strict: no guess that an unknown single word is a style.
+    """
+    for form in _forms(verb):
+        for pair in form(rest.strip(" ,.!?"), verb, names, strict):
+            if _whole(pair):
+                return pair
+    return None
+
+
+def _forms(verb: str) -> tuple:
+    if verb in APPLYING:
+        return (_applied,)
+    if verb == "give":
+        return (_given, _applied)
+    if verb in ("have", "let"):
+        return (_looking,)
+    return (_looking, _linked, _joined) if verb else (_assigned, _linked)
+
+
+def _whole(pair: Pair) -> bool:
+    """Neither side empty, and no further command swallowed by the style."""
+    region = [word for word in pair.region.lower().split() if word not in DETERMINERS]
+    alone = pair.region.lower().split() in (["it"], ["this"], ["all"], ["them"])
+    return bool(region or alone) and bool(clean_style(pair.style)) and not _NEXT_COMMAND.search(f"{pair.style} ")
+
+
+def _applied(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P1, "apply S to R": cut at the first preposition followed by a determiner, else at the last one."""
+    cuts = list(re.finditer(r"(?<!next)(?<!close)(?<!adjacent)\s+(?:to|onto|on|over|for)\s+", rest, re.IGNORECASE))
+    good = [cut for cut in cuts if re.match(rf"{_DET}\s", rest[cut.end() :], re.IGNORECASE)]
+    for cut in good[:1] or cuts[-1:]:
+        yield Pair(rest[cut.end() :], rest[: cut.start()])
+
+
+def _looking(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P2, "make R look like S"."""
+    found = re.fullmatch(r"(.+?)\s+(?:look|appear|seem)\s+(?:(?:like|as|in)\s+)?(.+)", rest, re.IGNORECASE)
+    if found:
+        yield Pair(found[1], found[2])
+
+
+def _given(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P3, "give R a S look": cut at an article before a known style, else at the last article."""
+    ending = r"\s+(?:style|look|texture|feel|effect|finish|appearance|aesthetic|theme)"
+    found = re.fullmatch(rf"(.+){ending}", rest, re.IGNORECASE)
+    cuts = list(re.finditer(r"\s+an?\s+", found[1], re.IGNORECASE)) if found else []
+    pairs = [Pair(rest[: cut.start()], found[1][cut.end() :]) for cut in cuts if found]
+    yield from [pair for pair in pairs if key(pair.style) in names] or pairs[-1:]
+
+
+def _linked(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P4, "turn R into S", and without a verb P7, "R in S": prepositions are tried from the right."""
+    found = re.fullmatch(r"(.+?)\s+in\s+(?:the|a)\s+(?:style|manner|look)\s+of\s+(.+)", rest, re.IGNORECASE)
+    if found:
+        yield Pair(found[1], found[2])
+    links = "in|into|to|as|with|like|using" if verb else "in|into|as|like"
+    cuts = list(re.finditer(rf"\s+({links})\s+(?=(\S.*))", rest, re.IGNORECASE))[::-1]
+    for cut in sorted(cuts, key=lambda one: one[1].lower() != "into"):  # a stable sort: "into" is the surest
+        region, style = rest[: cut.start()], cut[2]
+        if _accepts(verb, region, cut[1].lower(), style, names):
+            yield Pair(re.sub(r"\s+(?:to\s+)?look$", "", region, flags=re.IGNORECASE), style)
+
+
+def _accepts(verb: str, region: str, link: str, style: str, names: frozenset[str]) -> bool:
+    """Whether a preposition may divide region and style."""
+    words = style.split()
+    if _PLACE.fullmatch(style) or words[0].lower() in ("well", "front"):
+        return False
+    if link == "to" and re.search(r"\b(?:next|close|adjacent|near)$", region, re.IGNORECASE):
+        return False
+    named = ends_as_style(style) or key(clean_style(style)) in names
+    if words[0].lower() in DETERMINERS:
+        known = key(clean_style(style)) in names or words[-1].lower() in STYLE_ENDINGS
+        if not known and (link == "with" or _PLACE.match(style)):  # "with a balloon", "in the middle"
+            return False
+        return named or (link in ("into", "as") and words[0].lower() in ("a", "an"))
+    # "make the man with sunglasses anime": the style stands alone at the end
+    alone = verb in ("make", "") and link in ("in", "with") and not named
+    return not (alone and style_at_end(words, names))
+
+
+def _joined(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P5, "make R S" without a preposition: the longest known style at the end, else the word before "style"."""
+    words = rest.split()
+    marked = len(words) > 2 and words[-1].lower() in STYLE_ENDINGS
+    words = words[:-1] if marked else words
+    length = style_at_end(words, names) or (1 if marked and len(words) > 1 else 0)
+    if not length and not strict:
+        length = _one_word(words)
+    if length:
+        yield Pair(_no_article_at_end(words[:-length]), " ".join(words[-length:]))
+
+
+def _one_word(words: list[str]) -> int:
+    """1 when exactly one word follows determiner and noun, which then is the style."""
+    at = 0
+    while at < len(words) and words[at].lower() in DETERMINERS:
+        at += 1
+    fits = at and len(words) == at + 2 and words[at].lower() not in _DESCRIBING
+    return 1 if fits else 0
+
+
+def _no_article_at_end(words: list[str]) -> str:
+    while words and words[-1].lower() in ("a", "an", "the"):
+        words = words[:-1]
+    return " ".join(words)
+
+
+def _assigned(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P6, "R: S", "R = S", "R -> S"."""
+    found = re.fullmatch(r"(.+?)\s*(?:->|=>|\u2192|:|=)\s*(.+)", rest)
+    if found:
+        yield Pair(found[1], found[2])
+
+
+def read_bare(rest: str, names: frozenset[str]) -> Pair | None:
+    """P7 as it may follow another clause: "R S" with a known style, no verb and no preposition."""
+    return next((pair for pair in _joined(rest.strip(" ,.!?"), "", names, True) if _whole(pair)), None)
