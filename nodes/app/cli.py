@@ -157,11 +157,14 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = _command(commands, "train", "Train the bundled networks again, from nothing; resumes where it stopped.")
+    parser = _command(commands, "train", "Train the bundled networks; resumes where it stopped.")
     parser.add_argument("network", choices=["tinyworld"])
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
     parser.add_argument("--time-budget", type=_minutes, required=True, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
+    parser.add_argument(
+        "--from-nothing", action="store_true", help="start the denoiser from random weights, not from the bundled ones"
+    )
     _add_device(parser)
 
 

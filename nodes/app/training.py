@@ -19,7 +19,8 @@ def run_training(args: argparse.Namespace) -> int:
     from .console import console_host
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    run = Run(args.folder or DEFAULT_FOLDER, torch.device(console_host(args.device).device))
+    device = torch.device(console_host(args.device).device)
+    run = Run(args.folder or DEFAULT_FOLDER, device, from_nothing=args.from_nothing)
     stages = [args.stage] if args.stage else list(STAGES)
     for stage in stages:
         minutes = args.time_budget if args.stage else args.time_budget * SHARES[stage]

@@ -50,6 +50,11 @@ def slug(style: str) -> str:
     return style.replace(" ", "-")
 
 
+def shipped(name: str) -> bool:
+    """Whether the installation has this file."""
+    return (FOLDER / f"{name}.safetensors").exists()
+
+
 def read(name: str) -> dict[str, Tensor]:
     """The tensors of one shipped file. RegionStyleError when the installation lacks it."""
     from safetensors.torch import load_file

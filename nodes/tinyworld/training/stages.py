@@ -16,7 +16,7 @@ from torch import nn
 
 from ...engine.errors import RegionStyleError
 from ..networks import new_unet
-from ..shipped import FOLDER, expert_path, load_text_tower, load_vae, read, slug, write
+from ..shipped import FOLDER, expert_path, load_text_tower, load_vae, read, shipped, slug, write
 from ..styles import STYLES, apply_style
 from ..tokenizer import write_tokenizer
 from .loop import Budget, Trainer
@@ -34,13 +34,17 @@ SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.48, "measure": 0.04, "classifier"
 
 @dataclass
 class Run:
-    """Where a training keeps its state, and how it is watched."""
+    """Where a training keeps its state, and how it is watched.
+
+    from_nothing: the denoiser starts from random weights, not from the shipped ones.
+    """
 
     folder: Path
     device: torch.device
     cancelled: Callable[[], bool] = lambda: False
     report: Callable[[float, dict[str, float]], None] = lambda share, numbers: None
     seed: int = 0
+    from_nothing: bool = False
 
     def pool(self) -> Pool:
         return open_pool(self.folder / "pool", POOL_SIZE)
@@ -128,9 +132,15 @@ def _unet(run: Run, minutes: float) -> bool:
 
     pool, vae = run.pool(), load_vae().to(run.device)
     latents = latent_file(run.folder / "latents.npy", vae, pool, POOL_SIZE)
-    modules, (tower, _) = build().to(run.device), load_text_tower()
-    loss = UnetLoss(modules["unet"], tower.to(run.device), latents, grid_masks(pool, POOL_SIZE), pool.facts)
-    trainer = run.trainer("unet", modules, loss, minutes, lr=7e-4, average=0.997)
+    modules, (tower, _) = build(), load_text_tower()
+    if not run.from_nothing and shipped("unet"):
+        modules["unet"].load_state_dict({k: v.float() for k, v in read("unet").items()})
+    modules.to(run.device)
+    # The words are bound by many updates rather than by large batches; a GPU has room for both.
+    size = 64 if run.device.type == "cuda" else 16
+    masks = grid_masks(pool, POOL_SIZE)
+    loss = UnetLoss(modules["unet"], tower.to(run.device), latents, masks, pool.facts, size=size)
+    trainer = run.trainer("unet", modules, loss, minutes, lr=6e-4, average=0.998)
     if finished := trainer.run():
         write("unet", trainer.averaged["unet"].state_dict())
     return finished
