@@ -69,6 +69,12 @@ class ComfyHost:
 
         management.throw_exception_if_processing_interrupted()
 
+    def empty_cache(self) -> None:
+        """As ComfyUI does between two models; what it has loaded stays."""
+        import comfy.model_management as management
+
+        management.soft_empty_cache()
+
     def find(self, kind: str, name: str) -> Path:
         """A file in ComfyUI's folders of a kind, extra_model_paths.yaml included."""
         import folder_paths

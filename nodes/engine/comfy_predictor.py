@@ -2,7 +2,7 @@
 
 Latents here are what ComfyUI has inside its samplers (`process_latent_in`). ComfyUI's network functions take
 x / alpha with sigma / alpha for networks trained on noise or velocity, x itself with sigma for rectified flow, and
-give the clean latent in both cases; the conversions are in `_Family` and nowhere else.
+give the clean latent in both cases; the conversions are in `schedule.py` and `_to_comfy` and nowhere else.
 Calls go through `calc_cond_batch`, so that LoRAs, injections, wrappers, ControlNet and patches on the MODEL act.
 """
 
@@ -11,22 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from .comfy_conditioning import conditioning_of, extras_of
 from .comfy_host import ordinary
 from .comfy_text import encode_prompts
-from .errors import RegionStyleError, wrong_input
-from .predictor import (
+from .errors import wrong_input
+from .predictor import NoisePredictor, Text
+from .schedule import (
     TRAINED_STEPS,
-    NoisePredictor,
+    FlowSchedule,
     Prediction,
-    Text,
+    Schedule,
+    TableSchedule,
     Time,
-    alpha_sigma_of_table,
     from_denoised,
     like,
 )
@@ -58,7 +59,8 @@ class ComfyPredictor(NoisePredictor):
         self._model = model
         self._depth, self._unloaded = 0, False
         if model is not None:
-            self._family = _family(model)
+            self._schedule = _schedule(model)
+            self._extras = extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
             self.native_size = _native_size(model.model.model_config)
         elif vae is not None:
@@ -76,9 +78,12 @@ class ComfyPredictor(NoisePredictor):
         return self.model.model.diffusion_model
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
-        """From the model's own table (nodes may patch it), or 1 - t and t for rectified flow."""
+        """From the model's own table (nodes may patch it), or 1 - s and s for rectified flow; see `schedule.py`.
+
+        The shift of a flow model's schedule says where a sampler steps, not what a level means, and has no part here.
+        """
         self._need(self._model, "model", "a MODEL")
-        return self._family.alpha_sigma(t)
+        return self._schedule.alpha_sigma(t)
 
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
         """One call of the network. Without a gate, attached experts follow their own nodes."""
@@ -97,7 +102,7 @@ class ComfyPredictor(NoisePredictor):
         self.check_latents(x)
         alpha, sigma = self.alpha_sigma(t)
         with self.loaded():
-            latent, level = self._family.to_comfy(x.to(self.model.load_device), alpha, sigma)
+            latent, level = _to_comfy(self._schedule, x.to(self.model.load_device), alpha, sigma)
             conds, options = self._prepared(latent, texts, gate)
             clean = comfy.samplers.calc_cond_batch(self.model.model, conds, latent, level, options)
         return [from_denoised(x, c.to(x.device), alpha, sigma) for c in clean]
@@ -108,7 +113,9 @@ class ComfyPredictor(NoisePredictor):
         import comfy.sampler_helpers
         import comfy.samplers
 
-        named = {str(at): _conditioning(text, len(x)) for at, text in enumerate(texts)}
+        for text in texts:
+            text.extras.check(self._extras)
+        named = {str(at): conditioning_of(text, len(x)) for at, text in enumerate(texts)}
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
         options = comfy.model_patcher.create_model_options_clone(self.model.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self.model, conds, options)
@@ -204,32 +211,16 @@ class ComfyPredictor(NoisePredictor):
         return part
 
 
-@dataclass(frozen=True)
-class _Family:
-    """How a network's x and noise level are written here and in ComfyUI.
-
-    log_ratios: log(sigma / alpha) of the 1000 trained timesteps, or None for rectified flow.
-    """
-
-    log_ratios: Tensor | None
-
-    def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
-        if self.log_ratios is not None:
-            return alpha_sigma_of_table(self.log_ratios, t)
-        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float32)
-        t = t.clamp(0, 1)
-        return 1 - t, t
-
-    def to_comfy(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """ComfyUI's latent and noise level `[B]`, both float32."""
-        latent, level = x.float(), sigma
-        if self.log_ratios is not None:
-            latent, level = latent / like(alpha, x).float(), sigma / alpha
-        return latent, level.to(x.device, torch.float32).expand(len(x)).clone()
+def _to_comfy(schedule: Schedule, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """ComfyUI's latent and noise level `[B]` of x, both float32."""
+    latent, level = x.float(), sigma
+    if not isinstance(schedule, FlowSchedule):
+        latent, level = latent / like(alpha, x).float(), sigma / alpha
+    return latent, level.to(x.device, torch.float32).expand(len(x)).clone()
 
 
-def _family(model: Any) -> _Family:
-    """Which conversions a MODEL needs, told by its sampling object (which other nodes may have replaced).
+def _schedule(model: Any) -> Schedule:
+    """The noise levels of a MODEL, told by its sampling object (which other nodes may have replaced).
 
     Compared by the functions themselves: a class that overrides one of them is another family.
     """
@@ -241,10 +232,10 @@ def _family(model: Any) -> _Family:
     noise_or_v = denoised in (sampling.EPS.calculate_denoised, sampling.V_PREDICTION.calculate_denoised)
     if noise_or_v and level is sampling.ModelSamplingDiscrete.sigma and len(found.sigmas) == TRAINED_STEPS:
         with torch.inference_mode(False):
-            return _Family(found.sigmas.detach().cpu().double().log())
+            return TableSchedule(found.sigmas.detach().cpu().double().log())
     flow = level in (sampling.ModelSamplingDiscreteFlow.sigma, sampling.ModelSamplingFlux.sigma)
     if flow and denoised is sampling.CONST.calculate_denoised and getattr(found, "noise_scale", 1) == 1:
-        return _Family(None)
+        return FlowSchedule()
     bases = ", ".join(base.__name__ for base in kind.__mro__[1:3])
     raise wrong_input("model", f"{type(model.model).__name__} sampled as {bases}", "a known family", SUPPORTED)
 
@@ -262,23 +253,3 @@ def _native_size(config: Any) -> int:
     if size != UNKNOWN_SIZE:
         return 8 * int(size)
     return next((NATIVE_SIZES[c.__name__] for c in type(config).__mro__ if c.__name__ in NATIVE_SIZES), 1024)
-
-
-def _conditioning(text: Text, count: int) -> list[Any]:
-    """ComfyUI's conditioning for `count` images: as it is for one prompt, otherwise one entry that holds them all."""
-    if text.native is None:
-        raise RegionStyleError("text: it was encoded by another host. Encode it with this predictor's encode_text.")
-    if len(text) == 1:
-        _refuse_hooks(text.native[0])
-        return text.native[0]
-    text = text.repeat(count)
-    if any(len(native) != 1 or set(native[0][1]) - {"pooled_output"} for native in text.native):
-        got = "a different CONDITIONING with areas, masks or ControlNets for each image"
-        raise wrong_input("text", got, "one such CONDITIONING for all images, or plain prompts", "Run them one by one.")
-    return [[text.states, {"pooled_output": text.pooled}]]
-
-
-def _refuse_hooks(conditioning: list[Any]) -> None:
-    if any("hooks" in extra for _, extra in conditioning):
-        got = "a CONDITIONING with LoRA hooks"
-        raise wrong_input("text", got, "one without", "Route styles with RegionStyle experts instead of hooks.")

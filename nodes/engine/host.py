@@ -44,6 +44,9 @@ class Host(Protocol):
     def check(self) -> None:
         """Raise when the user has cancelled: `Cancelled`, or in ComfyUI its own interrupt exception."""
 
+    def empty_cache(self) -> None:
+        """Give memory that torch keeps for later back to the device: called between two tries after it ran out."""
+
     def find(self, kind: str, name: str) -> Path:
         """A model file of a kind ("loras", "checkpoints", ...). RegionStyleError naming file and folders if absent."""
 
@@ -84,6 +87,11 @@ class LocalHost:
         """Raise `Cancelled` when the `cancelled` function says so."""
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("cancelled by the user")
+
+    def empty_cache(self) -> None:
+        """On CUDA and MPS; the CPU keeps nothing back."""
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).empty_cache()
 
     def find(self, kind: str, name: str) -> Path:
         """`name` inside the folder of its kind, or as a path of its own."""

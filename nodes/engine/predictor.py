@@ -1,46 +1,55 @@
 """Noise predictor: one call for every network that removes noise, whatever it was trained to predict.
 
-The noisy latent is x = alpha * x0 + sigma * eps. Networks that predict noise or velocity ("v") keep
-alpha^2 + sigma^2 = 1; rectified flow has alpha = 1 - t, sigma = t. t runs from 0 (clean) to 1 (noise); for networks
-trained on 1000 timesteps t = timestep / 1000.
+x = alpha * x0 + sigma * eps; t runs from 0 (clean) to 1 (noise) and means the same amount of noise in every family.
+The levels and the conversions between noise, velocity, flow and clean latent are in `schedule.py` and nowhere else.
 
-A new model family is a subclass with the abstract methods below (`diffusers_predictor.py`, `comfy_predictor.py` are the
-two there are) that turns the network's output into a `Prediction` with `from_eps`, `from_v` or `from_denoised`.
-Conversions live in these files and nowhere else.
-
-The ends: eps is not determined by x and x0 where sigma is near 0, x0 not by x and eps where alpha is near 0. Divisors
-are held at `SMALLEST`, so results stay finite there but say little; `from_v` divides by nothing.
+A new model family: read `diffusers_families.py`, which says what to write, for both hosts. A new host is a subclass
+with the abstract methods below (`diffusers_predictor.py` and `comfy_predictor.py` are the two there are).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import wrong_input
+from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
     from .gates import Gates
     from .host import Host
 
-SMALLEST = 1e-4
-TRAINED_STEPS = 1000
-# The squared alpha that ComfyUI gives the last step of a schedule that ends in pure noise (arXiv:2305.08891).
-ZERO_TERMINAL = 4.8973451890853435e-08
-Time = float | Tensor
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a network says about x: its noise and its clean latent, both `[B,C,h,w]` in x's dtype."""
+class Extras:
+    """What some networks are told beside the words. None: the family's own default.
 
-    eps: Tensor
-    denoised: Tensor
+    guidance: Flux's distilled guidance scale (default 3.5). original, target: (height, width) in pixels of the picture
+    the network should think of and of the part it shows, crop: (top, left) of that part, for SDXL (default: the size
+    of the latent's picture, uncropped).
+    """
+
+    guidance: float | None = None
+    original: Size | None = None
+    crop: Size | None = None
+    target: Size | None = None
+
+    def given(self) -> list[str]:
+        """The names of those that are set."""
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+
+    def check(self, read: tuple[str, ...]) -> None:
+        """RegionStyleError for extras that a network would not read; read: the names of those it does."""
+        if unread := [name for name in self.given() if name not in read]:
+            accepts = f"only {', '.join(read)}" if read else "none of them"
+            raise wrong_input("text.extras", ", ".join(unread), accepts, "This network does not read the others.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +57,8 @@ class Text:
     """Encoded prompts.
 
     states `[B,M,D]`; pooled `[B,P]` or None; per prompt the M token `ids` and the same tokens as written, `pieces`
-    ("</w>" kept); valid `[B,M]`: words, as opposed to start, end and padding; native: the host's own form, if any.
+    ("</w>" kept); valid `[B,M]`: words, as opposed to start, end and padding; native: the host's own form, if any;
+    extras: for all prompts of this batch, set with `dataclasses.replace(text, extras=Extras(...))`.
     """
 
     states: Tensor
@@ -57,6 +67,7 @@ class Text:
     pieces: list[list[str]]
     valid: Tensor
     native: Any = None
+    extras: Extras = Extras()
 
     def __len__(self) -> int:
         return len(self.states)
@@ -70,13 +81,17 @@ class Text:
         pooled = None if self.pooled is None else self.pooled.expand(count, -1)
         states, valid = self.states.expand(count, -1, -1), self.valid.expand(count, -1)
         native = None if self.native is None else self.native * count
-        return Text(states, pooled, self.ids * count, self.pieces * count, valid, native)
+        return Text(states, pooled, self.ids * count, self.pieces * count, valid, native, self.extras)
 
     def __add__(self, other: Text) -> Text:
         """Both batches of prompts, one after the other. They must have the same number of tokens."""
         if self.states.shape[1:] != other.states.shape[1:]:
             got, accepts = list(other.states.shape), f"[B, {self.states.shape[1]}, {self.states.shape[2]}]"
             raise wrong_input("text", got, accepts, "Encode both prompts with the same encoder and length.")
+        if self.extras != other.extras:
+            raise wrong_input(
+                "text", f"{self.extras} and {other.extras}", "equal extras", "Run the prompts one by one."
+            )
         pooled = None
         if self.pooled is not None and other.pooled is not None:
             pooled = torch.cat([self.pooled, other.pooled])
@@ -88,6 +103,7 @@ class Text:
             self.pieces + other.pieces,
             torch.cat([self.valid, other.valid]),
             native,
+            self.extras,
         )
 
 
@@ -165,47 +181,3 @@ class NoisePredictor(ABC):
         if x.ndim != 4 or x.shape[1] != self.latent_channels:
             accepts = f"[B,{self.latent_channels},h,w]"
             raise wrong_input("latents", list(x.shape), accepts, "Encode the picture with this model's autoencoder.")
-
-
-def like(value: Tensor, x: Tensor) -> Tensor:
-    """A 0-dimensional or `[B]` value on x's device, at least float32, shaped to multiply x `[B,...]`."""
-    value = value.to(x.device, torch.promote_types(x.dtype, torch.float32))
-    return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value
-
-
-def from_eps(x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    """The prediction of a network that gives the noise; alpha, sigma 0-dimensional or `[B]`."""
-    alpha, sigma = like(alpha, x), like(sigma, x)
-    return Prediction(eps.to(x.dtype), ((x - sigma * eps) / alpha.clamp_min(SMALLEST)).to(x.dtype))
-
-
-def from_v(x: Tensor, v: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    """The prediction of a network that gives v = alpha * eps - sigma * x0 (Salimans and Ho, arXiv:2202.00512)."""
-    alpha, sigma = like(alpha, x), like(sigma, x)
-    return Prediction((sigma * x + alpha * v).to(x.dtype), (alpha * x - sigma * v).to(x.dtype))
-
-
-def from_denoised(x: Tensor, denoised: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    """The prediction of a network, or of a host, that gives the clean latent."""
-    alpha, sigma = like(alpha, x), like(sigma, x)
-    return Prediction(((x - alpha * denoised) / sigma.clamp_min(SMALLEST)).to(x.dtype), denoised.to(x.dtype))
-
-
-def timestep_of(t: Time) -> Tensor:
-    """The table position t * 1000, cut to 0..999; float64 for numbers."""
-    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
-    return (t * TRAINED_STEPS).clamp(0, TRAINED_STEPS - 1)
-
-
-def alpha_sigma_of_table(log_ratios: Tensor, t: Time) -> tuple[Tensor, Tensor]:
-    """alpha and sigma at t from a table `[1000]` of log(sigma / alpha), as ComfyUI's ModelSamplingDiscrete reads it.
-
-    Linear between the entries, constant beyond them: t = 0 still holds a little noise.
-    """
-    position = timestep_of(t)
-    table = log_ratios.to(position.device)
-    low = position.floor().long()
-    log_ratio = torch.lerp(table[low], table[(low + 1).clamp_max(len(table) - 1)], (position - low).to(table.dtype))
-    alpha, sigma = (-2 * log_ratio).sigmoid().sqrt(), (2 * log_ratio).sigmoid().sqrt()
-    dtype = t.dtype if isinstance(t, Tensor) and t.dtype == torch.float64 else torch.float32
-    return alpha.to(dtype), sigma.to(dtype)

@@ -12,7 +12,8 @@ from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.gates import Gates
 from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text, from_denoised, from_eps, from_v
+from regionstyle.nodes.engine.predictor import Text
+from regionstyle.nodes.engine.schedule import from_denoised, from_eps, from_v
 
 
 def noise(*shape, seed=0):
@@ -252,7 +253,7 @@ def test_other_families_are_refused():
     with pytest.raises(RegionStyleError, match="'sample'.*Supported"):
         exact_predictor(x0, "sample")
     scheduler = schedule()
-    for change in ({"addition_embed_type": "text_time"}, {"in_channels": 9}):
+    for change in ({"addition_embed_type": "image"}, {"class_embed_type": "projection"}, {"in_channels": 9}):
         unet = Exact(x0, scheduler)
         vars(unet.config).update(change)
         with pytest.raises(RegionStyleError, match="Supported"):

@@ -1,0 +1,59 @@
+"""A `Text` as ComfyUI's conditioning, with what some models read beside the words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import RegionStyleError, wrong_input
+from .predictor import Extras, Text
+
+# ComfyUI's classes of models that read more than words, and which of `predictor.Extras` (Flux: where it has guidance).
+EXTRA_CLASSES = {"SDXL": ("original", "crop", "target"), "Flux": ("guidance",)}
+# The names of those in a conditioning, as ComfyUI's own nodes write them.
+EXTRA_KEYS = {
+    "guidance": ("guidance",),
+    "original": ("height", "width"),
+    "crop": ("crop_h", "crop_w"),
+    "target": ("target_height", "target_width"),
+}
+
+
+def extras_of(model: Any) -> tuple[str, ...]:
+    """Which extras a model of ComfyUI reads."""
+    found = next((EXTRA_CLASSES[c.__name__] for c in type(model).__mro__ if c.__name__ in EXTRA_CLASSES), ())
+    params = getattr(model.diffusion_model, "params", None)
+    return found if getattr(params, "guidance_embed", True) else tuple(name for name in found if name != "guidance")
+
+
+def conditioning_of(text: Text, count: int) -> list[Any]:
+    """ComfyUI's conditioning for `count` images: as it is for one prompt, otherwise one entry that holds them all."""
+    if text.native is None:
+        raise RegionStyleError("text: it was encoded by another host. Encode it with this predictor's encode_text.")
+    added = _named_extras(text.extras)
+    if len(text) == 1:
+        _refuse_hooks(text.native[0])
+        return [[states, {**extra, **added}] for states, extra in text.native[0]]
+    text = text.repeat(count)
+    rest = [{k: v for k, v in native[0][1].items() if k != "pooled_output"} for native in text.native]
+    plain = all(isinstance(value, (int, float)) for extra in rest for value in extra.values())
+    if any(len(native) != 1 for native in text.native) or not plain or any(extra != rest[0] for extra in rest):
+        got = "a different CONDITIONING with areas, masks, sizes or ControlNets for each image"
+        raise wrong_input("text", got, "one such CONDITIONING for all images, or plain prompts", "Run them one by one.")
+    pooled = {} if text.pooled is None else {"pooled_output": text.pooled}
+    return [[text.states, {**pooled, **rest[0], **added}]]
+
+
+def _named_extras(extras: Extras) -> dict[str, Any]:
+    """Extras under the names that ComfyUI's nodes give them."""
+    found: dict[str, Any] = {}
+    for name in extras.given():
+        value = getattr(extras, name)
+        keys = EXTRA_KEYS[name]
+        found.update(zip(keys, value if len(keys) > 1 else (value,), strict=True))
+    return found
+
+
+def _refuse_hooks(conditioning: list[Any]) -> None:
+    if any("hooks" in extra for _, extra in conditioning):
+        got = "a CONDITIONING with LoRA hooks"
+        raise wrong_input("text", got, "one without", "Route styles with RegionStyle experts instead of hooks.")
