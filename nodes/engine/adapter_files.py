@@ -1,11 +1,21 @@
-"""LoRA files of style experts: every layout in use for Stable Diffusion class U-Nets in, kohya's layout out.
+"""LoRA files of style experts: every layout in use for U-Nets and joint-attention transformers in, one of them out.
 
 A key is prefix + layer + part. Layouts read:
 
-- kohya: `lora_unet_<layer with underscores>.lora_down.weight`, the layer named as in ComfyUI or as in diffusers;
-- diffusers: `unet.<layer>.lora_A.weight`, `unet.<layer>.lora.down.weight`, `unet.<attention>.processor.to_q_lora...`;
+- kohya: `lora_unet_<layer with underscores>.lora_down.weight`, the layer named as in ComfyUI or as in diffusers
+  (`lora_transformer_...` and `lycoris_...` likewise);
+- diffusers: `unet.<layer>.lora_A.weight`, `transformer.<layer>.lora_A.weight`, `unet.<layer>.lora.down.weight`,
+  `unet.<attention>.processor.to_q_lora...`;
 - PEFT: a folder with adapter_config.json, or `base_model.model.<layer>.lora_A.weight`;
 - ComfyUI's own: `diffusion_model.<layer as in ComfyUI>.lora_up.weight`.
+
+Layers are called as in diffusers from here on: layers that ComfyUI has fused are taken apart. Written is what ComfyUI's
+own LoRA loader reads for that kind of network: kohya's layout for U-Nets, diffusers' for transformers.
+
+To add a layout, read this file: how a part is written is in `_PART`, a prefix in `_PREFIX`, other ways to write a
+layer's name in `_dotted`, and which of diffusers' layers a name stands for in `_layers_of`. Kinds of adapters that are
+not a plain LoRA are refused by name (`_OTHER_KINDS`); one that is to be supported needs an update of its own beside
+`linear_update` and `conv_update` in `adapter_layers.py`.
 
 Only safetensors files are opened: other formats can run code when read.
 """
@@ -13,17 +23,19 @@ Only safetensors files are opened: other formats can run code when read.
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import transformer_names, unet_names
 from .errors import wrong_input
 from .expert import Expert, LoraLayer
-from .unet_names import counts_of_network, guess_counts, is_ldm_name, table_lookup, to_diffusers, with_dots
+from .transformer_names import Part
 
 _DOWN, _UP, _ALPHA = "down", "up", "alpha"
 # The end of a key, for tensors of rank R; the name of a PEFT adapter may stand before ".weight".
@@ -35,10 +47,20 @@ _PART = re.compile(
     r"|\.alpha(?P<alpha>))$"
 )
 _TEXT_ENCODER = re.compile(
-    r"(?:base_model\.model\.)?(?:lora_te\d?_|text_encoder(?:_\d)?\.|te\d?\.|clip_[lg]\.|text_model\.)"
+    r"(?:base_model\.model\.)?(?:lora_te\d?_|text_encoders?(?:_\d)?\.|te\d?\.|clip_[lg]\.|t5xxl\.|text_model\.)"
 )
-_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|model|diffusion_model|lora_unet)\.)+")
-_KINDS = "kohya, diffusers, PEFT or ComfyUI LoRA layers of a Stable Diffusion class U-Net"
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model|lora_unet)\.)+")
+_UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
+_KINDS = "kohya, diffusers, PEFT or ComfyUI LoRA layers of a Stable Diffusion U-Net, of SD3 or of FLUX.1"
+# What only adapters of another kind have in a key.
+_OTHER_KINDS = {
+    "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector)"),
+    "LoHa": re.compile(r"\.hada_"),
+    "LoKr": re.compile(r"\.lokr_"),
+    "LoCon with Tucker decomposition": re.compile(r"\.lora_mid\."),
+    "OFT or BOFT": re.compile(r"\.(?:oft_|boft_)"),
+    "GLoRA": re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"),
+}
 
 
 def load_expert(
@@ -50,56 +72,84 @@ def load_expert(
 ) -> Expert:
     """Read an expert from a .safetensors file, a PEFT folder, or tensors by key (which are not copied).
 
-    name: default the file's stem. network: the U-Net it was made for, needed only for files with ComfyUI's layer
-    names and a layout other than that of SD1, SD2 and SDXL. Tensors keep their dtype; without an alpha the scale is 1.
+    name: default the file's stem. network: what it was made for, needed only for files with ComfyUI's layer names
+    and a U-Net of another layout than SD1, SD2 and SDXL. Tensors keep their dtype; without an alpha the scale is 1.
 
-    RegionStyleError for a file that is missing or of another format, keys that fit no layout (all are listed), and
-    updates of the text encoder: experts act on the denoiser only. With `ignore_text_encoder=True` these are left
-    out, and listed in the expert's `unused`.
+    RegionStyleError for a file that is missing or of another format, adapters that are not a plain LoRA, keys that
+    fit no layout (all are listed), and updates of the text encoder: experts act on the denoiser only. With
+    `ignore_text_encoder=True` these are left out, reported in the log, and listed in the expert's `unused`.
     """
     tensors, metadata, config = _read(source)
+    _refuse_other_kinds(tensors)
     unused = tuple(key for key in tensors if _TEXT_ENCODER.match(key))
     if unused and not ignore_text_encoder:
         got, accepts = f"{len(unused)} text encoder keys ({unused[0]}, ...)", "updates of the denoiser only"
         raise wrong_input("LoRA file", got, accepts, "To do without them, allow the text encoder to be ignored.")
     parts = _group({key: tensor for key, tensor in tensors.items() if key not in unused})
-    paths = _diffusers_paths(parts, network)
-    layers = {paths[layer]: _layer(layer, found, config) for layer, found in parts.items()}
+    layers = _diffusers_layers({layer: _layer(layer, found, config) for layer, found in parts.items()}, network)
     name = name or metadata.get("regionstyle_name") or (Path(source).stem if isinstance(source, str | Path) else "")
     if not layers or not name:
         got = "no LoRA layers" if not layers else "tensors without a name"
         raise wrong_input("LoRA file", got, _KINDS, "Pass name=..." if layers else "Choose another file.")
+    if unused:
+        text = "expert %r: %d keys of its file act on the text encoder and are not used"
+        logging.getLogger("regionstyle").warning(text, name, len(unused))
     return Expert(name, layers, metadata.get("regionstyle_style", ""), metadata, unused)
 
 
-def save_expert(expert: Expert, path: str | Path, *, layout: str = "kohya") -> None:
+def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) -> None:
     """Write an expert as a .safetensors file that ComfyUI's LoRA loader applies with the same effect.
 
-    kohya's layout with diffusers layer names, which does not depend on the network's block numbers. Name, style and
-    metadata are kept in the file's header. RegionStyleError for another layout, another suffix, or row slices.
+    layout: "kohya" for U-Nets (with diffusers' layer names, which do not depend on the network's block numbers),
+    "diffusers" for transformers; default: the one for this expert. Name, style and metadata are kept in the file's
+    header. RegionStyleError for a layout that ComfyUI does not read for that network, another suffix, or row slices.
     """
     from safetensors.torch import save_file
 
     path = Path(path)
-    if layout != "kohya":
-        raise wrong_input("layout", repr(layout), "'kohya'", "It is what ComfyUI reads for U-Nets.")
+    write = _layout(expert, layout)
     if path.suffix != ".safetensors":
         raise wrong_input("path", str(path), "a name ending in .safetensors", "Rename it.")
     if sliced := [layer for layer, lora in expert.layers.items() if lora.rows is not None]:
         raise wrong_input("expert", f"row slices in {sliced}", "whole layers", "This layout cannot hold them.")
     own = {"regionstyle_name": expert.name, "regionstyle_style": expert.style, "format": "pt"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(_kohya(expert), path, metadata={**expert.metadata, **own})
+    save_file(write(expert), path, metadata={**expert.metadata, **own})
+
+
+def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, Tensor]]:
+    transformer = all(transformer_names.is_transformer_name(path) for path in expert.layers)
+    fitting, write = ("diffusers", _diffusers) if transformer else ("kohya", _kohya)
+    if layout not in (None, fitting):
+        raise wrong_input("layout", repr(layout), repr(fitting), "It is what ComfyUI reads for this kind of network.")
+    return write
 
 
 def _kohya(expert: Expert) -> dict[str, Tensor]:
+    named = {"lora_unet_" + path.replace(".", "_"): layer for path, layer in expert.layers.items()}
+    return _written(named, "lora_down.weight", "lora_up.weight")
+
+
+def _diffusers(expert: Expert) -> dict[str, Tensor]:
+    named = {"transformer." + path: layer for path, layer in expert.layers.items()}
+    return _written(named, "lora_A.weight", "lora_B.weight")
+
+
+def _written(named: Mapping[str, LoraLayer], down: str, up: str) -> dict[str, Tensor]:
     tensors = {}
-    for path, layer in expert.layers.items():
-        key = "lora_unet_" + path.replace(".", "_")
-        tensors[f"{key}.lora_down.weight"] = layer.down.detach().cpu().contiguous().clone()
-        tensors[f"{key}.lora_up.weight"] = layer.up.detach().cpu().contiguous().clone()
+    for key, layer in named.items():
+        tensors[f"{key}.{down}"] = layer.down.detach().cpu().contiguous().clone()
+        tensors[f"{key}.{up}"] = layer.up.detach().cpu().contiguous().clone()
         tensors[f"{key}.alpha"] = torch.tensor(layer.scale * layer.rank)
     return tensors
+
+
+def _refuse_other_kinds(tensors: Mapping[str, Tensor]) -> None:
+    for kind, pattern in _OTHER_KINDS.items():
+        found = [key for key in tensors if pattern.search(key)]
+        if found:
+            got = f"{kind} ({found[0]}, {len(found)} such keys)"
+            raise wrong_input("LoRA file", got, "plain LoRA layers", "Use a LoRA; nothing was loaded.")
 
 
 def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], dict[str, str], dict[str, Any]]:
@@ -143,7 +193,8 @@ def _peft_config(folder: Path) -> dict[str, Any]:
 def _header_config(metadata: Mapping[str, str]) -> dict[str, Any]:
     """What diffusers writes in a file's header: PEFT's configuration, its keys starting with the part's name."""
     config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    return {key.removeprefix("unet."): value for key, value in config.items() if key.startswith("unet.")}
+    parts = ("unet.", "transformer.")
+    return {key.split(".", 1)[1]: value for key, value in config.items() if key.startswith(parts)}
 
 
 def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -167,27 +218,61 @@ def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _dotted(layer: str) -> str | None:
-    """A layer's name with dots and without prefix, in diffusers' or ComfyUI's numbering."""
-    if layer.startswith("lora_unet_"):
-        return with_dots(layer.removeprefix("lora_unet_"))
+    """A layer's name with dots and without prefix, in diffusers' or ComfyUI's numbering; None for no known layer."""
+    if underscored := _UNDERSCORED.sub("", layer) if _UNDERSCORED.match(layer) else None:
+        return _known(underscored)
     layer = _PREFIX.sub("", layer)
     processor = re.fullmatch(r"(.+)\.processor\.(to_\w+?)_lora", layer)
     if processor:
         layer = f"{processor[1]}.{processor[2]}"
     layer = layer + ".0" if layer.endswith(".to_out") else layer
-    return layer if with_dots(layer.replace(".", "_")) == layer else None
+    return layer if _known(layer.replace(".", "_")) == layer else None
 
 
-def _diffusers_paths(layers: Mapping[str, object], network: nn.Module | None) -> dict[str, str]:
-    """Layer name -> diffusers path."""
-    ldm = [name for name in layers if is_ldm_name(name)]
-    paths: dict[str, str | None] = {name: name for name in layers}
-    if ldm:
-        resnets = table_lookup(guess_counts(ldm) if network is None else counts_of_network(network))
-        paths.update({name: to_diffusers(name, resnets) for name in ldm})
-    if lost := [name for name, path in paths.items() if path is None]:
+def _known(underscored: str) -> str | None:
+    """A layer's dotted name in a network of a known family."""
+    return transformer_names.with_dots(underscored) or unet_names.with_dots(underscored)
+
+
+def _diffusers_layers(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> dict[str, LoraLayer]:
+    """The updates by diffusers path, those of fused layers taken apart."""
+    layers_of = _layers_of(layers, network)
+    found: dict[str, LoraLayer] = {}
+    lost = []
+    for name, layer in layers.items():
+        parts = layers_of(name, layer)
+        lost += [] if parts else [name]
+        found.update({part.path: _cut(layer, part) for part in parts})
+    if lost:
         raise wrong_input("LoRA file", f"layers {lost}", "layers of this network", "Use an expert made for it.")
-    return {name: path for name, path in paths.items() if path is not None}
+    return found
+
+
+def _layers_of(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> Callable[[str, LoraLayer], list[Part]]:
+    """The function (name in the file, update) -> diffusers' layers it acts on."""
+    ldm = [name for name in layers if unet_names.is_ldm_name(name)]
+    if not ldm:
+        return _of_transformer_or_same
+    counts = unet_names.guess_counts(ldm) if network is None else unet_names.counts_of_network(network)
+    resnets = unet_names.table_lookup(counts)
+
+    def of_unet(name: str, layer: LoraLayer) -> list[Part]:
+        path = unet_names.to_diffusers(name, resnets) if unet_names.is_ldm_name(name) else name
+        return [Part(path)] if path else []
+
+    return of_unet
+
+
+def _of_transformer_or_same(name: str, layer: LoraLayer) -> list[Part]:
+    if not transformer_names.is_transformer_name(name):
+        return [Part(name)]
+    return transformer_names.parts(name, layer.down.shape[1], layer.up.shape[0])
+
+
+def _cut(layer: LoraLayer, part: Part) -> LoraLayer:
+    """The share of an update that one of diffusers' layers gets."""
+    up = layer.up if part.rows is None else layer.up[part.rows]
+    return LoraLayer(layer.down, up.roll(len(up) // 2, 0) if part.swapped else up, layer.scale)
 
 
 def _layer(name: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> LoraLayer:

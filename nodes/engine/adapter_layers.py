@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels import routed_lora
+from .adapter_families import Place, is_linear
 from .errors import wrong_input
 from .expert import LoraLayer
 
-Gated = Sequence[tuple["LoraWeights", Tensor]]
+Gated = Sequence[tuple["Update", Tensor]]
 
 
 class LoraWeights(nn.Module):
@@ -29,64 +31,100 @@ class LoraWeights(nn.Module):
         return LoraLayer(self.down.detach().clone(), self.up.detach().clone(), self.scale, self.rows)
 
 
-def check_fit(expert: str, path: str, weights: LoraWeights, module: nn.Module) -> None:
+@dataclass(eq=False)
+class Update:
+    """An expert's tensors at their place in a layer.
+
+    first, last: the output rows they act on; swapped: the layer has the two halves of these rows in the other order.
+    """
+
+    expert: str
+    weights: LoraWeights
+    first: int
+    last: int
+    swapped: bool = False
+
+    @property
+    def rank(self) -> int:
+        return len(self.weights.down)
+
+    def up(self) -> Tensor:
+        """up with its rows in the layer's order."""
+        up = self.weights.up
+        return up.roll(len(up) // 2, 0) if self.swapped else up
+
+
+def new_update(expert: str, path: str, weights: LoraWeights, place: Place, module: nn.Module) -> Update:
     """RegionStyleError unless the update has the shape of the layer, which must be a Linear or a plain Conv2d.
 
-    1x1 convolutions and Linear layers compute the same, and files mix them: the tensors take the layer's form here.
+    path: diffusers path, for messages. 1x1 convolutions and Linear layers compute the same, and files mix them: the
+    tensors take the layer's form here.
     """
     name = f"layer {path} of expert {expert!r}"
-    if isinstance(module, nn.Linear):
-        expected = [module.in_features], module.out_features
+    if is_linear(module):
+        inputs, outputs = [module.in_features], module.out_features
         weights.down.data = weights.down.data.flatten(1) if weights.down.shape[2:] == (1, 1) else weights.down.data
         weights.up.data = weights.up.data.flatten(1)
     elif isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
-        expected = [module.in_channels, *module.kernel_size], module.out_channels
+        inputs, outputs = [module.in_channels, *module.kernel_size], module.out_channels
         weights.down.data = weights.down.data[..., None, None] if weights.down.ndim == 2 else weights.down.data
         weights.up.data = weights.up.data[..., None, None] if weights.up.ndim == 2 else weights.up.data
     else:
         raise wrong_input(name, f"a {type(module).__name__}", "Linear or Conv2d", "Use an expert without this layer.")
-    outputs = len(range(*weights.rows.indices(expected[1]))) if weights.rows else expected[1]
-    if list(weights.down.shape[1:]) != expected[0] or weights.up.shape[0] != outputs:
+    rows = range(outputs)[place.rows or slice(None)][weights.rows or slice(None)]
+    if list(weights.down.shape[1:]) != inputs or weights.up.shape[0] != len(rows):
         got = f"down {list(weights.down.shape)} and up {list(weights.up.shape)}"
-        accepts = f"{expected[0]} inputs and {outputs} outputs"
+        accepts = f"{inputs} inputs and {len(rows)} outputs"
         raise wrong_input(name, got, accepts, "Use experts trained for this kind of model.")
+    return Update(expert, weights, rows.start, rows.stop, place.swapped)
 
 
 def linear_update(x: Tensor, active: Gated, outputs: int) -> Tensor:
     """Sum of gate * scale * up(down(x)) for x `[B,I]` or `[B,N,I]`; gates `[B]` or `[B,N]`. Returns `[...,outputs]`."""
     tokens = x if x.ndim == 3 else x[:, None]
-    rank = max(len(weights.down) for weights, _ in active)
-    down = torch.stack([F.pad(w.down.to(x.device), (0, 0, 0, rank - len(w.down))) for w, _ in active])
-    up = torch.stack([F.pad(_all_rows(w, outputs).to(x.device), (0, rank - len(w.down))) for w, _ in active])
+    by_rows: dict[tuple[int, int], list[tuple[Update, Tensor]]] = {}
+    for update, gate in active:
+        by_rows.setdefault((update.first, update.last), []).append((update, gate))
+    if list(by_rows) == [(0, outputs)]:
+        return _same_rows(tokens, active).reshape(*x.shape[:-1], outputs)
+    total = x.new_zeros(*tokens.shape[:-1], outputs)
+    for (first, last), members in by_rows.items():
+        total[..., first:last] += _same_rows(tokens, members)
+    return total.reshape(*x.shape[:-1], outputs)
+
+
+def _same_rows(tokens: Tensor, active: Gated) -> Tensor:
+    """`[B,N,O]` of updates of the same O rows; unequal ranks are filled up with zeros."""
+    rank = max(update.rank for update, _ in active)
+    down = torch.stack([F.pad(u.weights.down.to(tokens.device), (0, 0, 0, rank - u.rank)) for u, _ in active])
+    up = torch.stack([F.pad(u.up().to(tokens.device), (0, rank - u.rank)) for u, _ in active])
     gate = _stack_gates(active, tokens.shape[1])
     # The scale is in the gates: a tensor of scales would have to be copied to the device for every layer.
-    return routed_lora(tokens, down, up, gate, gate.new_ones(len(active))).reshape(*x.shape[:-1], outputs)
+    return routed_lora(tokens, down, up, gate, gate.new_ones(len(active)))
 
 
 def conv_update(module: nn.Conv2d, x: Tensor, active: Gated) -> Tensor:
     """The same for a Conv2d: x `[B,I,H,W]`; gates `[B]` or, on the grid of the output, `[B,h,w]`."""
-    down = torch.cat([weights.down.to(x) for weights, _ in active])
-    up = torch.cat([_all_rows(weights, module.out_channels).to(x) for weights, _ in active], 1)
+    down = torch.cat([update.weights.down.to(x) for update, _ in active])
+    up = torch.cat([_all_rows(update, module.out_channels).to(x) for update, _ in active], 1)
     hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)
-    parts = hidden.split([len(weights.down) for weights, _ in active], 1)
+    parts = hidden.split([update.rank for update, _ in active], 1)
     gated = [
-        part * (weights.scale * (gate[:, None] if gate.ndim == 3 else gate[:, None, None, None])).to(part)
-        for part, (weights, gate) in zip(parts, active, strict=True)
+        part * (u.weights.scale * (gate[:, None] if gate.ndim == 3 else gate[:, None, None, None])).to(part)
+        for part, (u, gate) in zip(parts, active, strict=True)
     ]
     return F.conv2d(torch.cat(gated, 1), up)
 
 
-def _all_rows(weights: LoraWeights, outputs: int) -> Tensor:
+def _all_rows(update: Update, outputs: int) -> Tensor:
     """up with zeros for the output rows it does not act on."""
-    if weights.rows is None:
-        return weights.up
-    start, stop, _ = weights.rows.indices(outputs)
-    return F.pad(weights.up, (0, 0) * (weights.up.ndim - 1) + (start, outputs - stop))
+    up = update.up()
+    return F.pad(up, (0, 0) * (up.ndim - 1) + (update.first, outputs - update.last))
 
 
 def _stack_gates(active: Gated, tokens: int) -> Tensor:
     """gate * scale, `[B,E]`, or `[B,N,E]` as soon as one gate differs between tokens."""
-    gates = [gate * weights.scale for weights, gate in active]
+    gates = [gate * update.weights.scale for update, gate in active]
     if any(gate.ndim == 2 for gate in gates):
         gates = [gate if gate.ndim == 2 else gate[:, None].expand(-1, tokens) for gate in gates]
     return torch.stack(gates, -1)

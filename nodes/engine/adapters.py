@@ -6,16 +6,15 @@ work, and detaching restores the network exactly. What a mask means depends on t
 - layers over the image (self-attention, feed-forward, convolutions): the expert acts at the masked places;
 - cross-attention: keys and values belong to words, not places. The whole attention runs once per masked expert, with
   that expert at its strength, and once without; the outputs are blended by the masks;
-- layers without places (time embedding): `Gates.pooled`.
+- joint attention (FLUX, SD3): image tokens as above, text tokens by who owns them (`Gates`);
+- layers without places (time embedding, modulation): `Gates.pooled`.
 
-Supported are U-Nets of the Stable Diffusion class, of diffusers and of ComfyUI. Another family needs its own names
-(`unet_names.py`) and its own rule for which rows belong to words.
+Which networks, and how to add one: `adapter_families.py`. Which files, and how to add a format: `adapter_files.py`.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,14 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter_layers import LoraWeights, check_fit, conv_update, linear_update
+from .adapter_families import Call, Family, bound, family_of
+from .adapter_layers import LoraWeights, Update, conv_update, linear_update, new_update
 from .errors import RegionStyleError, wrong_input
 from .expert import Expert
-from .gates import ActiveGates, Gates, Size, attention_share, latent_size, token_grid
-from .unet_names import unet_paths
+from .gates import ActiveGates, Gates, attention_share
 from .wrapped_forward import WrappedForward
-
-_TEXT_ROWS = re.compile(r"\.attn2\.to_[kv]$")
 
 
 class ExpertWeights(nn.Module):
@@ -57,15 +54,15 @@ class ExpertWeights(nn.Module):
 
 @dataclass(eq=False)
 class _Layer:
-    """A layer of the network and the experts that have an update for it."""
+    """A layer of the network, what its rows stand for (`adapter_families.py`), and the updates experts have for it.
+
+    path: diffusers path (of one of its parts).
+    """
 
     path: str
     module: nn.Module
-    weights: dict[str, LoraWeights]
-
-    @property
-    def reads_text(self) -> bool:
-        return _TEXT_ROWS.search(self.path) is not None
+    rows: str
+    updates: list[Update]
 
 
 class ExpertStack:
@@ -81,9 +78,9 @@ class ExpertStack:
         network: nn.Module,
         experts: Sequence[Expert | ExpertWeights],
         *,
-        names: Callable[[str], str] | None = None,
+        family: Family | None = None,
     ) -> None:
-        """names: diffusers module path -> module path in this network (default: read from its structure).
+        """family: how this network is built (default: the known family that accepts it).
 
         RegionStyleError for a network of another kind, two experts of one name, layers the network does not have,
         and layers of other sizes. Nothing is attached yet.
@@ -92,13 +89,13 @@ class ExpertStack:
         self._experts = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
         self.weights = nn.ModuleList(self._experts)
         self._check_names()
-        where = names or _names_of(network)
-        self._layers = self._find_layers(where)
-        self._attentions = self._find_attentions(where)
+        self._family = family or family_of(network)
+        self._layers, self._attentions = self._find()
         self._wraps: list[WrappedForward] = []
-        self._size_hook: Any = None
-        self._latent: Size | None = None
+        self._call_hook: Any = None
+        self._call: Call | None = None
         self._gates: ActiveGates | None = None
+        self._positive: Sequence[bool] | None = None
         # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
         self._region: str | None = None
 
@@ -120,7 +117,12 @@ class ExpertStack:
         return self._named(name).expert()
 
     def attach(self) -> ExpertStack:
-        """Wrap the layers; does nothing when attached. On an error the network is as before."""
+        """Wrap the layers; does nothing when attached. On an error the network is as before.
+
+        Layers from which somebody else has removed the wrapper since are wrapped again.
+        """
+        if any(wrap.cut_off for wrap in self._wraps):
+            self.detach()
         if self.attached:
             return self
         try:
@@ -129,8 +131,8 @@ class ExpertStack:
             for module, names in self._attentions:
                 self._wrap(module, self._around_attention, names)
             # A function, not a method: a deep copy of the network must not copy this stack with it.
-            hook = lambda network, args, kwargs: self._see_latent(args, kwargs)  # noqa: E731
-            self._size_hook = self.network.register_forward_pre_hook(hook, with_kwargs=True)
+            hook = lambda network, args, kwargs: self._see_call(args, kwargs)  # noqa: E731
+            self._call_hook = self.network.register_forward_pre_hook(hook, with_kwargs=True)
         except BaseException:
             self.detach()
             raise
@@ -140,10 +142,10 @@ class ExpertStack:
         """Restore the network exactly; does nothing when not attached. Gates stay set."""
         while self._wraps:
             self._wraps.pop().restore()
-        if self._size_hook is not None:
-            self._size_hook.remove()
-            self._size_hook = None
-        self._latent = None
+        if self._call_hook is not None:
+            self._call_hook.remove()
+            self._call_hook = None
+        self._call = None
 
     def __enter__(self) -> ExpertStack:
         return self.attach()
@@ -160,14 +162,19 @@ class ExpertStack:
         self._gates = None
 
     @contextmanager
-    def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
-        """`set` for the length of a block (None: all off); what was set before comes back."""
-        before = self._gates
+    def using(self, gates: Gates | ActiveGates | None, positive: Sequence[bool] | None = None) -> Iterator[None]:
+        """`set` for the length of a block (None: all off); what was set before comes back.
+
+        positive: for each block of images in the batch, whether its text is the one `RegionGate.words` counts in
+        (None: all).
+        """
+        before = self._gates, self._positive
         self._gates = ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates
+        self._positive = positive
         try:
             yield
         finally:
-            self._gates = before
+            self._gates, self._positive = before
 
     def _named(self, name: str) -> ExpertWeights:
         for weights in self._experts:
@@ -180,47 +187,44 @@ class ExpertStack:
         if twice:
             raise wrong_input("experts", f"{sorted(twice)} twice", "different names", "Rename one: load_expert(name=).")
 
-    def _find_layers(self, where: Callable[[str], str]) -> list[_Layer]:
+    def _find(self) -> tuple[list[_Layer], list[tuple[nn.Module, list[str]]]]:
+        """Layers with updates, and cross-attentions with updates inside and whose."""
         modules = dict(self.network.named_modules())
-        found: dict[str, _Layer] = {}
-        missing = []
-        for weights in self._experts:
-            for path, lora in weights.items():
-                module = modules.get(where(path))
-                if module is None:
-                    missing.append(path)
-                    continue
-                check_fit(weights.name, path, lora, module)
-                found.setdefault(path, _Layer(path, module, {})).weights[weights.name] = lora
+        places = self._family.places(self.network)
+        layers: dict[str, _Layer] = {}
+        attentions: dict[str, dict[str, None]] = {}
+        self._check_paths(places)
+        for expert in self._experts:
+            for path, weights in expert.items():
+                place = places[path]
+                module = modules[place.path]
+                layer = layers.setdefault(place.path, _Layer(path, module, self._family.rows(path), []))
+                layer.updates.append(new_update(expert.name, path, weights, place, module))
+                if home := self._family.attention(path):
+                    attentions.setdefault(places[home].path, {})[expert.name] = None
+        return list(layers.values()), [(modules[path], list(names)) for path, names in attentions.items()]
+
+    def _check_paths(self, places: Container[str]) -> None:
+        missing = [path for expert in self._experts for path, _ in expert.items() if path not in places]
         if missing:
             shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
             got = f"{len(missing)} layers that the network does not have ({shown})"
             raise wrong_input("experts", got, "layers of this network", "Use experts trained for this kind of model.")
-        return list(found.values())
-
-    def _find_attentions(self, where: Callable[[str], str]) -> list[tuple[nn.Module, list[str]]]:
-        """Cross-attentions with updates inside, and whose."""
-        modules = dict(self.network.named_modules())
-        experts: dict[str, dict[str, None]] = {}
-        for layer in self._layers:
-            if ".attn2." in layer.path:
-                path = layer.path.split(".attn2.")[0] + ".attn2"
-                experts.setdefault(path, {}).update(dict.fromkeys(layer.weights))
-        return [(modules[where(path)], list(found)) for path, found in experts.items()]
 
     def _wrap(self, module: nn.Module, around: Callable[..., Any], what: object) -> None:
         self._wraps.append(WrappedForward(module, lambda original, *a, **kw: around(what, original, *a, **kw)))
 
-    def _see_latent(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._latent = latent_size(args, kwargs)
+    def _see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._gates is not None and self._gates.regions:
+            self._call = self._family.call(self.network, bound(self.network, args, kwargs))
 
     def _around_layer(self, layer: _Layer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
         y = original(x, *args, **kw)
         gates = self._gates
         if gates is None:
             return y
-        found = [(w, self._gate(gates, layer, name, x, y)) for name, w in layer.weights.items() if name in gates]
-        active = [(weights, gate) for weights, gate in found if gate is not None]
+        found = [(u, self._gate(gates, layer, u.expert, x, y)) for u in layer.updates if u.expert in gates]
+        active = [(update, gate) for update, gate in found if gate is not None]
         if not active:
             return y
         if isinstance(layer.module, nn.Conv2d):
@@ -234,16 +238,35 @@ class ExpertStack:
             return gates.per_image(name, batch, device)
         if self._region is not None:
             return x.new_full((batch,), gates.strength(name)) if self._region == name else None
-        if layer.reads_text:
+        if layer.rows == "words":
             raise RegionStyleError(
                 f"gate of {name!r}: got a mask, but something replaced the cross-attention around {layer.path}, where "
                 "it is blended; expected the network's own. Use a number as gate, or remove that patch."
             )
         if x.ndim == 4:
             return gates.per_place(name, (y.shape[-2], y.shape[-1]), batch, device)
-        if x.ndim == 3:
-            return gates.per_place(name, token_grid(self._latent, x.shape[1]), batch, device).flatten(1)
-        return gates.averaged(name, self._latent or token_grid(None, 1), batch, device)
+        if layer.rows == "none" or x.ndim == 2:
+            return gates.averaged(name, self._seen().grids[0], batch, device)
+        return self._gate_of_tokens(gates, layer.rows, name, x)
+
+    def _gate_of_tokens(self, gates: ActiveGates, rows: str, name: str, x: Tensor) -> Tensor:
+        """The gate `[B,N]` for x `[B,N,I]`."""
+        batch, tokens, device = len(x), x.shape[1], x.device
+        if rows == "text":
+            return gates.over_text(name, tokens, batch, device, self._positive)
+        if rows == "image":
+            return gates.over_image(name, self._seen().image(tokens), batch, device)
+        text, grids = self._seen().joint(tokens)
+        of_text = gates.over_text(name, text, batch, device, self._positive)
+        return torch.cat([of_text, gates.over_image(name, grids, batch, device)], 1)
+
+    def _seen(self) -> Call:
+        if self._call is None:
+            raise RegionStyleError(
+                "gates: got a mask while a layer ran outside of its network; expected a pass of the whole network, "
+                "which tells the size of the latent. Use numbers as gates there."
+            )
+        return self._call
 
     def _around_attention(
         self, names: list[str], original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any
@@ -253,7 +276,8 @@ class ExpertStack:
         regions = [name for name in gates.regions if name in names] if gates is not None else []
         if gates is None or not regions:
             return original(x, *args, **kwargs)
-        masks = gates.masks(token_grid(self._latent, x.shape[1]), len(x), x.device).flatten(2)
+        (grid,) = self._seen().image(x.shape[1])
+        masks = gates.masks(grid, len(x), x.device).flatten(2)
         shares = {name: masks[:, gates.regions.index(name)] for name in regions}
         shares[""] = 1 - torch.stack(list(shares.values())).sum(0)
         passes = []
@@ -274,9 +298,3 @@ class ExpertStack:
         finally:
             self._region = before
             attention_share.reset(token)
-
-
-def _names_of(network: nn.Module) -> Callable[[str], str]:
-    """Diffusers path -> path in this network; "?" for layers it does not have."""
-    paths = unet_paths(network)
-    return lambda path: paths.get(path, "?")

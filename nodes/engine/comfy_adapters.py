@@ -137,14 +137,15 @@ class _Routing:
         override = options.get(GATES_KEY)
         gates = self._active if override is None else ActiveGates(override, self._names)
         self._check(gates, x, options)
-        with self._stack(executor).using(gates):
+        positive = [index == 0 for index in options.get("cond_or_uncond") or [0]]
+        with self._stack(executor).using(gates, positive):
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _stack(self, executor: Any) -> ExpertStack:
         stack, _ = self._stacks.get(executor.class_obj.diffusion_model, (None, None))
         if stack is None or not stack.attached:
             raise RegionStyleError("model: its experts are not loaded. Load it with load_models_gpu before each use.")
-        return stack
+        return stack.attach()  # once more where another pack has put a layer's own forward back
 
     def _check(self, gates: ActiveGates, x: Tensor, options: dict[str, Any]) -> None:
         """RegionStyleError for gates that do not fit the batch, and masks where only part of the picture is run."""

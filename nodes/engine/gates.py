@@ -2,11 +2,15 @@
 
 Masks are given once, in any resolution, and read at every layer's own grid. Overlapping masks share a place: where
 they sum to more than 1 they are divided by their sum (specification: RegionRoute 10.3).
+
+In a joint attention (FLUX, SD3) the text has rows of its own, which no mask reaches. There an expert with a mask acts
+fully on the text tokens that are its own, not at all on those of another expert, and on tokens that nobody owns with
+1/E, E being the experts with a mask on that image, or not at all (`Gates.shared_text`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -30,10 +34,14 @@ class RegionGate:
 
     mask `[B or 1,H,W]` or `[H,W]` in 0..1, in the resolution of the image, of the latent, or any other. Unlike a mask
     multiplied by a number, a strength also changes the expert itself where keys and values come from the text.
+
+    words: bool `[B or 1,L]` or `[L]`, the text tokens of the (positive) prompt that name this expert's style or object;
+    tokens after the L-th are nobody's. It matters in joint attentions only; cross-attentions are blended by the mask.
     """
 
     mask: Tensor
     strength: float = 1.0
+    words: Tensor | None = None
 
 
 # A number; a tensor `[]` or `[B]`; a mask `[B or 1,H,W]` or `[H,W]`, which is short for RegionGate(mask).
@@ -46,11 +54,13 @@ class Gates:
 
     Tensors have one entry for each image, or one for all; they repeat when a batch holds the images several times,
     one block of images after the other (positive and negative prompt). pooled: what a mask means for layers without
-    places, such as the time embedding: "mean" (its average over the image) or "off".
+    places, such as the time embedding or a modulation: "mean" (its average over the image) or "off". shared_text: what
+    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off".
     """
 
     values: Mapping[str, Gate] = field(default_factory=dict)
     pooled: Literal["mean", "off"] = "mean"
+    shared_text: Literal["share", "off"] = "share"
 
 
 class ActiveGates:
@@ -66,9 +76,11 @@ class ActiveGates:
             raise wrong_input("gates", f"experts {unknown}", f"some of {known}", "Name experts that are attached.")
         if gates.pooled not in ("mean", "off"):
             raise wrong_input("gates.pooled", repr(gates.pooled), "'mean' or 'off'", "Correct the option.")
+        if gates.shared_text not in ("share", "off"):
+            raise wrong_input("gates.shared_text", repr(gates.shared_text), "'share' or 'off'", "Correct the option.")
         checked = {name: _checked(name, gate) for name, gate in gates.values.items()}
         self._values = {name: gate for name, gate in checked.items() if gate is not None}
-        self.pooled = gates.pooled
+        self.pooled, self.shared_text = gates.pooled, gates.shared_text
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
         self._resized: dict[Any, Tensor] = {}
 
@@ -81,8 +93,7 @@ class ActiveGates:
         return {name: len(tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
     def strength(self, region: str) -> float:
-        gate = self._values[region]
-        return gate.strength if isinstance(gate, RegionGate) else 1.0
+        return self._region(region).strength
 
     def per_image(self, name: str, batch: int, device: torch.device) -> Tensor:
         """The gate of an expert without a mask, `[batch]`."""
@@ -99,6 +110,26 @@ class ActiveGates:
         """strength * mean of the mask, `[batch]`; None with `pooled="off"`."""
         return None if self.pooled == "off" else self.per_place(name, size, batch, device).mean((-2, -1))
 
+    def over_image(self, name: str, grids: Sequence[Size], batch: int, device: torch.device) -> Tensor:
+        """strength * mask of an expert with a mask, one value per image token of all grids in turn: `[batch,N]`."""
+        return torch.cat([self.per_place(name, size, batch, device).flatten(1) for size in grids], 1)
+
+    def over_text(
+        self, name: str, tokens: int, batch: int, device: torch.device, positive: Sequence[bool] | None = None
+    ) -> Tensor:
+        """The gate of an expert with a mask on the text tokens of a joint attention, `[batch,tokens]`.
+
+        The rule of RegionRoute 10.3. positive: for each block of images in the batch, whether its text is the prompt
+        that `RegionGate.words` counts in (None: all are); in other texts every token is shared. An expert whose mask
+        is empty on an image is off there, and not counted.
+        """
+        present = self._present(batch, device)
+        owned = torch.stack([self._words(other, tokens, batch, device, positive) for other in self.regions])
+        own, shared = owned[self.regions.index(name)], ~owned.any(0)
+        part = 1 / present.sum(0).clamp_min(1) if self.shared_text == "share" else present.new_zeros(batch)
+        gate = own.to(part) + shared.to(part) * part[:, None]
+        return gate * (present[self.regions.index(name)] * self.strength(name))[:, None]
+
     def masks(self, size: Size, batch: int, device: torch.device) -> Tensor:
         """All masks on a grid, `[batch,R,h,w]` in the order of `regions`, nowhere summing to more than 1."""
         # Tensors made in inference mode cannot take part in a later backward pass, so they are not shared with it.
@@ -108,8 +139,33 @@ class ActiveGates:
             self._resized[key] = self._resized[key] / self._resized[key].sum(1, keepdim=True).clamp_min(1)
         return self._resized[key]
 
+    def _region(self, name: str) -> RegionGate:
+        gate = self._values[name]
+        assert isinstance(gate, RegionGate)
+        return gate
+
+    def _present(self, batch: int, device: torch.device) -> Tensor:
+        """1 where an expert's mask is not empty, `[R,batch]`."""
+        masks = {name: self._region(name).mask.detach() for name in self.regions}
+        found = {name: (mask.amax((-2, -1)) > 0).float().to(device) for name, mask in masks.items()}
+        return torch.stack([fit_batch(value, batch, name) for name, value in found.items()])
+
+    def _words(
+        self, name: str, tokens: int, batch: int, device: torch.device, positive: Sequence[bool] | None
+    ) -> Tensor:
+        """The text tokens that belong to an expert, bool `[batch,tokens]`."""
+        words = self._region(name).words
+        if words is None:
+            return torch.zeros(batch, tokens, dtype=torch.bool, device=device)
+        if words.shape[1] > tokens:
+            got, accepts = f"{words.shape[1]} entries", f"at most {tokens}, the text tokens of this network"
+            raise wrong_input(f"words of {name!r}", got, accepts, "Count tokens of the prompt as encoded for it.")
+        owned = fit_batch(F.pad(words.to(device), (0, tokens - words.shape[1])), batch, name)
+        blocks = torch.tensor(list(positive or [True]), device=device)
+        return owned & blocks.repeat_interleave(batch // len(blocks))[:, None]
+
     def _mask(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:
-        mask = self._values[name].mask.to(device)  # type: ignore[union-attr]
+        mask = self._region(name).mask.to(device)
         return fit_batch(F.interpolate(mask[:, None], size=size, mode="area")[:, 0], batch, name)
 
 
@@ -171,7 +227,16 @@ def _checked_region(name: str, gate: RegionGate) -> RegionGate | None:
         raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
     if gate.strength == 0 or (high == 0 and not mask.requires_grad):
         return None
-    return RegionGate(_float(mask), float(gate.strength))
+    return RegionGate(_float(mask), float(gate.strength), _checked_words(name, gate.words))
+
+
+def _checked_words(name: str, words: Tensor | None) -> Tensor | None:
+    if words is None:
+        return None
+    if words.dtype != torch.bool or words.ndim not in (1, 2):
+        got = f"{str(words.dtype).removeprefix('torch.')} {list(words.shape)}"
+        raise wrong_input(f"words of {name!r}", got, "bool [L] or [B,L]", "Mark the tokens with True.")
+    return words if words.ndim == 2 else words[None]
 
 
 def _float(value: Tensor) -> Tensor:

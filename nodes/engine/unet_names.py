@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from .dotted_names import dotted, name_pattern
 from .errors import RegionStyleError, wrong_input
 
 SUPPORTED = "a U-Net of the Stable Diffusion class (diffusers UNet2DConditionModel or ComfyUI's UNetModel)"
@@ -42,7 +43,7 @@ _WORDS = """
     time_embedding add_embedding linear_1 linear_2 input_blocks middle_block output_blocks in_layers out_layers
     emb_layers skip_connection op time_embed label_emb out
 """.split()  # noqa: SIM905
-_WORD = re.compile("(" + "|".join(sorted(_WORDS, key=len, reverse=True)) + r"|\d+)(?:_|$)")
+_PATTERN = name_pattern(_WORDS)
 
 
 def is_ldm_name(name: str) -> bool:
@@ -52,14 +53,7 @@ def is_ldm_name(name: str) -> bool:
 
 def with_dots(name: str) -> str | None:
     """The dotted form of a name written with underscores, of either kind; None for names no U-Net here has."""
-    words, position = [], 0
-    while position < len(name):
-        match = _WORD.match(name, position)
-        if match is None:
-            return None
-        words.append(match[1])
-        position = match.end()
-    return ".".join(words)
+    return dotted(name, _PATTERN)
 
 
 def to_diffusers(name: str, resnets: Callable[[int], int]) -> str | None:

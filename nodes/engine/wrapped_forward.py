@@ -36,10 +36,20 @@ class WrappedForward:
         module = memo.get(id(self.module), self.module)
         return type(module).forward.__get__(module)
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether somebody has put the module's own forward back, and so removed this function with theirs."""
+        return self.active and "forward" not in self.module.__dict__
+
     def restore(self) -> None:
         """Stop acting, and take the function out of the module if it lies on top."""
         self.active = False
+        self.around = _nothing  # while the function stays in somebody's chain, it must not keep the experts in memory
         _drop_idle(self.module)
+
+
+def _nothing(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return original(*args, **kwargs)
 
 
 def _drop_idle(module: nn.Module) -> None:

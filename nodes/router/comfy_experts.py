@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,25 +27,13 @@ def expert_choices() -> list[str]:
 
 def attach(model: Any, file: str, strength: float, mask: Tensor | None) -> tuple[Any, str]:
     """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number."""
-    from dataclasses import replace
-
     from ..engine.adapter_files import load_expert
 
     path = ComfyHost().find("loras", file)
     expert = load_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
-    _report_unused(path, expert.unused)
     expert = replace(expert, name=_free_name(expert.name, [e.name for e in attached_experts(model)]))
     gate: Gate = float(strength) if mask is None else RegionGate(_as_masks(mask), float(strength))
     return attach_to_comfy(model, [expert], Gates({expert.name: gate})), expert.style or expert.name.replace("-", " ")
-
-
-def _report_unused(path: Path, unused: tuple[str, ...]) -> None:
-    import logging
-
-    if unused:
-        logging.getLogger("regionstyle").warning(
-            "%s: %d keys act on the text encoder and are not used", path.name, len(unused)
-        )
 
 
 def _as_masks(mask: Tensor) -> Tensor:
@@ -133,4 +120,5 @@ def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], at: int
         value = float(gate[min(at, len(gate) - 1)]) if isinstance(gate, Tensor) and gate.ndim else float(gate)
         return RegionGate(region, value)
     own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
-    return RegionGate(region * cut(own[min(at, len(own) - 1)]).to(region), gate.strength)
+    words = gate.words if gate.words is None or gate.words.ndim == 1 else gate.words[min(at, len(gate.words) - 1)]
+    return replace(gate, mask=region * cut(own[min(at, len(own) - 1)]).to(region), words=words)

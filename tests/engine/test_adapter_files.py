@@ -167,10 +167,26 @@ def test_all_unmatched_keys_are_listed():
     state = {
         **LAYOUTS["kohya"],
         "lora_unet_blocks_3_wq.lora_up.weight": torch.zeros(1),
-        "conv_in.hada_w1_a": torch.zeros(1),
+        "conv_in.mystery": torch.zeros(1),
     }
-    with pytest.raises(RegionStyleError, match=r"(?s)lora_unet_blocks_3_wq\.lora_up.*conv_in\.hada_w1_a"):
+    with pytest.raises(RegionStyleError, match=r"(?s)lora_unet_blocks_3_wq\.lora_up.*conv_in\.mystery"):
         load_expert(state, name="x")
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("lora_unet_conv_in.dora_scale", "DoRA"),
+        ("base_model.model.conv_in.lora_magnitude_vector.weight", "DoRA"),
+        ("lora_unet_conv_in.hada_w1_a", "LoHa"),
+        ("lycoris_conv_in.lokr_w2", "LoKr"),
+        ("lora_unet_conv_in.lora_mid.weight", "Tucker"),
+        ("oft_unet_conv_in.oft_blocks", "OFT"),
+    ],
+)
+def test_adapters_of_another_kind_are_refused_by_name(key, kind):
+    with pytest.raises(RegionStyleError, match=kind):
+        load_expert({**LAYOUTS["kohya"], key: torch.zeros(1)}, name="x")
 
 
 def test_half_an_update_is_listed():
