@@ -1,8 +1,8 @@
 """Boxes and points to masks with Segment Anything: encode a picture once, then ask it as often as wanted.
 
 Pictures, boxes and points go through the package's own `SamPredictor`, one prompt at a time, so a mask equals the
-predictor's bit for bit and does not depend on what else is asked. Sources: Kirillov et al., Segment Anything, ICCV 2023;
-LEAST (arXiv 2405.16330), section 3.1, which turns a phrase's box into its mask this way.
+predictor's bit for bit and does not depend on what else is asked. Sources: Kirillov et al., Segment Anything, ICCV
+2023; LEAST (arXiv 2405.16330), section 3.1, which turns a phrase's box into its mask this way.
 """
 
 from __future__ import annotations

@@ -23,8 +23,9 @@ def small():
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "depth", "heads", "last"), [("vit_b", 768, 12, 12, 11), ("vit_l", 1024, 24, 16, 23), ("vit_h", 1280, 32, 16, 31)]
-)  # fmt: skip
+    ("name", "width", "depth", "heads", "last"),
+    [("vit_b", 768, 12, 12, 11), ("vit_l", 1024, 24, 16, 23), ("vit_h", 1280, 32, 16, 31)],
+)
 def test_the_public_networks_are_recognised(name, width, depth, heads, last):
     with torch.device("meta"):
         state = sam_model_registry[name]().state_dict()

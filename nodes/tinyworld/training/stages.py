@@ -1,7 +1,7 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, clip, unet, measure, classifier, and one expert per style ("expert:mosaic").
+weights. Stages: vae, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic").
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .pool import Pool, open_pool
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
 EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
-STAGES = ("vae", "clip", "unet", "measure", "classifier", *EXPERTS)
+STAGES = ("vae", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
 # Share of a time budget that is given for all stages together.
-SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.48, "measure": 0.04, "classifier": 0.04} | dict.fromkeys(
+SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier": 0.04, "sam": 0.06} | dict.fromkeys(
     EXPERTS, 0.24 / len(EXPERTS)
 )
 
@@ -68,7 +68,7 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
     if style is not None:
         return _expert(name, style, run, minutes)
-    stages = {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure, "classifier": _classifier}
+    stages = {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure, "classifier": _classifier, "sam": _sam}
     return stages[name](run, minutes)
 
 
@@ -123,6 +123,17 @@ def _classifier(run: Run, minutes: float) -> bool:
     trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():
         write("classifier", trainer.averaged["classifier"].state_dict())
+    return finished
+
+
+def _sam(run: Run, minutes: float) -> bool:
+    from ..tiny_sam import FILE
+    from .sam_stage import SamLoss, build
+
+    modules = build().to(run.device)
+    trainer = run.trainer("sam", modules, SamLoss(modules, run.pool()), minutes, lr=5e-4, average=0.998)
+    if finished := trainer.run():
+        write(FILE, trainer.averaged["sam"].state_dict())
     return finished
 
 
