@@ -155,7 +155,7 @@ class ActiveGates:
     ) -> Tensor:
         """The text tokens that belong to an expert, bool `[batch,tokens]`."""
         words = self._region(name).words
-        if words is None:
+        if words is None or not any(positive or [True]):
             return torch.zeros(batch, tokens, dtype=torch.bool, device=device)
         if words.shape[1] > tokens:
             got, accepts = f"{words.shape[1]} entries", f"at most {tokens}, the text tokens of this network"
