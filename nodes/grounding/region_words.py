@@ -193,9 +193,10 @@ def _superlative(phrase: str, rule: Rule) -> tuple[str, Rule]:
 def _nth(phrase: str, rule: Rule) -> tuple[str, Rule]:
     """ "second cat", "last tree": counted from the left, as one reads."""
     found = _match(rf"(?P<ord>{_ORD})\s+(?:(?P<num>{_NUM})\s+)?(?P<noun>.+)", phrase)
-    if not found or rule.order != "score":
+    order = "left" if rule.order == "score" else rule.order  # "third cat on the right" counts from there
+    if not found or rule.rank != 1 or (found["ord"].lower() == "last" and order not in _OPPOSITE):
         return phrase, rule
-    return found["noun"], _ordered(rule, "left", found["ord"], found["num"])
+    return found["noun"], _ordered(rule, order, found["ord"], found["num"])
 
 
 def _counted(noun: str, rule: Rule) -> tuple[str, Rule]:

@@ -1,0 +1,78 @@
+"""Regions of a sentence by the model's own attention: one look per thing, parts of the mask as instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..engine.predictor import NoisePredictor
+from ..engine.region import Region
+from ..engine.regions import Regions, not_found_notice, region_of
+from .attention import AttentionSettings, Grounding, ground_by_attention
+from .refine import mask_parts
+from .requests import Sentence
+from .sentence_regions import Finder, queries, sentence_regions
+
+# Smaller parts of an attention map, against its largest one, are specks and no things of their own.
+SMALLEST_PART = 0.1
+
+
+@dataclass(frozen=True)
+class FoundRegions:
+    """regions of a batch; notice: what was not found, "" when all was."""
+
+    regions: Regions
+    notice: str
+
+
+def caption_for(query: str, others: Sequence[str]) -> str:
+    """The sentence a thing is looked for with: naming what else is asked for tells the things apart.
+
+    Left out are things whose words hold the query's: the first "cat" of "a red cat and a cat" would be the wrong one.
+    """
+    apart = [one for one in others if f" {query.lower()} " not in f" {one.lower()} "]
+    return " and ".join(f"a {one}" for one in (query, *apart))
+
+
+def attention_finder(
+    predictor: NoisePredictor, image: Tensor, sentence: Sentence, settings: AttentionSettings
+) -> Finder:
+    """Looks for things in a picture `[1,3,H,W]`, each once, with everything else the sentence names in the caption.
+
+    Attention finds all things of one name together: where they have to be told apart, the parts of the mask are
+    taken for the things, so those that touch count as one.
+    """
+    words, seen = queries(sentence), {}
+
+    def find(query: str, apart: bool) -> list[Region]:
+        if query not in seen:
+            seen[query] = ground_by_attention(predictor, image, query, caption_for(query, words), settings)
+        return _instances(query, seen[query], apart)
+
+    return find
+
+
+def _instances(query: str, grounding: Grounding, apart: bool) -> list[Region]:
+    mask = grounding.mask.float().cpu()
+    parts = mask_parts(mask, SMALLEST_PART) if apart else [mask]
+    return [region_of(query, part, score=grounding.score) for part in parts]
+
+
+def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor], Finder]) -> FoundRegions:
+    """The sentence's regions in images `[B,3,H,W]`; finder: makes the finder for one picture `[1,3,H,W]`."""
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    found = [sentence_regions(sentence, finder(one[None]), size, at) for at, one in enumerate(images)]
+    regions = Regions(tuple(one for part in found for one in part.regions), *size, len(images))
+    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named" for at, part in enumerate(found)
+            for name in part.lost]  # fmt: skip
+    return FoundRegions(regions, "; ".join([*filter(None, [not_found_notice(regions)]), *lost]))
+
+
+def regions_by_attention(
+    predictor: NoisePredictor, images: Tensor, sentence: Sentence, settings: AttentionSettings | None = None
+) -> FoundRegions:
+    """The regions of a sentence in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
+    settings = settings or AttentionSettings()
+    return find_regions(images, sentence, lambda image: attention_finder(predictor, image, sentence, settings))
