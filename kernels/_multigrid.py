@@ -48,7 +48,17 @@ class MaskedLaplacian:
         return self._apply(0, u)
 
     def solve(self, rhs: Tensor, tol: float, goal_norm: Tensor | None = None) -> Tensor:
-        """u with norm(rhs - A u) <= tol * goal_norm (default: norm of rhs), per sample and channel `[B,C,h,w]`."""
+        """u with norm(rhs - A u) <= tol * goal_norm (default: norm of rhs), per sample and channel `[B,C,h,w]`.
+
+        NaN where a channel of rhs is not finite.
+        """
+        # At size 1, because squares of gradients as small as 1e-20 would be lost in float32.
+        size = rhs.abs().amax((-2, -1), keepdim=True)
+        size = torch.where(size == 0, 1, size)
+        return size * self._solve_scaled(rhs / size, tol, None if goal_norm is None else goal_norm / size)
+
+    def _solve_scaled(self, rhs: Tensor, tol: float, goal_norm: Tensor | None) -> Tensor:
+        """`solve` by conjugate gradients, for right-hand sides whose largest entry is 1."""
         r = self._project(rhs * self.inside)
         u, z = torch.zeros_like(r), self._precondition(r)
         p, rz = z, _dot(r, z)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._checks import check_bool, check_float, check_shapes, full_precision, promote, require
+from ._checks import check_attention, check_bool, check_shapes, full_precision, is_integer, promote, require
 from ._logsumexp import key_logsumexp
 
 
@@ -54,13 +54,12 @@ def token_attention(
 
     Checking `tokens` or `support` waits for the device when they lie on a GPU; a list and CPU tensors do not.
 
-    Raises ValueError on shapes that disagree, no tokens, a token outside 0..M-1, or an empty support.
+    Raises ValueError on shapes that disagree, no head or channel, no tokens, a token outside 0..M-1, an empty support,
+    or a scale that is not finite.
     """
-    sizes = check_shapes(q=(q, "B H N D"), k=(k, "B H M D"))
-    check_float(q=q, k=k)
+    sizes, scale = check_attention(q, k, scale)
     _check_tokens(tokens, sizes["B"], sizes["M"])
     keep = None if support is None else _check_support(support, sizes["B"], sizes["M"])
-    scale = sizes["D"] ** -0.5 if scale is None else scale
     queries, columns = promote(q, _take(k, tokens))
     logits = queries @ columns.transpose(-1, -2) * scale
     used = _used(tokens, keep, q.device)
@@ -73,14 +72,26 @@ def token_attention(
 
 
 def _check_tokens(tokens: Sequence[int] | Tensor, b: int, m: int) -> None:
-    if isinstance(tokens, Tensor):
-        check_shapes(tokens=(tokens, f"{b} T"))
-        require(not tokens.is_floating_point() and tokens.dtype != torch.bool, f"tokens must be ints: {tokens.dtype}")
-    require((tokens.numel() if isinstance(tokens, Tensor) else len(tokens)) > 0, "tokens is empty: name at least one")
     lowest = -1 if isinstance(tokens, Tensor) else 0
-    found = tokens.aminmax() if isinstance(tokens, Tensor) else (min(tokens), max(tokens))
-    low, high = (int(value) for value in found)
+    low, high = _tensor_range(tokens, b) if isinstance(tokens, Tensor) else _list_range(tokens)
     require(lowest <= low and high < m, f"tokens must lie in {lowest}..{m - 1} for k with M={m}, got {low}..{high}")
+
+
+def _tensor_range(tokens: Tensor, b: int) -> tuple[int, int]:
+    """The smallest and the largest entry of a tensor `[B,T]`."""
+    check_shapes(tokens=(tokens, f"{b} T"))
+    whole = not (tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool)
+    require(whole, f"tokens must be ints, got {tokens.dtype}")
+    require(tokens.shape[1] > 0, f"tokens is empty: name at least one, got {list(tokens.shape)}")
+    return (int(tokens.min()), int(tokens.max())) if b else (-1, -1)
+
+
+def _list_range(tokens: Sequence[int]) -> tuple[int, int]:
+    """The smallest and the largest entry of a list."""
+    require(isinstance(tokens, Sequence), f"tokens must be ints or a tensor [B, T], got {type(tokens).__name__}")
+    require(all(map(is_integer, tokens)), f"tokens must be ints, got {tokens!r}")
+    require(len(tokens) > 0, "tokens is empty: name at least one")
+    return min(tokens), max(tokens)
 
 
 def _check_support(support: Tensor, b: int, m: int) -> Tensor:

@@ -6,7 +6,16 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, compute_dtype, full_precision, promote, require
+from ._checks import (
+    check_float,
+    check_number,
+    check_shapes,
+    compute_dtype,
+    full_precision,
+    is_number,
+    promote,
+    require,
+)
 
 
 def dct2_reference(x: Tensor) -> Tensor:
@@ -65,7 +74,7 @@ def low_pass(c: Tensor, threshold: float | Tensor) -> Tensor:
     """Set the coefficients (u, v) with u + v > threshold to zero.
 
     c `[...,h,w]`; threshold: a number, or one per sample `[B]` for c `[B,...,h,w]`. The kept coefficients are
-    unchanged. Raises ValueError when c has no two axes or a threshold tensor does not fit.
+    unchanged. Raises ValueError when c has no two axes or the threshold is no number and does not fit.
     """
     _check_plane(c, "c")
     return torch.where(_frequency(c) > _limit(threshold, c), torch.zeros_like(c), c)
@@ -78,10 +87,13 @@ def spectrum_distance(a: Tensor, b: Tensor, threshold: float | Tensor, *, power:
     a, b `[B,C,h,w]`, threshold a number or `[B]`, power >= 1 (1 as in the published code, 2 as in the paper's
     text). Returns a scalar in a's dtype, differentiable in a and b. The zeroed coefficients count in the mean.
 
-    Raises ValueError on shapes that disagree, a threshold that does not fit, or a power below 1.
+    Raises ValueError on shapes that disagree, an empty batch (it has no mean), a threshold that does not fit, or a
+    power below 1.
     """
     check_shapes(a=(a, "B C h w"), b=(b, "B C h w"))
     check_float(a=a, b=b)
+    require(a.numel() > 0, f"a {list(a.shape)} is empty: there is nothing to take the mean of")
+    check_number(power=power)
     require(power >= 1, f"power must be at least 1 (the gradient is infinite at 0 otherwise), got {power}")
     dtype, (a, b) = a.dtype, promote(a, b)
     size = low_pass(dct2(a - b), threshold).abs()
@@ -89,7 +101,6 @@ def spectrum_distance(a: Tensor, b: Tensor, threshold: float | Tensor, *, power:
 
 
 def _check_plane(x: Tensor, name: str) -> None:
-    require(isinstance(x, Tensor), f"{name} must be a tensor, got {type(x).__name__}")
     check_float(**{name: x})
     ok = x.ndim >= 2 and x.shape[-1] > 0 and x.shape[-2] > 0
     require(ok, f"{name} must be [..., h, w] with h, w >= 1, got {list(x.shape)}")
@@ -98,7 +109,12 @@ def _check_plane(x: Tensor, name: str) -> None:
 def _bases(x: Tensor, name: str) -> tuple[Tensor, Tensor]:
     _check_plane(x, name)
     dtype = compute_dtype(x)
-    return _cosine_basis(x.shape[-2], dtype, x.device), _cosine_basis(x.shape[-1], dtype, x.device)
+    return _basis_for(x.shape[-2], dtype, x.device), _basis_for(x.shape[-1], dtype, x.device)
+
+
+def _basis_for(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """From the cache at the sizes of latents; larger ones would hold memory that nobody can free."""
+    return (_cosine_basis if n <= 256 else _cosine_basis.__wrapped__)(n, dtype, device)
 
 
 @lru_cache(maxsize=32)
@@ -122,9 +138,14 @@ def _frequency(c: Tensor) -> Tensor:
 
 def _limit(threshold: float | Tensor, c: Tensor) -> float | Tensor:
     """The threshold in a form that compares with `[...,h,w]`."""
-    if not isinstance(threshold, Tensor) or threshold.ndim == 0:
+    if not isinstance(threshold, Tensor):
+        require(is_number(threshold), f"threshold must be a number or a tensor [B], got {threshold!r}")
+        return threshold
+    # Comparing in half precision would round the frequencies.
+    threshold = threshold.to(c.device, torch.float64)
+    if threshold.ndim == 0:
         return threshold
     fits = threshold.ndim == 1 and c.ndim >= 3 and threshold.shape[0] == c.shape[0]
     got = f"threshold {list(threshold.shape)}, coefficients {list(c.shape)}"
     require(fits, f"threshold must be a number or one per sample [B], got {got}")
-    return threshold.to(c.device).reshape(-1, *[1] * (c.ndim - 1))
+    return threshold.reshape(-1, *[1] * (c.ndim - 1))

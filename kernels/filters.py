@@ -48,7 +48,8 @@ def adaptive_filter(x: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     """
     sizes = check_shapes(x=(x, "B C H W"), alpha=(alpha, "9"), beta=(beta, "1"))
     check_float(x=x, alpha=alpha, beta=beta)
-    require(min(sizes["H"], sizes["W"]) > _RADIUS, f"x must have H, W >= {_RADIUS + 1}, got {list(x.shape)}")
+    fits = min(sizes["H"], sizes["W"]) > _RADIUS and sizes["C"] > 0
+    require(fits, f"x must have H, W >= {_RADIUS + 1} and a channel, got {list(x.shape)}")
     dtype, (x, alpha, beta) = x.dtype, promote(x, alpha, beta)
     local = _depthwise(F.pad(x, [1] * 4), _fold(alpha, beta).view(3, 3))
     g = _gaussian(x)
@@ -74,4 +75,5 @@ def _gaussian(x: Tensor) -> Tensor:
 
 def _depthwise(x: Tensor, kernel: Tensor) -> Tensor:
     """Correlate each channel with the same kernel `[kh,kw]`, without padding."""
-    return F.conv2d(x, kernel.expand(x.shape[1], 1, *kernel.shape), groups=x.shape[1])
+    # In this layout a GPU uses torch's own kernel; in channels-last, cuDNN's, which may round to TF32.
+    return F.conv2d(x.contiguous(), kernel.expand(x.shape[1], 1, *kernel.shape), groups=x.shape[1])

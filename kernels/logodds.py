@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_bool, check_float, check_shapes, full_precision, promote, require
+from ._checks import check_attention, check_bool, check_shapes, full_precision, promote, require
 from ._logsumexp import key_logsumexp
 
 
@@ -52,12 +52,11 @@ def token_logodds(
     size; groups may overlap. Returns `[B,G,N]` (mean over heads), or `[B,H,G,N]` with `reduce_heads=False`, in q's
     dtype. Differentiable (once) in q and k; the map `[N,M]` is never kept.
 
-    Raises ValueError on shapes that disagree, and for a group without a valid key or without a rest.
+    Raises ValueError on shapes that disagree, no head or channel, a group without a valid key or without a rest, or a
+    scale that is not finite.
     """
-    sizes = check_shapes(q=(q, "B H N D"), k=(k, "B H M D"))
-    check_float(q=q, k=k)
+    sizes, scale = check_attention(q, k, scale)
     inside, rest = _check_groups(groups, valid, sizes["B"], sizes["M"])
-    scale = sizes["D"] ** -0.5 if scale is None else scale
     lse = key_logsumexp(q, k, torch.cat([inside, rest], 1), scale)
     over, under = lse.chunk(2, 2)
     # The ratio in double precision costs nothing ([B,G] numbers) and keeps float64 exact.

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, full_precision, promote, require
+from ._checks import check_float, check_shapes, check_tensor, full_precision, promote, require
 
 
 def routed_lora_reference(x: Tensor, down: Tensor, up: Tensor, gate: Tensor, scale: Tensor) -> Tensor:
@@ -24,8 +24,9 @@ def routed_lora(x: Tensor, down: Tensor, up: Tensor, gate: Tensor, scale: Tensor
     scale `[E]` (alpha / rank). Returns `[B,N,O]` in x's dtype; a gate of 0 gives exact zeros. Differentiable in all
     five. The experts are stacked, so the work is two matrix products whatever E is.
 
-    Raises ValueError on shapes that disagree.
+    Raises ValueError on shapes that disagree or without an expert.
     """
+    check_tensor(gate=gate)
     check_shapes(
         x=(x, "B N I"),
         down=(down, "E R I"),

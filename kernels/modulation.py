@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, promote
+from ._checks import check_device, check_float, check_mask, check_shapes, promote
 
 
 def modulate_reference(x: Tensor, scale: Tensor, shift: Tensor, mask: Tensor) -> Tensor:
@@ -21,6 +21,8 @@ def modulate(x: Tensor, scale: Tensor, shift: Tensor, mask: Tensor) -> Tensor:
     """
     check_shapes(x=(x, "B C H W"), scale=(scale, "B C"), shift=(shift, "B C"), mask=(mask, "B 1 H W"))
     check_float(x=x, scale=scale, shift=shift)
+    check_mask(mask=mask)
+    check_device(x=x, mask=mask)
     dtype, (x, scale, shift, mask) = x.dtype, promote(x, scale, shift, mask)
     # The same formula with x taken out of both terms: half the temporaries, and nothing but x where mask is 0.
     return (x + mask * (x * scale[:, :, None, None] + shift[:, :, None, None])).to(dtype)

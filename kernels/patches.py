@@ -4,7 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, compute_dtype, full_precision, promote, require
+from ._checks import (
+    check_count,
+    check_float,
+    check_number,
+    check_shapes,
+    compute_dtype,
+    full_precision,
+    promote,
+    require,
+)
 
 
 def sample_patches_reference(
@@ -47,7 +56,7 @@ def _warp_reference(window: Tensor, corners: Tensor, size: int, fill: float) -> 
     result = window.new_empty(window.shape[0], size, size)
     for row in range(size):
         for column in range(size):
-            u, v = (column + 0.5) * n / size, (row + 0.5) * n / size
+            u, v = (min(max((i + 0.5) * n / size, 0.5), n - 0.5) for i in (column, row))
             depth = g * u + h * v + 1
             x, y = (a * u + b * v + c) / depth - 0.5, (d * u + e * v + f) / depth - 0.5
             result[:, row, column] = _read(window, x, y, fill)
@@ -84,14 +93,16 @@ def sample_patches(
     square window of whole pixels, `crop` wide or as wide as the box's shorter side if that is less, anywhere inside
     the box. Its corners move inwards by up to `distortion` (0..1) times half its side, as torchvision's
     RandomPerspective draws and defines it; what then lies outside the window reads `fill`. Resized to `size` with
-    bilinear weights, in one sampling of the image. Returns `[B,count,C,size,size]` in the image's dtype,
-    differentiable in image. The same `generator` state gives the same patches.
+    bilinear weights (not antialiased, edge pixels repeated), in one sampling of the image. Returns
+    `[B,count,C,size,size]` in the image's dtype, differentiable in image. The same `generator` state gives the same
+    patches.
 
     Raises ValueError on shapes that disagree, numbers out of range, or a box without a pixel in the frame.
     """
     check_shapes(image=(image, "B C H W"), boxes=(boxes, "B 4"))
     check_float(image=image)
-    require(min(count, crop, size) >= 1, f"count, crop and size must be at least 1, got {count}, {crop}, {size}")
+    check_count(count=count, crop=crop, size=size)
+    check_number(distortion=distortion, fill=fill)
     require(0 <= distortion <= 1, f"distortion must lie in 0..1, got {distortion}")
     start, side = _draw_windows(image, boxes, count, crop, generator)
     corners = _draw_corners(side, distortion, generator)
@@ -104,20 +115,22 @@ def _draw_windows(
     image: Tensor, boxes: Tensor, count: int, crop: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Top left corners `[B,count,2]` (x, y) and sides `[B,count]` of the windows, in whole pixels."""
-    frame = boxes.new_tensor([image.shape[3], image.shape[2]])
-    low, high = boxes[:, :2].clamp_min(0).ceil(), torch.minimum(boxes[:, 2:], frame).floor()
+    require(not (boxes.is_complex() or boxes.dtype == torch.bool), f"boxes must be numbers, got {boxes.dtype}")
+    first, last = boxes.double().split(2, 1)
+    frame = first.new_tensor([image.shape[3], image.shape[2]])
+    low, high = first.clamp_min(0).ceil(), torch.minimum(last, frame).floor()
     # A box thinner than a pixel stands for the pixel it lies in.
     thin = high <= low
-    low = torch.where(thin, boxes[:, :2].clamp_min(0).floor(), low)
+    low = torch.where(thin, first.clamp_min(0).floor(), low)
     high = torch.where(thin, low + 1, high)
-    touches = (boxes[:, 2:] > boxes[:, :2]) & (high <= frame) & (boxes[:, 2:] > 0)
+    touches = (last > first) & (high <= frame) & (last > 0)
     if not bool(touches.all()):
         sample = int((~touches.all(1)).nonzero()[0])
         raise ValueError(
             f"boxes {list(boxes.shape)}: box {boxes[sample].tolist()} of sample {sample} holds no pixel of image "
             f"{list(image.shape)}; boxes are x0 y0 x1 y1 with x0 < x1, y0 < y1"
         )
-    low, extent = low.double(), (high - low).double()
+    extent = high - low
     side = extent.amin(1, keepdim=True).clamp_max(crop)
     draw = _uniform((len(boxes), count, 2), low.device, generator)
     room = (extent - side)[:, None]
@@ -147,10 +160,10 @@ def _perspective_grid(corners: Tensor, side: Tensor, size: int) -> Tensor:
     """Pixel indices (x, y) inside each window that the output pixels read, `[B,count,size,size,2]`."""
     pixel = torch.arange(size, dtype=corners.dtype, device=corners.device) + 0.5
     v, u = torch.meshgrid(pixel, pixel, indexing="ij")
-    points = torch.stack([u, v, torch.ones_like(u)], -1)
-    zoom = side / size
-    scaled = points * torch.stack([zoom, zoom, torch.ones_like(zoom)], -1)[..., None, None, :]
-    mapped = torch.einsum("bnij,bnhwj->bnhwi", _inverse_homography(corners, side), scaled)
+    n = side[..., None, None, None]
+    # Resizing repeats the edge pixels of the seen picture: half a pixel from its border is where they end.
+    seen = torch.minimum((torch.stack([u, v], -1) * n / size).clamp_min(0.5), n - 0.5)
+    mapped = torch.einsum("bnij,bnhwj->bnhwi", _inverse_homography(corners, side), F.pad(seen, [0, 1], value=1))
     # torchvision gives the corners as pixel indices but maps pixel centres (index + 0.5); so do we.
     return mapped[..., :2] / mapped[..., 2:] - 0.5
 

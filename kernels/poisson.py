@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, full_precision, promote, require
+from ._checks import check_float, check_mask, check_number, check_shapes, full_precision, promote, require
 from ._multigrid import MaskedLaplacian
 
 _MODES = ("import", "mixed", "average")
@@ -65,21 +65,30 @@ def poisson_blend(source: Tensor, target: Tensor, mask: Tensor, *, mode: str = "
     Cost is linear in the number of pixels of the domain's bounding box. Differentiable in source and target: the
     gradient solves the same system to the same tol, and may be differentiated again.
 
-    Raises ValueError on shapes that disagree, an unknown mode, or a tol that is not positive.
+    Raises ValueError on shapes that disagree, an unknown mode, a tol that is not positive, or a source or target that
+    is not finite in the domain or beside it (elsewhere nothing is read).
     """
     check_shapes(target=(target, "B C H W"), source=(source, "B C H W"), mask=(mask, "B 1 H W"))
     check_float(source=source, target=target)
     require(mode in _MODES, f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    check_mask(mask=mask)
+    check_number(tol=tol)
     require(tol > 0, f"tol must be positive, got {tol}")
     domain = mask.to(target.device) > 0.5
+    if target.numel() == 0:
+        return torch.where(domain, source.to(target.dtype), target)
     rows, columns = _bounds(domain)
     s, t = promote(source[..., rows, columns], target[..., rows, columns])
     inside = domain[..., rows, columns]
-    rhs = _excess(s, t, mode) * inside
+    rhs = torch.where(inside, _excess(s, t, mode), 0)
+    finite = f"source {list(source.shape)} and target {list(target.shape)} must be finite in the mask and beside it"
+    require(bool(rhs.isfinite().all()), finite)
     solver = MaskedLaplacian(inside, rhs.dtype)
     with torch.no_grad():
-        posed = (rhs + solver.apply(t * inside)) * inside
-        scale = torch.linalg.vector_norm(torch.stack([rhs, posed]), dim=(-2, -1), keepdim=True).amin(0)
+        posed = rhs + solver.apply(torch.where(inside, t, 0))
+        # In double precision: squares of large numbers leave the range of float32.
+        norms = torch.linalg.vector_norm(torch.stack([rhs, posed]), dim=(-2, -1), keepdim=True, dtype=torch.float64)
+        scale = norms.amin(0).to(rhs.dtype)
     correction = _Solve.apply(rhs, solver, tol, scale)
     blended = target.clone()
     blended[..., rows, columns] = torch.where(inside, t + correction, t).to(target.dtype)

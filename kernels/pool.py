@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._checks import check_float, check_shapes, full_precision, promote, require
+from ._checks import check_device, check_float, check_mask, check_shapes, full_precision, promote, require
 
 
 def masked_pool_reference(x: Tensor, mask: Tensor, *, over: str = "area") -> Tensor:
@@ -31,6 +31,8 @@ def masked_pool(x: Tensor, mask: Tensor, *, over: str = "area") -> Tensor:
     """
     sizes = check_shapes(x=(x, "B C H W"), mask=(mask, "B 1 H W"))
     check_float(x=x)
+    check_mask(mask=mask)
+    check_device(x=x, mask=mask)
     require(over in ("area", "all"), f"over must be 'area' or 'all', got {over!r}")
     dtype, (x, mask) = x.dtype, promote(x, mask)
     inside = mask.flatten(1)

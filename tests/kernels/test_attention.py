@@ -150,6 +150,18 @@ def test_autocast_does_not_round():
         ({"support": torch.ones(3, 6, dtype=torch.bool)}, r"support must be \[2, 6\].*\[3, 6\]"),
         ({"support": torch.ones(6)}, "support must be bool"),
         ({"k": torch.zeros(2, 3, 6, 5)}, r"k must be \[B, H, M, D\] with B=2, H=3, D=4.*\[2, 3, 6, 5\]"),
+        ({"tokens": [0.5]}, r"tokens must be ints, got \[0\.5\]"),
+        ({"tokens": [True]}, "tokens must be ints"),
+        ({"tokens": [[0], [1]]}, "tokens must be ints"),
+        ({"tokens": 3}, r"tokens must be ints or a tensor \[B, T\], got int"),
+        ({"tokens": torch.zeros(2, 1, dtype=torch.bool)}, "tokens must be ints, got torch.bool"),
+        ({"support": [True] * 6}, "support must be a tensor, got list"),
+        ({"support": torch.ones(2, 1, 6, dtype=torch.bool)}, r"support must be \[2, 6\].*\[2, 1, 6\]"),
+        ({"scale": float("nan")}, "scale must be a finite number, got nan"),
+        ({"scale": torch.tensor(0.5)}, "scale must be a finite number"),
+        ({"q": torch.zeros(2, 0, 4, 4), "k": torch.zeros(2, 0, 6, 4)}, "at least one head and one channel"),
+        ({"q": torch.zeros(2, 3, 4, 0), "k": torch.zeros(2, 3, 6, 0)}, "at least one head and one channel"),
+        ({"k": torch.zeros(2, 3, 0, 4)}, "tokens must lie in 0..-1 for k with M=0"),
         ({"q": torch.zeros(3, 4, 4)}, r"q must be \[B, H, N, D\].*\[3, 4, 4\]"),
         ({"q": torch.zeros(2, 3, 4, 4, dtype=torch.long)}, "q must be floating point"),
     ],
@@ -158,6 +170,16 @@ def test_misuse(change, message):
     arguments = {"q": torch.zeros(2, 3, 4, 4), "k": torch.zeros(2, 3, 6, 4), "tokens": [0]} | change
     with pytest.raises(ValueError, match=message):
         token_attention(arguments.pop("q"), arguments.pop("k"), arguments.pop("tokens"), **arguments)
+
+
+@pytest.mark.parametrize("tokens", [[4], torch.zeros(0, 1, dtype=torch.long)], ids=["list", "tensor"])
+def test_no_samples_and_no_positions(tokens):
+    q, k = make(0, 2, 3, 5, 4)
+    assert token_attention(q, k, tokens).shape == (0, 3, 1)
+    q, k = (t.requires_grad_() for t in make(2, 2, 0, 5, 4))
+    result = token_attention(q, k, [4])
+    assert result.shape == (2, 0, 1)
+    assert all((g == 0).all() for g in torch.autograd.grad(result.sum(), (q, k)))
 
 
 def test_graph_is_freed(no_leak):

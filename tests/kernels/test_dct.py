@@ -16,6 +16,20 @@ def test_dct2_agrees_with_reference(size, dtype, agree):
     agree(dct2, dct2_reference, [torch.randn(2, 3, *size)], dtype)
 
 
+def test_dct2_is_the_orthonormal_matrix_product():
+    """Written out again, without anything of the kernel: X = D_h x D_w^T, D orthonormal."""
+
+    def matrix(n):
+        rows = [[math.cos(math.pi * u * (2 * i + 1) / (2 * n)) * math.sqrt(2 / n) for i in range(n)] for u in range(n)]
+        rows[0] = [math.sqrt(1 / n)] * n
+        return torch.tensor(rows, dtype=torch.float64)
+
+    x = torch.randn(2, 37, 64, dtype=torch.float64)
+    expected = matrix(37) @ x @ matrix(64).T
+    torch.testing.assert_close(dct2(x), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(idct2(expected), x, atol=1e-12, rtol=0)
+
+
 def test_dct2_agrees_with_scipy():
     fft = pytest.importorskip("scipy.fft")
     x = torch.randn(2, 63, 100, dtype=torch.float64)
@@ -79,6 +93,12 @@ def test_low_pass_keeps_the_diagonal():
     torch.testing.assert_close(low_pass(torch.ones(2, 3), 2), expected)
 
 
+def test_a_half_precision_threshold_does_not_round_the_frequencies():
+    """257 is no bfloat16 number: rounded to 256 it would pass."""
+    kept = low_pass(torch.ones(1, 1, 600), torch.tensor([256.0]).bfloat16())
+    assert kept.sum() == 257
+
+
 def test_low_pass_per_sample():
     c = torch.randn(3, 2, 4, 4)
     expected = torch.stack([low_pass(sample, limit) for sample, limit in zip(c, (0, 2, 9), strict=True)])
@@ -132,6 +152,14 @@ def test_misuse():
         spectrum_distance(x, x, torch.zeros(3))
     with pytest.raises(ValueError, match="power must be at least 1"):
         spectrum_distance(x, x, 1, power=0.5)
+    with pytest.raises(ValueError, match="power must be a finite number, got inf"):
+        spectrum_distance(x, x, 1, power=math.inf)
+    for wrong in (math.nan, "3", None, [1, 2]):
+        with pytest.raises(ValueError, match="threshold must be a number or a tensor"):
+            spectrum_distance(x, x, wrong)
+    for empty in (x[:0], x[:, :0]):
+        with pytest.raises(ValueError, match="is empty: there is nothing to take the mean of"):
+            spectrum_distance(empty, empty, 1)
     for function in (dct2, idct2):
         with pytest.raises(ValueError, match=r"x must be \[\.\.\., h, w\].*\[5\]"):
             function(torch.zeros(5))

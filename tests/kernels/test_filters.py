@@ -50,6 +50,32 @@ def test_bank_and_its_order(index, rows):
     torch.testing.assert_close(result.flip(0, 1), STEP * expected, atol=1e-15, rtol=0)
 
 
+def test_agrees_with_the_published_folded_kernel():
+    """Specification 2.3, folded form: one 3 x 3 kernel written out in the nine weights, minus the Gaussian."""
+    a, beta = torch.randn(9, dtype=torch.float64), torch.randn(1, dtype=torch.float64)
+    rows = [
+        [
+            a[0] + a[1] - a[3] - 2 * a[5] + a[6],
+            2 * a[1] + a[2] - a[3] + a[4] - a[5] + a[7],
+            -a[0] + a[1] - a[3] + 2 * a[4],
+        ],
+        [
+            2 * a[0] + a[2] - a[3] - a[4] - a[5] - a[7],
+            -4 * a[2] + 8 * a[3] - a[6],
+            -2 * a[0] + a[2] - a[3] + a[4] + a[5],
+        ],
+        [a[0] - a[1] - a[3] - 2 * a[4], -2 * a[1] + a[2] - a[3] - a[4] + a[5], -a[0] - a[1] - a[3] + 2 * a[5]],
+    ]
+    kernel = STEP * torch.tensor(rows, dtype=torch.float64)
+    kernel[1, 1] += beta[0] + a[8]
+    g = torch.exp(-(torch.arange(-7, 8, dtype=torch.float64) ** 2) / 50)
+    gaussian = torch.outer(g, g) / g.sum() ** 2
+    x = torch.randn(2, 1, 11, 17, dtype=torch.float64)
+    local = torch.nn.functional.conv2d(x, kernel[None, None], padding=1)
+    blurred = torch.nn.functional.conv2d(torch.nn.functional.pad(x, [7] * 4, mode="reflect"), gaussian[None, None])
+    torch.testing.assert_close(adaptive_filter(x, a, beta), local - a[8] * blurred, atol=1e-12, rtol=0)
+
+
 def test_zero_padding_of_the_small_kernels():
     """Laplace of a constant: 0 inside, -1 per missing neighbour at the frame."""
     result = adaptive_filter(torch.ones(1, 1, 8, 8).double(), one_hot(2), torch.zeros(1).double())[0, 0]
@@ -84,7 +110,7 @@ def test_blur_agrees_with_torchvision():
 @pytest.mark.parametrize(
     ("x", "alpha", "beta", "message"),
     [
-        ((1, 2, 7, 9), 9, 1, r"x must have H, W >= 8, got \[1, 2, 7, 9\]"),
+        ((1, 2, 7, 9), 9, 1, r"x must have H, W >= 8.*got \[1, 2, 7, 9\]"),
         ((2, 8, 8), 9, 1, r"x must be \[B, C, H, W\]"),
         ((1, 2, 8, 8), 8, 1, r"alpha must be \[9\].*\[8\]"),
         ((1, 2, 8, 8), 9, 2, r"beta must be \[1\].*\[2\]"),

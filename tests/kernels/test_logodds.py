@@ -107,12 +107,21 @@ def test_far_apart_groups_stay_finite():
         (sets([1, 0, 0])[None].expand(3, 1, 3), None, r"groups must be \[2, G, 3\].*\[3, 1, 3\]"),
         (sets([1, 0, 0])[0], None, r"groups must be"),
         (sets([1, 0, 0])[:0], None, "groups .* is empty"),
+        ([[True, False, False]], None, "groups must be a tensor, got list"),
+        (sets([1, 0, 0]), [True] * 3, "valid must be a tensor, got list"),
         (sets([1, 0, 0]), sets([1, 1])[0], r"valid must be \[3\].*\[2\]"),
     ],
 )
 def test_misuse(groups, valid, message):
     with pytest.raises(ValueError, match=message):
         token_logodds(torch.zeros(2, 1, 4, 2), torch.zeros(2, 1, 3, 2), groups, valid)
+
+
+def test_scale_and_heads_are_checked():
+    with pytest.raises(ValueError, match="scale must be a finite number, got inf"):
+        token_logodds(torch.zeros(2, 1, 4, 2), torch.zeros(2, 1, 3, 2), sets([1, 0, 0]), scale=math.inf)
+    with pytest.raises(ValueError, match="at least one head"):
+        token_logodds(torch.zeros(2, 0, 4, 2), torch.zeros(2, 0, 3, 2), sets([1, 0, 0]))
 
 
 def test_graph_is_freed(no_leak):

@@ -75,6 +75,16 @@ def test_misuse(index, shape, message):
         routed_lora(*tensors)
 
 
+def test_more_misuse():
+    x, down, up, gate, scale = make(2, 5, 4, 3, 2, 4, False)
+    with pytest.raises(ValueError, match="gate must be a tensor, got float"):
+        routed_lora(x, down, up, 0.5, scale)
+    with pytest.raises(ValueError, match="gate must be floating point, got torch.int64"):
+        routed_lora(x, down, up, gate.long(), scale)
+    with pytest.raises(ValueError, match=r"down \[0, 4, 4\] holds no expert"):
+        routed_lora(x, down[:0], up[:0], gate[:, :0], scale[:0])
+
+
 def test_autocast_does_not_round():
     tensors = [t.float() for t in make(2, 5, 40, 3, 2, 4, True)]
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -37,6 +37,17 @@ def test_agrees_with_reference(crop, size, distortion, fill, dtype, agree):
     )
 
 
+@pytest.mark.parametrize(("crop", "size"), [(10, 25), (10, 10), (20, 7)])
+def test_without_distortion_it_is_plain_resizing(crop, size):
+    """Enlarged patches repeat their edge pixels as resizing does, and do not fade into `fill` there."""
+    image = torch.randn(1, 3, 30, 40, dtype=torch.float64)
+    box = torch.tensor([[5, 4, 5 + crop, 4 + crop]])
+    result = sample_patches(image, box, 2, crop, size, distortion=0.0, fill=9.0)
+    window = image[..., 4 : 4 + crop, 5 : 5 + crop]
+    expected = torch.nn.functional.interpolate(window, (size, size), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(result, expected[:, None].expand_as(result), atol=1e-9, rtol=0)
+
+
 def test_gradcheck():
     image = torch.randn(1, 2, 9, 8, dtype=torch.float64, requires_grad=True)
     boxes = torch.tensor([[1, 1, 8, 9]])
@@ -99,6 +110,14 @@ def test_windows_reach_every_place_of_the_box():
     assert starts == {(x, y) for x in (2, 3, 4) for y in (1, 2)}
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.float16, torch.float64], ids=str)
+def test_boxes_of_any_number_type(dtype):
+    """Also where the type could not hold the size of the picture."""
+    image, box = coordinates(300, 400), torch.tensor([[40, 50, 60, 70]])
+    expected = sample_patches(image, box, 3, 12, 12, generator=seed())
+    assert torch.equal(sample_patches(image, box.to(dtype), 3, 12, 12, generator=seed()), expected)
+
+
 def test_each_image_uses_its_own_box():
     image = torch.cat([coordinates(30, 30), coordinates(30, 30) + 100])
     boxes = torch.tensor([[0.0, 0, 8, 8], [20, 20, 30, 30]])
@@ -156,7 +175,15 @@ def test_smallest_windows_at_full_distortion_stay_finite(crop):
         ({"boxes": torch.tensor([[5, 2, 5, 6]])}, r"box \[5, 2, 5, 6\] of sample 0 holds no pixel"),
         ({"boxes": torch.tensor([[9, 2, 12, 6]])}, "holds no pixel"),
         ({"boxes": torch.tensor([[-5, 2, -1, 6]])}, "holds no pixel"),
-        ({"count": 0}, "count, crop and size must be at least 1, got 0, 4, 4"),
+        ({"count": 0}, "count must be an integer and at least 1, got 0"),
+        ({"count": 2.5}, "count must be an integer and at least 1, got 2.5"),
+        ({"crop": 0}, "crop must be an integer"),
+        ({"size": 4.0}, "size must be an integer"),
+        ({"fill": float("nan")}, "fill must be a finite number, got nan"),
+        ({"distortion": float("nan")}, "distortion must be a finite number"),
+        ({"distortion": -0.1}, r"distortion must lie in 0\.\.1"),
+        ({"boxes": torch.tensor([[0, 0, float("nan"), 5]])}, "holds no pixel"),
+        ({"boxes": torch.ones(1, 4, dtype=torch.bool)}, "boxes must be numbers, got torch.bool"),
         ({"distortion": 1.5}, r"distortion must lie in 0\.\.1, got 1.5"),
     ],
 )
