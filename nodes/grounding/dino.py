@@ -1,6 +1,6 @@
 """Phrases to boxes with Grounding DINO, through `transformers`.
 
-Every phrase is asked by itself: its boxes are its own, and do not depend on what else is asked for. Sources: Liu et al.,
+Every phrase is asked by itself: its boxes are its own, and do not depend on what else is asked for. Source: Liu et al.,
 Grounding DINO (arXiv 2303.05499); it takes the place of LEAST's vision-language model (arXiv 2405.16330, section 3.1)
 and, unlike that, says when a thing is not there.
 """

@@ -1,10 +1,10 @@
-"""Networks of the real architectures with random weights, saved as the public ones are: for tests without a download."""
+"""Networks of the real architectures with random weights, saved as the public ones are: no download."""
 
 from pathlib import Path
 
 import torch
 
-WORDS = ["red", "blue", "green", "star", "ring", "cat", "dog", "a", "the", "on", "of", "left", "right", "photo", ".", ",", "?"]
+WORDS = "red blue green star ring cat dog a the on of left right photo . , ?"
 
 
 def save_tiny_dino(folder: Path, seed: int = 0) -> Path:
@@ -20,9 +20,9 @@ def save_tiny_dino(folder: Path, seed: int = 0) -> Path:
     )  # fmt: skip
 
     folder.mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
-    tokenizer = BertTokenizerFast(vocab_file=str(folder / "vocab.txt"))
+    tokenizer = BertTokenizerFast.from_pretrained(folder)
     torch.manual_seed(seed)
     swin = SwinConfig(embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4], window_size=4, image_size=64,
                       out_features=["stage2", "stage3", "stage4"])  # fmt: skip
