@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.attention_tap import AttentionTap, cross_attentions
+from regionstyle.nodes.engine.attention_layers import cross_attentions
+from regionstyle.nodes.engine.attention_tap import AttentionTap
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.gates import Gates

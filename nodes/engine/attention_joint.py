@@ -1,0 +1,200 @@
+"""Attention over text and image in one sequence, seen from outside: diffusers' and ComfyUI's transformers.
+
+Which classes: the tables in `attention_layers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from .attention_hooks import (
+    AttentionLayers,
+    Collect,
+    Hooks,
+    Pass,
+    argument,
+    by_head,
+    give,
+    keep,
+    last,
+    popped,
+    refuse_mask,
+    unfused,
+)
+from .errors import RegionStyleError
+from .gates import Size, latent_size
+
+OVERRIDE = "optimized_attention_override"
+
+
+class JointAttentions(AttentionLayers):
+    """diffusers transformers with text and image in one sequence."""
+
+    def __init__(self, network: nn.Module, lists: Mapping[str, bool]) -> None:
+        """lists: see `JOINT_BLOCKS`."""
+        super().__init__(network)
+        blocks = [(f"{name}.{at}.attn", block, lists[name]) for name in lists for at, block in _blocks(network, name)]
+        self._modules = {path: (block.attn, heads_first) for path, block, heads_first in blocks}
+        self.paths = list(self._modules)
+
+    def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
+        """See `AttentionLayers.watch`. Text tokens stand first where text and image share their projections."""
+        now = Pass()
+
+        def begin(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            start()
+            now.queries.clear()
+            now.rotary.clear()
+            now.words = argument("encoder_hidden_states", 1, args, kwargs).shape[1]
+            now.grid = _joint_grid(network, args, kwargs)
+
+        def called(path: str) -> Callable[..., None]:
+            def before(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                refuse_mask(path, kwargs.get("attention_mask"))
+                now.rotary[path] = kwargs.get("image_rotary_emb")
+
+            return before
+
+        def keys(path: str, attention: Any, k: Tensor) -> None:
+            heads_first, joint = self._modules[path][1], not _has_text_keys(attention)
+            q, k = (_split(x, attention.heads, heads_first) for x in (popped(now.queries, path), k))
+            q, k = _rotated(q, k, now, joint=joint, rotary=now.rotary.pop(path, None))
+            grid = now.grid or (0, 0)
+            collect(path, q[:, :, : grid[0] * grid[1]], k, grid, getattr(attention, "scale", None))
+
+        with Hooks() as hooks:
+            hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
+            for path in paths:
+                attention = unfused(path, self._modules[path][0])
+                kind = ("add_k_proj", "norm_added_k") if _has_text_keys(attention) else ("to_k", "norm_k")
+                hooks.append(attention.register_forward_pre_hook(called(path), with_kwargs=True))
+                hooks.append(last(attention, "to_q", "norm_q").register_forward_hook(keep(now.queries, path)))
+                hooks.append(last(attention, *kind).register_forward_hook(give(keys, path, attention)))
+        return hooks
+
+
+class ComfyJointAttentions(AttentionLayers):
+    """ComfyUI's transformers with text and image in one sequence, text first.
+
+    ComfyUI does not tell an override which block calls it (SD3 never, Flux not before 0.3.76), so hooks on the blocks
+    do.
+    """
+
+    def __init__(self, network: nn.Module, lists: Mapping[str, str]) -> None:
+        """lists: see `COMFY_JOINT_BLOCKS`."""
+        super().__init__(network)
+        self._modules = {
+            f"{ours}.{at}.attn": block for name, ours in lists.items() for at, block in _blocks(network, name)
+        }
+        self.paths = list(self._modules)
+
+    def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
+        """See `AttentionLayers.watch`."""
+        watcher = _Override(self.network, start, collect)
+        with Hooks() as hooks:
+            hooks.append(self.network.register_forward_pre_hook(watcher.begin, with_kwargs=True))
+            for path in paths:
+                block = self._modules[path]
+                hooks.append(block.register_forward_pre_hook(lambda *_, path=path: watcher.enter(path)))
+                hooks.append(block.register_forward_hook(lambda *_, path=path: watcher.leave(path)))
+        return hooks
+
+
+class _Override:
+    """The override of one forward pass; `path` is the block that runs."""
+
+    def __init__(self, network: Any, start: Callable[[], None], collect: Collect) -> None:
+        self.network, self.start, self.collect = network, start, collect
+        self.path: str | None = None
+        self.now = Pass()
+
+    def begin(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A pass begins: put the override into a copy of its transformer_options, before one that is there."""
+        self.start()
+        self.path = None
+        height, width = latent_size(args, kwargs)
+        size = self.network.patch_size
+        self.now = Pass((-(-height // size), -(-width // size)), argument("context", 2, args, kwargs).shape[1])
+        options = kwargs.get("transformer_options")
+        if options is None:
+            raise RegionStyleError(
+                "attention tap: this model was called without transformer_options, expected ComfyUI's own call. "
+                "Predict through ComfyPredictor."
+            )
+        return args, {**kwargs, "transformer_options": {**options, OVERRIDE: self.wrap(options.get(OVERRIDE))}}
+
+    def enter(self, path: str) -> None:
+        self.path = path
+
+    def leave(self, path: str) -> None:
+        if self.path is not None:
+            raise RegionStyleError(
+                f"attention tap: {path} made no attention over text and image together, expected one. Something "
+                "replaced this block's attention; remove that patch or choose other layers."
+            )
+
+    def wrap(self, previous: Callable[..., Any] | None) -> Callable[..., Any]:
+        def override(func: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.path is not None:
+                heads = kwargs["heads"] if "heads" in kwargs else args[0]
+                mask = kwargs.get("mask", args[1] if len(args) > 1 else None)
+                self.see(q, k, heads, mask, kwargs)
+            return func(q, k, v, *args, **kwargs) if previous is None else previous(func, q, k, v, *args, **kwargs)
+
+        return override
+
+    def see(self, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, options: dict[str, Any]) -> None:
+        """Hand on the first attention of the block that holds text and image; SD3.5 has one over the image alone."""
+        grid, words = self.now.grid or (0, 0), self.now.words
+        q, k = (x if options.get("skip_reshape") else by_head(x, heads) for x in (q, k))
+        places = grid[0] * grid[1]
+        if q.shape[2] < words + places or k.shape[2] != q.shape[2]:
+            return
+        path, self.path = self.path or "", None
+        refuse_mask(path, mask)
+        # After the words come the picture's places, then those of reference pictures.
+        self.collect(path, q[:, :, words : words + places], k[:, :, :words], grid, options.get("scale"))
+
+
+def _blocks(network: nn.Module, name: str) -> list[tuple[int, Any]]:
+    return list(enumerate(getattr(network, name)))
+
+
+def _has_text_keys(attention: Any) -> bool:
+    """Whether text has projections of its own (Flux's single blocks share them)."""
+    return getattr(attention, "add_k_proj", None) is not None
+
+
+def _split(x: Tensor, heads: int, heads_first: bool) -> Tensor:
+    """A projection or a norm's output as `[B,heads,N,D]`."""
+    return by_head(x, heads) if x.ndim == 3 or heads_first else x.transpose(1, 2)
+
+
+def _rotated(q: Tensor, k: Tensor, now: Pass, *, joint: bool, rotary: Any) -> tuple[Tensor, Tensor]:
+    """Image queries and text keys after the rotation; joint: both are still of the whole sequence."""
+    words = now.words
+    if joint:
+        q, k = q[:, :, words:], k[:, :, :words]
+    if rotary is None:
+        return q, k
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    cosine, sine = rotary
+    images = slice(words, words + q.shape[2])
+    return apply_rotary_emb(q, (cosine[images], sine[images])), apply_rotary_emb(k, (cosine[:words], sine[:words]))
+
+
+def _joint_grid(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Size:
+    """Rows and columns of image tokens: from Flux's position ids, or from the latent's size."""
+    latent = argument("hidden_states", 0, args, kwargs)
+    if latent.ndim == 4:
+        height, width = latent.shape[-2:]
+        return height // network.config.patch_size, width // network.config.patch_size
+    ids = argument("img_ids", 4, args, kwargs)
+    ids = ids[0] if ids.ndim == 3 else ids
+    picture = ids[ids[:, 0] == 0]  # reference pictures have another first number
+    rows, columns = ((picture[:, axis].amax() - picture[:, axis].amin()).int().item() + 1 for axis in (1, 2))
+    return int(rows), int(columns)
