@@ -64,19 +64,82 @@ def sd_model(v=False, **changes):
         return patcher_of(model)
 
 
-def sd3_model():
-    """A MODEL of the SD3 class (rectified flow), depth 2."""
+def sd3_model(v35=False):
+    """A MODEL of the SD3 class (rectified flow), depth 2; v35: with SD3.5's normed queries and image attention."""
     import comfy.supported_models
 
+    newer = {"qk_norm": "rms", "x_block_self_attn_layers": [0]} if v35 else {}
     with torch.inference_mode():
         config = comfy.supported_models.SD3({
             "in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": 2048,
             "context_embedder_config": {"target": "torch.nn.Linear",
                                         "params": {"in_features": 4096, "out_features": 128}},
-            "num_patches": 36, "pos_embed_max_size": 6, "pos_embed_scaling_factor": None,
+            "num_patches": 144, "pos_embed_max_size": 12, "pos_embed_scaling_factor": None, **newer,
         })  # fmt: skip
         config.set_inference_dtype(torch.float32, None)
-        return patcher_of(config.get_model({}, ""))
+        model = config.get_model({}, "")
+        fill(model.diffusion_model)
+        return patcher_of(model)
+
+
+def sdxl_model():
+    """A MODEL of the SDXL class: pooled text of 64 numbers and six sizes beside the words."""
+    import comfy.supported_models
+
+    shape = {
+        **UNET, "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
+        "use_linear_in_transformer": True, "num_classes": "sequential", "adm_in_channels": 64 + 6 * 256,
+        "num_heads": 4, "num_head_channels": -1,
+    }  # fmt: skip
+    with torch.inference_mode():
+        config = comfy.supported_models.SDXL(dict(shape))
+        config.unet_config.update(shape)
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "")
+        fill(model.diffusion_model)
+        return patcher_of(model)
+
+
+def flux_model(guidance=True):
+    """A MODEL of the FLUX class, one double and two single blocks; guidance: dev, otherwise schnell."""
+    import dataclasses
+
+    import comfy.ldm.flux.model
+    import comfy.supported_models
+
+    shape = {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 48, "context_in_dim": 64,
+        "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 1, "depth_single_blocks": 2,
+        "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": guidance,
+    }  # fmt: skip
+    if "txt_ids_dims" in {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}:
+        shape["txt_ids_dims"] = []
+    kind = comfy.supported_models.Flux if guidance else comfy.supported_models.FluxSchnell
+    with torch.inference_mode():
+        config = kind(dict(shape))
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "")
+        fill(model.diffusion_model)
+        return patcher_of(model)
+
+
+# Text length, text width and pooled width of each family's conditioning; latents have 4 or 16 channels.
+COMFY_SHAPES = {
+    "sd": (77, 64, 64, 4), "v": (77, 64, 64, 4), "sdxl": (77, 64, 64, 4), "sd3": (24, 4096, 2048, 16),
+    "sd35": (24, 4096, 2048, 16), "flux": (20, 64, 48, 16), "schnell": (20, 64, 48, 16),
+}  # fmt: skip
+
+
+def comfy_model(family):
+    return {
+        "sd": sd_model, "v": lambda: sd_model(v=True), "sdxl": sdxl_model, "sd3": sd3_model,
+        "sd35": lambda: sd3_model(v35=True), "flux": flux_model, "schnell": lambda: flux_model(guidance=False),
+    }[family]()  # fmt: skip
+
+
+def family_conditioning(family, seed=0):
+    length, width, pooled, _ = COMFY_SHAPES[family]
+    return conditioning(seed, width, pooled, length)
 
 
 def sd_clip():
