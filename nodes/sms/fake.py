@@ -1,0 +1,32 @@
+"""The fake predictor: a fresh LoRA on the base network that learns the noise of the picture as it is now."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.adapter_families import Place, family_of
+from ..engine.expert import Expert, LoraLayer
+
+NAME = "sms fake"
+RANK, ALPHA = 8, 32
+TARGETS = (".to_q", ".to_v")  # of every attention layer
+
+
+def fresh_fake(network: nn.Module, seed: int) -> Expert:
+    """An expert of rank 8 (alpha 32) on every query and value projection; its up matrices are zero, so it is off.
+
+    The down matrices are drawn on the CPU with a standard deviation of 1 / rank, so every device gives the same.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    places = {path: place for path, place in family_of(network).places(network).items() if path.endswith(TARGETS)}
+    layers = {path: _layer(network, place, generator) for path, place in places.items()}
+    return Expert(NAME, layers)
+
+
+def _layer(network: nn.Module, place: Place, generator: torch.Generator) -> LoraLayer:
+    module = network.get_submodule(place.path)
+    inputs, outputs = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
+    rows = outputs if place.rows is None else len(range(*place.rows.indices(outputs)))
+    down: Tensor = torch.randn(RANK, inputs, generator=generator) / RANK
+    return LoraLayer(down, torch.zeros(rows, RANK), ALPHA / RANK)

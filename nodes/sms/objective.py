@@ -1,0 +1,58 @@
+"""The terms of the style matching score on latents, each as in the specification's iteration (steps 2 to 5, and 7).
+
+Losses are one number per picture, `[B]`, so that the pictures of a batch do not weigh on each other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...kernels import spectrum_distance
+
+
+def guided_noise(prompted: Tensor, empty: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance on noise predictions `[B,C,h,w]`."""
+    return empty + guidance * (prompted - empty)
+
+
+def style_gradient(style: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+    """w_t (eps_style - eps_fake) `[B,C,h,w]`, weight `[B]`; what is not a number becomes 0 (step 2)."""
+    return torch.nan_to_num(weight.to(style).reshape(-1, 1, 1, 1) * (style - fake))
+
+
+def relevance_map(edited: Tensor, empty: Tensor, order: Literal["mean_first", "absolute_first"]) -> Tensor:
+    """Where the instruction to restyle changes the prediction for the source, `[B,1,h,w]` in 0..1 (step 3).
+
+    The size of the difference, averaged over channels and stretched to 0..1 per picture; 1 everywhere if it is flat.
+    """
+    difference = edited - empty
+    size = difference.mean(1, keepdim=True).abs() if order == "mean_first" else difference.abs().mean(1, keepdim=True)
+    low, high = size.amin((-2, -1), keepdim=True), size.amax((-2, -1), keepdim=True)
+    stretched = (size - low) / (high - low).clamp_min(torch.finfo(size.dtype).tiny)
+    return torch.where(high > low, stretched, torch.ones_like(size))
+
+
+def style_loss(latent: Tensor, gradient: Tensor) -> Tensor:
+    """Half the mean square distance to the detached target latent - gradient (step 4): its gradient is that / numel."""
+    target = (latent - gradient).detach()
+    return 0.5 * (latent - target).square().flatten(1).mean(1)
+
+
+def spectrum_loss(latent: Tensor, source: Tensor, limit: Tensor, power: int, region: Tensor | None = None) -> Tensor:
+    """How far the low frequencies have moved from the source's (step 5), `[B]`.
+
+    limit `[B]`: largest frequency u + v that counts; region `[B or 1,1,h,w]`: weighs the difference before the
+    transform, so that only the region's own change counts.
+    """
+    moved = latent - source if region is None else (latent - source) * region
+    zero = torch.zeros_like(moved[:1])
+    parts = [spectrum_distance(moved[i : i + 1], zero, limit[i : i + 1], power=power) for i in range(len(moved))]
+    return torch.stack(parts)
+
+
+def fake_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
+    """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (step 7)."""
+    return (weight.to(predicted).reshape(-1, 1, 1, 1) * (predicted - noise)).square().flatten(1).mean(1)

@@ -1,0 +1,74 @@
+"""Three noise predictors on one loaded network: the rows of one batch, told apart by the experts' gates.
+
+The batch holds one block of pictures per role. In the blocks of the style predictor the style's experts act as they
+are attached, in those of the fake predictor the fresh LoRA acts, in those of the plain model nobody does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from ..engine.gates import Gate, Gates, RegionGate
+from ..engine.memory import with_halving
+from ..engine.predictor import NoisePredictor, Text
+from .fake import NAME
+
+
+@dataclass(frozen=True, eq=False)
+class Role:
+    """One block of the batch. who: "style", "fake" or "plain"; source: it looks at the source, not at the result."""
+
+    who: str
+    text: Text
+    source: bool = False
+
+
+def predict_roles(
+    predictor: NoisePredictor, roles: Sequence[Role], result: Tensor, source: Tensor, times: Tensor,
+    style: Mapping[str, Gate],
+) -> list[Tensor]:  # fmt: skip
+    """The noise each role sees, `[B,C,h,w]` each, in one batched call (in fewer roles at once where memory is short).
+
+    result, source: the noisy latents `[B,C,h,w]`; times `[B]` in 0..1; style: gates of the style's experts.
+    """
+
+    def run(at_once: int) -> list[Tensor]:
+        parts = [roles[start : start + at_once] for start in range(0, len(roles), at_once)]
+        return [noise for part in parts for noise in _predict(predictor, part, result, source, times, style)]
+
+    return with_halving(run, len(roles), host=predictor.host, name="pictures")
+
+
+def _predict(
+    predictor: NoisePredictor, roles: Sequence[Role], result: Tensor, source: Tensor, times: Tensor,
+    style: Mapping[str, Gate],
+) -> list[Tensor]:  # fmt: skip
+    count = len(result)
+    x = torch.cat([source if role.source else result for role in roles])
+    text = reduce(add, [role.text.repeat(count) for role in roles])
+    gates = gates_of([role.who for role in roles], count, style)
+    return list(predictor.predict(x, times.repeat(len(roles)), text, gates).eps.chunk(len(roles)))
+
+
+def gates_of(who: Sequence[str], count: int, style: Mapping[str, Gate]) -> Gates:
+    """Gates for a batch of blocks of `count` pictures: the style's experts in its blocks, the fake one in its own."""
+    on = torch.tensor([name == "style" for name in who]).float().repeat_interleave(count)
+    fake = torch.tensor([name == "fake" for name in who]).float().repeat_interleave(count)
+    return Gates({name: _in_rows(gate, on) for name, gate in style.items()} | {NAME: fake})
+
+
+def _in_rows(gate: Gate, on: Tensor) -> Gate:
+    """A gate in those rows of the batch where `on` `[R]` is 1, off in the others."""
+    if isinstance(gate, RegionGate):
+        mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+        return replace(gate, mask=mask.repeat(len(on) // len(mask), 1, 1) * on.to(mask)[:, None, None])
+    if isinstance(gate, Tensor) and gate.ndim >= 2:
+        return _in_rows(RegionGate(gate), on)
+    value = torch.as_tensor(gate, dtype=torch.float32).reshape(-1)
+    return value.repeat(len(on) // len(value)) * on.to(value)

@@ -1,0 +1,249 @@
+"""The SMS loop: one iteration against a float64 transcription, gates against separate passes, and what it promises."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from regionstyle.nodes.engine.adapters import ExpertStack
+from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.sms.fake import NAME, fresh_fake
+from regionstyle.nodes.sms.optimise import Prompts, SmsSettings, StyleMatcher
+from regionstyle.nodes.sms.presets import PAPER, REFERENCE
+from regionstyle.nodes.sms.roles import Role, predict_roles
+from regionstyle.nodes.tinyworld.networks import scheduler
+from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae
+
+SIZE = (8, 12)
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unet():
+    from diffusers import UNet2DConditionModel
+
+    torch.manual_seed(0)
+    made = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 16), down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2, layers_per_block=1, cross_attention_dim=128,
+        attention_head_dim=2, norm_num_groups=4,
+    )  # fmt: skip
+    return made.double().eval().requires_grad_(False)
+
+
+def style_expert(network):
+    layers = {}
+    for number, (path, module) in enumerate(network.named_modules()):
+        if path.endswith((".to_q", ".to_v", ".to_out.0")):
+            down, up = random(2, module.in_features, seed=number), random(module.out_features, 2, seed=number + 1)
+            layers[path] = LoraLayer(down / 4, up / 4)
+    return Expert("style", layers)
+
+
+@pytest.fixture
+def predictor():
+    network = unet()
+    text, tokenizer = load_text_tower()
+    made = DiffusersPredictor(network, load_vae(), text, tokenizer, scheduler(), LocalHost("cpu"), None)
+    made.experts = ExpertStack(network, [style_expert(network), fresh_fake(network, 3)])
+    made.experts.weights.double()
+    made.experts.attach()
+    return made
+
+
+def matcher(predictor, source, preset=REFERENCE, mask=None, style=0.8, **settings):
+    prompts = Prompts.of(predictor, ["a red star"], "mosaic", preset)
+    for parameter in predictor.experts.parameters(NAME):
+        parameter.requires_grad_(True)
+    options = SmsSettings(preset, **{"iterations": 20, "seed": 5, **settings})
+    return StyleMatcher(
+        predictor, source, prompts, {"style": style}, list(predictor.experts.parameters(NAME)), options, mask
+    )
+
+
+def test_one_batch_of_roles_equals_separate_passes(predictor):
+    """Networks, experts and gates in float32: the batched predictors equal three passes to 1e-5."""
+    network = predictor.network.float()
+    predictor.experts.weights.float()
+    for parameter in predictor.experts.parameters(NAME):
+        parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(9)) / 10)
+    result, source = random(2, 4, *SIZE).float(), random(2, 4, *SIZE, seed=1).float()
+    times = torch.tensor([0.1, 0.4])
+    texts = predictor.encode_text(["a red star"]), predictor.encode_text([""])
+    roles = [Role(who, text, who == "plain") for who in ("style", "fake", "plain") for text in texts]
+    with torch.no_grad():
+        made = predict_roles(predictor, roles, result, source, times, {"style": 0.8})
+        for role, eps in zip(roles, made, strict=True):
+            gates = Gates({"style": {"style": 0.8}, "fake": {NAME: 1.0}, "plain": {}}[role.who])
+            alone = predictor.predict(source if role.source else result, times, role.text, gates).eps
+            torch.testing.assert_close(eps, alone, rtol=0, atol=1e-5)
+    assert network is predictor.network
+
+
+def abar(predictor, t):
+    """alpha-bar of Stable Diffusion at an integer timestep, or between two as the table reads it."""
+    alpha, sigma = predictor.alpha_sigma(torch.tensor(t / 1000, dtype=torch.float64))
+    return float(alpha**2)
+
+
+def transcribed(predictor, preset, source, settings):
+    """Two iterations in plain float64, straight from the formulas, with separate passes for every prediction."""
+    texts = Prompts.of(predictor, ["a red star"], "mosaic", preset)
+    stack, network = predictor.experts, predictor.network
+    generator = torch.Generator().manual_seed(settings.seed)
+    latent, total = source.clone(), settings.iterations
+    first, second = torch.zeros_like(latent), torch.zeros_like(latent)
+    fake = list(stack.parameters(NAME))
+    fake_state = [(torch.zeros_like(p), torch.zeros_like(p)) for p in fake]
+
+    def eps(x, t, text, gates):
+        with torch.no_grad():
+            return predictor.predict(x, t / 1000, text, Gates(gates)).eps
+
+    def draw(upper):
+        if preset.times == "grid":
+            end = max(int(250 * upper), 11)
+            return 2 * int(torch.randint(10, end, (1,), generator=generator)) + 1
+        return 20 + float(torch.rand(1, generator=generator, dtype=torch.float64)) * (500 * upper - 20)
+
+    for i in range(2):
+        t = draw(1 - i / total)
+        noise = torch.randn(source.shape, generator=generator).double()
+        a = abar(predictor, t)
+        z, z_source = (a**0.5 * v + (1 - a) ** 0.5 * noise for v in (latent, source))
+        guided = {}
+        for name, gates in (("style", {"style": 0.8}), ("fake", {NAME: 1.0})):
+            empty = eps(z, t, texts.empty, gates)
+            guided[name] = empty + 4.5 * (eps(z, t, texts.style, gates) - empty)
+        if preset is REFERENCE:
+            beta = 1 - a / abar(predictor, t - 1)
+            w = (1 - abar(predictor, t - 2)) / (1 - a) * beta
+        else:
+            w = 1 - a
+        gradient = w * (guided["style"] - guided["fake"])
+        difference = eps(z_source, t, texts.edit, {}) - eps(z_source, t, texts.empty, {})
+        size = difference.mean(1).abs() if preset is REFERENCE else difference.abs().mean(1)
+        relevance = ((size - size.min()) / (size.max() - size.min()))[:, None]
+        h, w_ = SIZE
+        limit = int(t / 500 * (h + w_ - 2))
+        rows = [[math.sqrt((1 if u == 0 else 2) / h) * math.cos(math.pi * (y + 0.5) * u / h) for y in range(h)]
+                for u in range(h)]  # fmt: skip
+        columns = [[math.sqrt((1 if v == 0 else 2) / w_) * math.cos(math.pi * (x + 0.5) * v / w_) for x in range(w_)]
+                   for v in range(w_)]  # fmt: skip
+        c, d = torch.tensor(rows, dtype=torch.float64), torch.tensor(columns, dtype=torch.float64)
+        spectrum = c @ (latent - source) @ d.T
+        keep = (torch.arange(h)[:, None] + torch.arange(w_) <= limit).double()
+        slope = spectrum.sign() * keep if preset is REFERENCE else 2 * spectrum * keep
+        low = c.T @ slope @ d / latent.numel() * 5e-4
+        step = relevance * gradient / latent.numel() + low
+        warm = total / 5
+        rate = 0.1 * (i / warm if i < warm else 0.5 * (1 + math.cos(math.pi * (i - warm) / (1.5 * total - warm))))
+        latent = latent * (1 - rate * 0.01)
+        first, second = 0.9 * first + 0.1 * step, 0.999 * second + 0.001 * step**2
+        latent = latent - rate * (first / (1 - 0.9 ** (i + 1))) / ((second / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+        t = draw(1)
+        noise = torch.randn(source.shape, generator=generator).double()
+        a = abar(predictor, t)
+        with stack.using(Gates({NAME: 1.0})):
+            made = predictor.predict(a**0.5 * latent + (1 - a) ** 0.5 * noise, t / 1000, texts.style).eps
+        weight = a if preset is REFERENCE else 1.0
+        loss = ((weight * made - weight * noise) ** 2).mean()
+        for p, g, (m, v) in zip(fake, torch.autograd.grad(loss, fake), fake_state, strict=True):
+            m.mul_(0.9).add_(0.1 * g)
+            v.mul_(0.999).add_(0.001 * g**2)
+            p.data -= 1e-3 * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+    assert network is predictor.network
+    return latent, [p.detach().clone() for p in fake]
+
+
+@pytest.mark.parametrize("preset", [REFERENCE, PAPER], ids=lambda p: p.name)
+def test_iterations_equal_a_float64_transcription(predictor, preset):
+    source = random(1, 4, *SIZE)
+    run = matcher(predictor, source, preset)
+    start = [p.detach().clone() for p in predictor.experts.parameters(NAME)]
+    run.step()
+    run.step()
+    made, fake = run.latent.clone(), [p.detach().clone() for p in predictor.experts.parameters(NAME)]
+    for parameter, value in zip(predictor.experts.parameters(NAME), start, strict=True):
+        parameter.data.copy_(value)
+    wanted, wanted_fake = transcribed(predictor, preset, source, run.settings)
+    assert float((wanted - source).abs().max()) > 0.01, "nothing moved, so nothing was compared"
+    torch.testing.assert_close(made, wanted, rtol=0, atol=1e-9)
+    for a, b in zip(fake, wanted_fake, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_a_batch_runs_each_picture_with_its_own_time(predictor):
+    run = matcher(predictor, random(3, 4, *SIZE))
+    times, noise = run._draw("narrowing")
+    assert times.unique().numel() == 3
+    assert not torch.equal(noise[0], noise[1])
+    run.step()
+    assert run.latent.shape == (3, 4, *SIZE)
+
+
+def test_outside_the_mask_the_latent_is_the_sources_own(predictor):
+    source, mask = random(1, 4, *SIZE), torch.zeros(1, 1, *SIZE)
+    mask[..., 2:5, 3:9] = 1
+    run = matcher(predictor, source, mask=mask)
+    for _ in range(4):
+        run.step()
+    outside = (mask == 0).expand_as(source)
+    assert torch.equal(run.latent[outside], source[outside])
+    assert bool((run.latent != source)[~outside].all())
+
+
+def test_the_network_is_as_before(predictor):
+    before = {name: value.clone() for name, value in predictor.network.state_dict().items()}
+    run = matcher(predictor, random(1, 4, *SIZE))
+    run.step()
+    x, text = random(1, 4, *SIZE, seed=8), predictor.encode_text(["a red star"])
+    predictor.experts.detach()
+    with torch.no_grad():
+        made = predictor.predict(x, 0.3, text).eps
+    assert all(torch.equal(value, before[name]) for name, value in predictor.network.state_dict().items())
+    fresh = copy.copy(predictor)
+    fresh.__init__(unet(), predictor.vae, predictor.text_encoder, predictor.tokenizer, scheduler(), predictor.host)
+    with torch.no_grad():
+        assert torch.equal(made, fresh.predict(x, 0.3, text).eps)
+
+
+def test_same_seed_same_result_and_settling(predictor):
+    source, runs = random(1, 4, *SIZE), []
+    start = [p.detach().clone() for p in predictor.experts.parameters(NAME)]
+    for seed in (1, 1, 2):
+        for parameter, value in zip(predictor.experts.parameters(NAME), start, strict=True):
+            parameter.data.copy_(value)
+        run = matcher(predictor, source, seed=seed, tolerance=1e9, window=2)
+        assert not run.settled
+        run.step()
+        run.step()
+        assert run.settled
+        runs.append(run.latent.clone())
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_a_region_gate_of_the_style_acts_in_its_rows_only(predictor):
+    run = matcher(predictor, random(2, 4, *SIZE), style=RegionGate(torch.ones(1, 16, 24), 0.8))
+    run.step()
+    plain = matcher(predictor, random(2, 4, *SIZE), style=0.8)
+    assert run.latent.shape == plain.latent.shape
+
+
+def test_wrong_input_is_named(predictor):
+    with pytest.raises(RegionStyleError, match="iterations"):
+        SmsSettings(iterations=0)
+    with pytest.raises(RegionStyleError, match="timesteps"):
+        SmsSettings(lowest=600, highest=500)
+    with pytest.raises(RegionStyleError, match="mask"):
+        matcher(predictor, random(1, 4, *SIZE), mask=torch.ones(1, 1, 3, 3))
+    with pytest.raises(RegionStyleError, match="style expert"):
+        StyleMatcher(predictor, random(1, 4, *SIZE), None, {}, [], SmsSettings())
