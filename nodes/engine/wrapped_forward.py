@@ -39,7 +39,8 @@ class WrappedForward:
     @property
     def cut_off(self) -> bool:
         """Whether somebody has put the module's own forward back, and so removed this function with theirs."""
-        return self.active and "forward" not in self.module.__dict__
+        top = self.module.__dict__.get("forward")
+        return self.active and (top is None or getattr(top, "__func__", None) is type(self.module).forward)
 
     def restore(self) -> None:
         """Stop acting, and take the function out of the module if it lies on top."""
