@@ -5,7 +5,14 @@ from importlib import import_module
 from comfy_api.latest import ComfyExtension, io
 
 # Each of these modules defines `NODES`, a list of node classes in menu order.
-NODE_MODULES = ("tinyworld.nodes", "router.nodes", "grounding.nodes")
+NODE_MODULES = (
+    "tinyworld.nodes",
+    "router.nodes",
+    "grounding.nodes",
+    "grounding.region_nodes",
+    "grounding.mask_nodes",
+    "grounding.region_file_nodes",
+)
 
 
 class RegionStyleExtension(ComfyExtension):

@@ -21,7 +21,7 @@ class AttentionMask(io.ComfyNode):
             description="Finds the thing a phrase names with the model's own cross-attention, without another network. "
             "A phrase that is not found gives an empty mask and a notice, or an error when strict.",
             search_aliases=["text to mask", "phrase mask", "attention map", "grounding"],
-            inputs=[*_model_inputs(), *_phrase_inputs(), *_search_inputs()],
+            inputs=[*model_inputs(), *_phrase_inputs(), *search_inputs()],
             outputs=[
                 node_output(io.Mask, "mask", tooltip="1 inside the thing, 0 elsewhere, soft edge; one per image."),
                 node_output(io.Image, "attention", tooltip="The attention laid over the picture: yellow is high."),
@@ -53,7 +53,8 @@ class AttentionMask(io.ComfyNode):
         return io.NodeOutput(found.masks, found.pictures, found.score, ui=ui.PreviewText(found.notice))
 
 
-def _model_inputs() -> list[Any]:
+def model_inputs() -> list[Any]:
+    """The sockets every node that looks with a model has."""
     return [
         node_input(io.Model, "model", tooltip="The denoiser that looks for the thing: SD1.5 class (eps or v)."),
         node_input(io.Clip, "clip", tooltip="The model's text encoder."),
@@ -77,7 +78,8 @@ def _phrase_inputs() -> list[Any]:
     ]
 
 
-def _search_inputs() -> list[Any]:
+def search_inputs() -> list[Any]:
+    """How attention looks, for every node that finds by it."""
     return [
         node_input(
             io.Float,

@@ -15,7 +15,7 @@ from ..engine.errors import RegionStyleError
 from .clause_forms import APPLYING, VERBS, Pair, read_bare, read_clause, split_verb
 from .region_words import DETERMINERS, clean_region, region_request
 from .requests import Request, Sentence
-from .style_names import all_names, clean_style, normal_style
+from .style_names import all_names, clean_style, key, normal_style
 
 FORMS_SHOWN = (
     '"make the THING STYLE", "turn the THING into STYLE", "apply STYLE to the THING", "the THING in STYLE style"'
@@ -85,6 +85,17 @@ def parse_sentence(prompt: str, styles: Sequence[str] | None = None, style: str 
     return sentence
 
 
+def parse_regions(prompt: str) -> Sentence:
+    """`parse_sentence` where styles may be left out: "the red star, the two dogs" asks for things only (style "").
+
+    Without a command and without a style that is known, all words are things, so that "man in red" stays whole.
+    """
+    read = read_sentence(prompt)
+    commands = any(split_verb(segment)[0] for segment in _segments(_normal(prompt)))
+    styled = any(key(request.style) in all_names(None) for request in read.requests)
+    return parse_sentence(prompt) if commands or styled else parse_sentence(prompt, style="")
+
+
 def parse_prompt(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Request:
     """The one request of a sentence; RegionStyleError as in `parse_sentence`, and when it names several things."""
     requests = parse_sentence(prompt, styles, style).requests
@@ -128,7 +139,8 @@ def _read_segment(text: str, names: frozenset[str], style_apart: bool) -> list[P
         found = _divide(text, 0, "", joints, names, strict, set())
         if found is not None:
             return found
-    return [Pair(split_verb(text)[1], "")] if style_apart else None
+    things = re.split(r"\s*,\s*(?:and\s+)?", split_verb(text)[1])
+    return [Pair(thing, "") for thing in things] if style_apart else None
 
 
 def _divide(

@@ -3,7 +3,7 @@ from random import Random
 import pytest
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.grounding.prompt import parse_prompt, parse_sentence, read_sentence
+from regionstyle.nodes.grounding.prompt import parse_prompt, parse_regions, parse_sentence, read_sentence
 from regionstyle.nodes.grounding.requests import Request, Rule
 from regionstyle.nodes.grounding.style_names import lexicon
 
@@ -180,6 +180,25 @@ def test_the_error_shows_what_was_understood():
 def test_a_style_given_apart_counts_for_every_thing():
     read = parse_sentence("the red star and the moon", STYLES, "neon")
     assert [(one.phrase, one.style) for one in read.requests] == [("red star", "neon"), ("moon", "neon")]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("red star", [("red star", "")]),
+        ("red star, the two dogs; the moon", [("red star", ""), ("two dogs", ""), ("moon", "")]),
+        ("the man in red and the dog", [("man in red", ""), ("dog", "")]),
+        ("the man in watercolor", [("man", "watercolor")]),
+        ("make the man neon", [("man", "neon")]),
+    ],
+)
+def test_things_without_styles(words, expected):
+    assert [(one.phrase, one.style) for one in parse_regions(words).requests] == expected
+
+
+def test_a_command_that_is_not_understood_is_no_list_of_things():
+    with pytest.raises(RegionStyleError, match="not understood"):
+        parse_regions("make the big dog wonderful")
 
 
 def test_a_long_prompt_is_read_in_good_time():

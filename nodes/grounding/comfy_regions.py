@@ -1,0 +1,181 @@
+"""Regions over ComfyUI's objects: tensors in, tensors out, files in ComfyUI's own folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import image_of, images_of, masks_of
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.regions import Regions, region_of
+from .attention import AttentionSettings
+from .attention_finder import FoundRegions, regions_by_attention
+from .composition import combine_masks, join, with_mask
+from .overlay import labelled_overlay
+from .prompt import parse_regions
+from .refine import RefineSettings, refine_mask
+from .region_files import load_regions, save_regions
+
+
+def batch_of_masks(mask: Tensor, name: str = "mask") -> Tensor:
+    """A MASK as masks `[B,H,W]` in 0..1 on the CPU; RegionStyleError for another shape."""
+    mask = mask[None] if mask.ndim == 2 else mask
+    mask = mask[..., 0] if mask.ndim == 4 and mask.shape[-1] == 1 else mask
+    if mask.ndim != 3 or 0 in mask.shape:
+        raise wrong_input(name, f"shape {list(mask.shape)}", "a MASK [B,H,W]", "Connect a mask output.")
+    return mask.float().clamp(0, 1).cpu()
+
+
+def _fitted(mask: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """A MASK at another size, one or one per picture."""
+    return masks_of(mask, torch.empty(1, 1, 1, 1).expand(batch, 3, height, width)).cpu()
+
+
+def check_pictures(regions: Regions, images: Tensor) -> None:
+    """RegionStyleError when the regions belong to pictures of another size or number than `[B,3,H,W]`."""
+    own, other = (regions.batch, regions.height, regions.width), (len(images), *images.shape[-2:])
+    if own != tuple(other):
+        accepts = f"regions of {other[0]} pictures of {other[2]} x {other[1]} pixels, as the image"
+        got = f"{own[0]} of {own[2]} x {own[1]}"
+        raise wrong_input("regions", got, accepts, "Make the regions from this image.")
+
+
+def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | None) -> Regions:
+    """One region for every mask of a batch, after those that are there already."""
+    if not phrase.strip():
+        raise wrong_input("phrase", "nothing", "words for what the mask covers", "Type for example 'red star'.")
+    masks = batch_of_masks(mask)
+    masks = masks if regions is None else _fitted(mask, regions.batch, regions.height, regions.width)
+    items = [region_of(phrase.strip(), one, style=style.strip(), image=at) for at, one in enumerate(masks)]
+    made = Regions(tuple(items), int(masks.shape[-2]), int(masks.shape[-1]), len(masks))
+    return made if regions is None else join(regions, made)
+
+
+def attention_regions(
+    model: Any, clip: Any, vae: Any, image: Tensor, sentence: str, settings: AttentionSettings, strict: bool
+) -> tuple[FoundRegions, str]:
+    """The regions of a sentence in every image of a batch, and what was understood of it."""
+    read = parse_regions(sentence)
+    predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+    with predictor.loaded():
+        found = regions_by_attention(predictor, images_of(image), read, settings)
+    check_found(found.notice, strict)
+    return found, str(read)
+
+
+def check_found(notice: str, strict: bool) -> None:
+    """RegionStyleError with the notice when something was not found and that is not allowed."""
+    if notice and strict:
+        raise RegionStyleError(f"sentence: {notice}. Use other words, lower the bias, or switch strict off.")
+
+
+def refine_masks(mask: Tensor, settings: RefineSettings, image: Tensor | None) -> Tensor:
+    """Every mask of a batch refined; the picture, or one per mask, is brought to the masks' size."""
+    masks = batch_of_masks(mask)
+    pictures = None if image is None else _pictures_for(image, masks)
+    return torch.stack(
+        [refine_mask(one, settings, None if pictures is None else pictures[at]) for at, one in enumerate(masks)]
+    )
+
+
+def _pictures_for(image: Tensor, masks: Tensor) -> list[Tensor]:
+    images = images_of(image)
+    if len(images) not in (1, len(masks)):
+        accepts = f"one image or one per mask ({len(masks)})"
+        raise wrong_input("image", f"{len(images)} images", accepts, "Connect the pictures the masks belong to.")
+    images = torch.nn.functional.interpolate(images.float().cpu(), masks.shape[-2:], mode="bilinear", antialias=True)
+    return [images[at % len(images)][None] for at in range(len(masks))]
+
+
+def refine_regions(regions: Regions, settings: RefineSettings, image: Tensor | None) -> Regions:
+    """Every region's mask refined by its own picture; one that becomes empty counts as not found."""
+    pictures = None
+    if image is not None:
+        pictures = images_of(image).float().cpu()
+        check_pictures(regions, pictures)
+    masks = [
+        refine_mask(one.mask.float().cpu(), settings, None if pictures is None else pictures[one.image][None])
+        for one in regions
+    ]
+    return regions.with_items(with_mask(one, mask) for one, mask in zip(regions, masks, strict=True))
+
+
+def combined(a: Tensor, b: Tensor | None, operation: str) -> Tensor:
+    """`combine_masks` for two MASKs; b is brought to a's size, and one mask goes with a whole batch."""
+    first = batch_of_masks(a, "a")
+    if b is None:
+        return combine_masks(first, None, operation)
+    second = batch_of_masks(b, "b")
+    count = max(len(first), len(second))
+    if not {len(first), len(second)} <= {1, count}:
+        raise wrong_input("b", f"{len(second)} masks", f"1 or {len(first)}, as a", "Use batches of one length.")
+    second = _fitted(second, len(second), *first.shape[-2:])
+    return combine_masks(first.expand(count, -1, -1), second.expand(count, -1, -1), operation)
+
+
+def masks_and_words(regions: Regions, phrase: str) -> tuple[Tensor, Tensor, str, str]:
+    """Union `[B,H,W]`, masks `[N,H,W]`, phrases and styles (a line each) of all regions, or of one phrase's."""
+    chosen = regions.of_phrase(phrase.strip()) if phrase.strip() else regions
+    masks = [one.mask.float().cpu() for one in chosen] or [torch.zeros(regions.height, regions.width)]
+    words = ("\n".join(getattr(one, name) for one in chosen) for name in ("phrase", "style"))
+    phrases, styles = words
+    return chosen.union(), torch.stack(masks), phrases, styles
+
+
+def preview(image: Tensor, regions: Regions) -> Tensor:
+    """Every picture with its regions drawn in, as an IMAGE."""
+    images = images_of(image)
+    check_pictures(regions, images)
+    return image_of(torch.cat([labelled_overlay(one[None], regions.of_image(at)) for at, one in enumerate(images)]))
+
+
+def _inside(path: Path, folder: Path, name: str) -> Path:
+    """A path that really lies in a folder; RegionStyleError for any other."""
+    resolved = path.resolve()
+    if not resolved.is_relative_to(folder.resolve()):
+        raise wrong_input(name, repr(str(path)), f"a place inside {folder}", "Use a name without '..' and drive.")
+    return resolved
+
+
+def save_to_output(regions: Regions, prefix: str) -> str:
+    """Write regions under ComfyUI's output folder with the next free number; the file's name for Load Regions."""
+    import folder_paths
+
+    output = Path(folder_paths.get_output_directory())
+    if not prefix.strip():
+        raise wrong_input("filename_prefix", "nothing", "the beginning of a file name", "Type for example 'regions'.")
+    _inside(output / prefix, output, "filename_prefix")
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(output))
+    path = _inside(Path(folder) / f"{name}_{counter:05}_.json", output, "filename_prefix")
+    save_regions(regions, path)
+    return f"{Path(subfolder, path.name).as_posix()} [output]"
+
+
+def regions_path(file: str) -> Path:
+    """Where a regions file lies: in ComfyUI's input folder, or with " [output]" or " [temp]" behind its name there."""
+    import folder_paths
+
+    name, folder = folder_paths.annotated_filepath(file.strip())
+    base = Path(folder or folder_paths.get_input_directory())
+    if not name:
+        raise wrong_input("file", "nothing", "the name of a regions file", "Type what Save Regions wrote.")
+    return _inside(base / name, base, "file")
+
+
+def load_from_folders(file: str) -> Regions:
+    """The regions of a file in ComfyUI's folders."""
+    return load_regions(regions_path(file))
+
+
+def file_fingerprint(file: str | None) -> str:
+    """Changes when the file does, so that it is read again; a linked name is not known here."""
+    try:
+        path = regions_path(file) if file else None
+    except RegionStyleError:
+        return ""
+    return f"{path}:{path.stat().st_mtime_ns}" if path is not None and path.is_file() else ""

@@ -1,0 +1,111 @@
+"""Regions on disk: one JSON file with the words, and a PNG beside it for every mask.
+
+The PNGs are 16-bit grey, white = the region, so that soft masks keep their values to 1/65535; other grey or colour
+PNGs, as a paint program writes them, are read too. Nothing outside the JSON file's folder is read or written.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.region import Region
+from ..engine.regions import Regions, region_of
+
+FORMAT, VERSION = "regionstyle-regions", 1
+FULL = 65535
+
+
+def save_regions(regions: Regions, path: Path) -> list[Path]:
+    """Write regions as NAME.json (`path`) and NAMEmask000.png, NAMEmask001.png, ... beside it; the files written."""
+    names = [f"{path.stem}mask{at:03}.png" for at in range(len(regions))]
+    entries = [
+        {"phrase": one.phrase, "style": one.style, "score": float(one.score), "image": one.image, "mask": name}
+        for one, name in zip(regions, names, strict=True)
+    ]
+    size = {"height": regions.height, "width": regions.width, "batch": regions.batch}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for one, name in zip(regions, names, strict=True):
+        _write_mask(one.mask, path.with_name(name))
+    text = json.dumps({"format": FORMAT, "version": VERSION, **size, "regions": entries}, indent=1, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+    return [path, *(path.with_name(name) for name in names)]
+
+
+def _write_mask(mask: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    levels = (mask.detach().double().cpu().clamp(0, 1) * FULL).round().numpy().astype(np.uint16)
+    Image.fromarray(levels).save(path)
+
+
+def load_regions(path: Path) -> Regions:
+    """The regions of a file written by `save_regions`.
+
+    RegionStyleError for a file that is missing, damaged or of another kind, and for a mask that is missing, of another
+    size, or not in the same folder.
+    """
+    data = _read_json(path)
+    height, width, batch = (_whole(data, name, path) for name in ("height", "width", "batch"))
+    entries = data.get("regions")
+    if not isinstance(entries, list):
+        raise _damaged(path, f"regions {type(entries).__name__}", "a list")
+    return Regions(tuple(_read_region(one, path, (height, width)) for one in entries), height, width, batch)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise wrong_input("file", repr(path.name), "a regions file (.json) that exists", "Check the name and folder.")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _damaged(path, f"text that is no JSON ({error})", "a file written by Save Regions") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise _damaged(path, "JSON of another kind", f"format {FORMAT!r}")
+    if data.get("version") != VERSION:
+        raise _damaged(path, f"version {data.get('version')!r}", f"version {VERSION}")
+    return data
+
+
+def _damaged(path: Path, got: str, accepts: str) -> RegionStyleError:
+    return wrong_input(f"file {path.name!r}", got, accepts, "Choose a file written by Save Regions.")
+
+
+def _whole(data: dict[str, Any], name: str, path: Path) -> int:
+    value = data.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _damaged(path, f"{name} {value!r}", "a whole number")
+    return value
+
+
+def _read_region(entry: Any, path: Path, size: tuple[int, int]) -> Region:
+    kinds = {"phrase": str, "style": str, "score": (int, float), "image": int, "mask": str}
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
+        raise _damaged(path, f"a region {entry!r}", f"one with {', '.join(kinds)}")
+    mask = _read_mask(path, entry["mask"], size)
+    return region_of(entry["phrase"], mask, style=entry["style"], score=float(entry["score"]), image=entry["image"])
+
+
+def _read_mask(path: Path, name: str, size: tuple[int, int]) -> Tensor:
+    from PIL import Image, UnidentifiedImageError
+
+    place = path.with_name(name) if name and Path(name).name == name else None
+    if place is None or place.resolve().parent != path.resolve().parent:
+        raise _damaged(path, f"mask {name!r}", "a file name in the same folder")
+    try:
+        with Image.open(place) as picture:
+            deep = picture.mode.startswith("I")
+            levels = np.asarray(picture if deep else picture.convert("L"), dtype=np.float64) / (FULL if deep else 255)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise _damaged(
+            path, f"mask {name!r} that cannot be read ({type(error).__name__})", "a PNG beside it"
+        ) from error
+    if levels.shape != size:
+        raise _damaged(path, f"mask {name!r} of {levels.shape[1]} x {levels.shape[0]} pixels", f"{size[1]} x {size[0]}")
+    return torch.from_numpy(levels).float().clamp(0, 1)

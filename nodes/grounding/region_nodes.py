@@ -1,0 +1,247 @@
+"""ComfyUI nodes that make regions, and turn them into masks and words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..engine.node_schema import check_range, node_input, node_output, node_schema
+from ..engine.regions import REGIONS_TYPE
+from .nodes import model_inputs, search_inputs
+
+REGIONS = io.Custom(REGIONS_TYPE)
+CATEGORY = "RegionStyle/regions"
+
+
+def regions_input(name: str = "regions", **options: Any) -> Any:
+    """A socket for REGIONS."""
+    return node_input(
+        REGIONS, name, **{"tooltip": "Regions: each with its words, style, score and mask per picture.", **options}
+    )
+
+
+class ParsePrompt(io.ComfyNode):
+    """A sentence read into things and styles."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleParsePrompt",
+            display_name="Read Sentence",
+            category=CATEGORY,
+            description="Reads which things a sentence wants in which styles, without any network, and shows what it "
+            "understood. A sentence it does not understand is an error that says which part.",
+            search_aliases=["parse prompt", "split prompt", "phrases"],
+            inputs=[
+                node_input(
+                    io.String,
+                    "sentence",
+                    default="make the red star mosaic and the moon neon",
+                    multiline=True,
+                    tooltip="For example 'apply cubism to the second cat from the left, make the sky pixel art'.",
+                ),
+                node_input(
+                    io.Int, "number", default=1, min=1, max=64, tooltip="Which of the things phrase and style are for."
+                ),
+            ],
+            outputs=[
+                node_output(io.String, "phrase", tooltip="The words for the chosen thing."),
+                node_output(io.String, "style", tooltip="The style asked for it."),
+                node_output(io.String, "phrases", tooltip="All things, one per line."),
+                node_output(io.String, "styles", tooltip="Their styles, one per line."),
+                node_output(io.Int, "count", tooltip="How many things were named."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, sentence: str, number: int = 1) -> io.NodeOutput:
+        from .prompt import parse_sentence
+
+        read = parse_sentence(sentence)
+        check_range(number, 1, len(read.requests), "number")
+        chosen = read.requests[int(number) - 1]
+        phrases, styles = ("\n".join(getattr(one, name) for one in read.requests) for name in ("phrase", "style"))
+        text = ui.PreviewText(str(read))
+        return io.NodeOutput(chosen.phrase, chosen.style, phrases, styles, len(read.requests), ui=text)
+
+
+class RegionsFromMask(io.ComfyNode):
+    """Any pack's MASK as a region with words."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRegionsFromMask",
+            display_name="Regions from Mask",
+            category=CATEGORY,
+            description="Gives a mask its words, so that it can be used as a region. Any mask plugs in: painted, from "
+            "SAM 3, or from another pack. Chain nodes for several regions.",
+            search_aliases=["mask to regions", "name mask"],
+            inputs=[
+                node_input(io.Mask, "mask", tooltip="1 is the thing, 0 is not; one mask or one per picture."),
+                regions_input(optional=True, tooltip="Regions of the same pictures to add to; the mask is resized."),
+                node_input(io.String, "phrase", default="red star", tooltip="Words for what the mask covers."),
+                node_input(io.String, "style", default="", tooltip="The style it shall get; may stay empty."),
+            ],
+            outputs=[
+                node_output(
+                    REGIONS,
+                    "named_regions",
+                    display_name="regions",
+                    tooltip="Those given, then one per mask. An empty mask is a thing not found, score 0.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, mask: Any, phrase: str, style: str = "", regions: Any = None) -> io.NodeOutput:
+        from ..engine.regions import not_found_notice
+        from .comfy_regions import regions_from_mask
+
+        made = regions_from_mask(mask, phrase, style, regions)
+        return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+
+
+class RegionsFromAttention(io.ComfyNode):
+    """The things of a sentence, by the model's own attention."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        sentence = node_input(
+            io.String,
+            "sentence",
+            default="make the red star mosaic and the moon neon",
+            multiline=True,
+            tooltip="What to find, with or without styles: 'the red star, the moon' or 'make the largest dog neon'.",
+        )
+        return node_schema(
+            node_id="RegionStyleRegionsFromAttention",
+            display_name="Find Regions by Attention",
+            category=CATEGORY,
+            description="Finds every thing a sentence names with the model's own attention, each with its own mask. "
+            "Understands positions, numbers, 'all', 'background' and things to keep.",
+            search_aliases=["text to masks", "grounding", "phrase masks"],
+            inputs=[*model_inputs(), sentence, *search_inputs()],
+            outputs=[
+                node_output(REGIONS, "regions", tooltip="One or more per thing; not found: empty mask and score 0."),
+                node_output(io.Mask, "mask", tooltip="All of them together; one mask per picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        image: Any,
+        sentence: str,
+        bias: float = 0.0,
+        draws: int = 2,
+        seed: int = 0,
+        strict: bool = False,
+    ) -> io.NodeOutput:
+        from .attention import AttentionSettings
+        from .comfy_regions import attention_regions
+
+        check_range(bias, -10, 10, "bias")
+        check_range(draws, 1, 16, "draws")
+        settings = AttentionSettings(seed=int(seed), draws=int(draws), bias=bias)
+        found, understood = attention_regions(model, clip, vae, image, sentence, settings, strict)
+        text = f"{found.notice}\n{understood}" if found.notice else understood
+        return io.NodeOutput(found.regions, found.regions.union(), ui=ui.PreviewText(text))
+
+
+class RegionsToMasks(io.ComfyNode):
+    """Masks and words of regions."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRegionsToMasks",
+            display_name="Regions to Masks",
+            category=CATEGORY,
+            description="The masks of all regions, or of those of one phrase, and their words.",
+            search_aliases=["phrase mask", "split regions"],
+            inputs=[
+                regions_input(),
+                node_input(
+                    io.String, "phrase", default="", tooltip="Only the regions with these words. Empty: all of them."
+                ),
+            ],
+            outputs=[
+                node_output(
+                    io.Mask, "mask", tooltip="Their union; one mask per picture, so the batch keeps its length."
+                ),
+                node_output(io.Mask, "masks", tooltip="A mask for every region, in order, over all pictures."),
+                node_output(io.String, "phrases", tooltip="The words of every region, one per line."),
+                node_output(io.String, "styles", tooltip="The style of every region, one per line."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, regions: Any, phrase: str = "") -> io.NodeOutput:
+        from .comfy_regions import masks_and_words
+
+        return io.NodeOutput(*masks_and_words(regions, phrase))
+
+
+class PickRegions(io.ComfyNode):
+    """Some of the regions, sorted."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        from .requests import ORDERS
+
+        return node_schema(
+            node_id="RegionStylePickRegions",
+            display_name="Pick Regions",
+            category=CATEGORY,
+            description="Sorts the regions of every picture and takes some of them: the leftmost, the two largest.",
+            search_aliases=["sort regions", "select region", "filter masks"],
+            inputs=[
+                regions_input(),
+                node_input(
+                    io.String, "phrase", default="", tooltip="Only the regions with these words. Empty: all of them."
+                ),
+                node_input(
+                    io.Combo,
+                    "order",
+                    options=["as they are", *ORDERS],
+                    default="as they are",
+                    tooltip="What comes first: 'left' the leftmost, 'largest' the one of the largest mask.",
+                ),
+                node_input(
+                    io.Int, "first", default=1, min=1, max=999, tooltip="Take from this one on; 1 is the first."
+                ),
+                node_input(io.Int, "count", default=0, min=0, max=999, tooltip="How many per picture; 0 takes all."),
+            ],
+            outputs=[
+                node_output(
+                    REGIONS,
+                    "picked_regions",
+                    display_name="regions",
+                    tooltip="The picked ones. A picture with none of them keeps an empty mask, score 0.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, regions: Any, phrase: str = "", order: str = "as they are", first: int = 1, count: int = 0
+    ) -> io.NodeOutput:
+        from ..engine.node_schema import check_choice
+        from ..engine.regions import not_found_notice
+        from .composition import pick
+        from .requests import ORDERS
+
+        check_choice(order, ["as they are", *ORDERS], "order")
+        check_range(first, 1, 999, "first")
+        check_range(count, 0, 999, "count")
+        chosen = regions.of_phrase(phrase.strip()) if phrase.strip() else regions
+        made = pick(chosen, "" if order == "as they are" else order, int(first), int(count) or None)
+        return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+
+
+NODES = [ParsePrompt, RegionsFromAttention, RegionsFromMask, PickRegions, RegionsToMasks]
