@@ -20,7 +20,7 @@ class TinyClip:
     """Both towers and the learnt temperature."""
 
     def __init__(self) -> None:
-        self.image, (self.text, self.tokenizer) = load_image_tower(), load_text_tower()
+        self.image, (self.text, self.tokenizer) = load_image_tower(), load_text_tower("clip_text")
         self.scale = float(read("clip_scale")["logit_scale"].float().clamp(max=4.0).exp())
 
     @torch.no_grad()

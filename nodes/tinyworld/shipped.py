@@ -1,8 +1,8 @@
 """The shipped weights of the tiny world: where they are, and how each host gets its networks from them.
 
 Files are float16 safetensors under diffusers' and transformers' own keys:
-`vae`, `unet`, the CLIP's towers `text` and `clip_image` with `clip_scale`, `classifier`, and one LoRA per style in
-`experts/tinyworld/`.
+`vae`, `text`, `unet`, the measuring CLIP `clip_text`, `clip_image` and `clip_scale`, `classifier`, and one LoRA per
+style in `experts/tinyworld/`.
 """
 
 from __future__ import annotations
@@ -91,11 +91,11 @@ def filled(module: nn.Module, name: str) -> Any:
     return module.eval().requires_grad_(False)
 
 
-def load_text_tower() -> tuple[Any, Any]:
-    """CLIP's text tower, which the denoiser reads too, and its tokenizer."""
+def load_text_tower(name: str = "text") -> tuple[Any, Any]:
+    """A text tower and its tokenizer: "text", the denoiser's, or "clip_text", that of the measuring CLIP."""
     tokenizer = load_tokenizer()
     tower = new_text_tower(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    return filled(tower, "text"), tokenizer
+    return filled(tower, name), tokenizer
 
 
 def load_vae() -> Any:

@@ -175,7 +175,7 @@ def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "POOL_SIZE", 32)
     monkeypatch.setattr(stages, "EXPERT_PICTURES", 24)
     run = stages.Run(tmp_path / "run", torch.device("cpu"))
-    for name, file in [("vae", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_image"),
+    for name, file in [("vae", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_text"),
                        ("classifier", "classifier"), ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
         path = weights / f"{file}.safetensors"
         before = path.read_bytes()

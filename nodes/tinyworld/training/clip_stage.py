@@ -1,7 +1,7 @@
 """Stages `clip` and `measure`: text tower and image tower, contrastive, on scenes, styled scenes and object crops.
 
 `clip` trains both towers; the denoiser then reads that text tower, which is not changed again. `measure` goes on with
-the image tower alone.
+copies of both, with more captions about styles: the CLIP that results are measured with.
 
 A caption may fit several pictures of a batch ("a picture in mosaic style"), so positives are not only the diagonal:
 every picture that has all the facts a caption states counts as its positive (soft targets over the positives).

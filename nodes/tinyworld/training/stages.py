@@ -89,11 +89,12 @@ def _clip(run: Run, minutes: float) -> bool:
     trainer = run.trainer("clip", modules, ClipLoss(modules, run.pool()), minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():
         write("text", trainer.averaged["text"].state_dict())
-        _ship_image_tower(trainer.averaged)
+        _ship_clip(trainer.averaged)
     return finished
 
 
-def _ship_image_tower(modules: Any) -> None:
+def _ship_clip(modules: Any) -> None:
+    write("clip_text", modules["text"].state_dict())
     write("clip_image", modules["image"].state_dict())
     write("clip_scale", {"logit_scale": modules.logit_scale.detach().reshape(1)})
 
@@ -102,15 +103,14 @@ def _measure(run: Run, minutes: float) -> bool:
     from .clip_stage import ClipLoss, ClipModules
 
     modules = ClipModules()
-    for part, name in (("text", "text"), ("image", "clip_image")):
+    for part, name in (("text", "clip_text"), ("image", "clip_image")):
         modules[part].load_state_dict({k: v.float() for k, v in read(name).items()})
     modules.logit_scale.data.copy_(read("clip_scale")["logit_scale"].float()[0])
-    modules["text"].requires_grad_(False)
     modules.to(run.device)
     loss = ClipLoss(modules, run.pool(), seed=4, style_share=0.5)
     trainer = run.trainer("measure", modules, loss, minutes, lr=7e-4, average=0.998)
     if finished := trainer.run():
-        _ship_image_tower(trainer.averaged)
+        _ship_clip(trainer.averaged)
     return finished
 
 
