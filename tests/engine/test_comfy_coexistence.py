@@ -127,17 +127,19 @@ def bypass():
     return together({"bypass": with_bypass}) if hasattr(comfy.sd, "load_bypass_lora_for_models") else None
 
 def cut_off():
-    '''Somebody below us leaves while we are on top, and takes us out with what they put back.'''
+    '''Somebody below us leaves during a run, and takes us out with what they put back.'''
     model, out = sd_model(), {}
     routed = with_expert(model)
     alone, before = sample(routed), sample(model)
     for delete in (False, True):
-        other = Foreign(delete)
+        other, leaving = Foreign(delete), routed.clone()
+        def leave(executor, *args, other=other):
+            other.eject(routed)
+            return executor(*args)
+        leaving.add_wrapper_with_key("calc_cond_batch", "leave", leave)
         management.unload_all_models()
         other.inject(routed)
-        sample(routed)
-        other.eject(routed)
-        out[f"delete {delete}"] = torch.equal(sample(routed), alone)
+        out[f"delete {delete}"] = torch.equal(sample(leaving), alone)
     return dict(out, change=relative(alone, before), after=torch.equal(sample(model), before))
 
 def holders():
