@@ -1,0 +1,1 @@
+"""Measuring results: regional style editing score, content and style metrics, data sets."""

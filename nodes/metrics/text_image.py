@@ -1,0 +1,91 @@
+"""Scores of how well a picture fits a text, over any pair of towers with a common embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..engine.errors import wrong_input
+from ..engine.region import mask_box
+from .checks import check_images, check_mask, check_not_empty
+
+Box = tuple[int, int, int, int]
+
+
+class TextImageModel(Protocol):
+    """Two towers: unit embeddings of pictures `[B,3,H,W]` in 0..1 (any size: the model resizes) and of texts."""
+
+    backbone: str
+    scale: float
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit vectors `[B,D]`."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors `[B,D]`."""
+
+
+def similarity(model: TextImageModel, images: Tensor, texts: Sequence[str]) -> Tensor:
+    """The cosine of each picture with its text, `[B]` in -1..1."""
+    check_images(images)
+    if len(images) != len(texts):
+        raise wrong_input("texts", f"{len(texts)}", f"one per picture ({len(images)})", "Repeat the text.")
+    with torch.no_grad():
+        a, b = model.embed_images(images), model.embed_texts(list(texts))
+        return (a.double().cpu() * b.double().cpu()).sum(-1)
+
+
+def region_crop(image: Tensor, mask: Tensor, margin: float = 0.0, threshold: float = 0.5) -> Tensor:
+    """The picture `[3,H,W]` cut to the box of a mask `[H,W]`, `[1,3,h,w]`.
+
+    margin: added on each side as a share of the box's longer side, cut at the frame. threshold: what counts as inside;
+    a region fainter than that everywhere is taken where it is above 0.
+    """
+    used = threshold if bool((mask > threshold).any()) else 0.0
+    x0, y0, x1, y1 = mask_box(mask, used)
+    grow = round(margin * max(x1 - x0, y1 - y0))
+    height, width = image.shape[-2:]
+    return image[None, :, max(0, y0 - grow) : min(height, y1 + grow), max(0, x0 - grow) : min(width, x1 + grow)]
+
+
+def masked_crop_clip_score(
+    model: TextImageModel, images: Tensor, mask: Tensor, styles: Sequence[str], fill: float = 0.0
+) -> Tensor:
+    """LEAST's CLIP score: 100 * cosine of crop_B(I * M) with the style phrase, `[B]` (LEAST section 4.2; specs A8).
+
+    fill: the grey outside the mask; 0 (black) is the paper's.
+    """
+    mask = check_mask(mask, check_images(images))
+    check_not_empty(mask, "region")
+    weight = mask[:, None]
+    masked = images * weight + fill * (1 - weight)
+    crops = [region_crop(image, part) for image, part in zip(masked, mask, strict=True)]
+    return 100 * torch.cat([similarity(model, c, [s]) for c, s in zip(crops, styles, strict=True)])
+
+
+def preference_score(model: TextImageModel, images: Tensor, prompts: Sequence[str], *, scaled: bool) -> Tensor:
+    """PickScore (scaled: the learnt temperature times the cosine) and HPSv2 (not scaled: the cosine), `[B]`."""
+    return similarity(model, images, prompts) * (model.scale if scaled else 1.0)
+
+
+@dataclass(frozen=True)
+class NamedTowers:
+    """Any object with `embed_images`, `embed_texts` and `scale`, under the name that its numbers shall carry."""
+
+    towers: TextImageModel
+    backbone: str
+
+    @property
+    def scale(self) -> float:
+        return self.towers.scale
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        return F.normalize(self.towers.embed_images(images), dim=-1)
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        return F.normalize(self.towers.embed_texts(texts), dim=-1)
