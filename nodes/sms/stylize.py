@@ -1,0 +1,149 @@
+"""SMS on pictures: encode, optimise, decode, and paste back into the region where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..engine.errors import wrong_input
+from ..engine.gates import Gate, RegionGate
+from ..engine.predictor import NoisePredictor
+from ..engine.region import RegionCrop
+from .optimise import History, Prompts, SmsSettings, StyleMatcher
+
+FRAMES = 8  # pictures of the progression strip, at most
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How much of a picture is worked on around a mask, and the seam in pixels (negative: inwards)."""
+
+    margin: float = 0.25
+    feather: int = 2
+    largest_scale: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones (1 everywhere without a mask); frames: the first
+    picture now and then, `[3,h,w]`; history: losses and the like per iteration."""
+
+    images: Tensor
+    masks: Tensor
+    frames: list[Tensor]
+    history: History
+
+
+def scaled_gates(gates: Mapping[str, Gate], strength: float) -> dict[str, Gate]:
+    """The attached gates with their strengths multiplied."""
+    return {
+        name: replace(gate, strength=gate.strength * strength) if isinstance(gate, RegionGate) else gate * strength
+        for name, gate in gates.items()
+    }
+
+
+def match_style(
+    predictor: NoisePredictor,
+    images: Tensor,
+    masks: Tensor | None,
+    captions: Sequence[str],
+    style_words: str,
+    style: Mapping[str, Gate],
+    fake: Sequence[nn.Parameter],
+    settings: SmsSettings,
+    framing: Framing | None = None,
+) -> Matched:
+    """Give pictures `[B,3,H,W]` in 0..1 the look of the attached style experts, each in its mask `[B,H,W]` if given.
+
+    captions: what the pictures show (one, or one each); style_words: the style as prompts name it; style: gates of the
+    style experts; fake: parameters of the attached `fresh_fake`. Without masks the whole picture changes; with them,
+    where the composited mask is 0 it stays bit for bit. Shows previews and can be cancelled at every iteration.
+    RegionStyleError for empty style words, a mask without a region, or captions that do not fit.
+    """
+    if not style_words.strip():
+        raise wrong_input("style", "nothing", "words for the style", "Type for example 'watercolor'.")
+    if len(captions) not in (1, len(images)):
+        raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
+    work = _Work(predictor, images, masks, framing or Framing())
+    with torch.no_grad(), predictor.loaded():
+        source = predictor.encode(work.cut())
+        prompts = Prompts.of(predictor, captions, style_words.strip(), settings.preset)
+    with predictor.gradients():
+        matcher = StyleMatcher(predictor, source.clone(), prompts, style, fake, settings, work.latent_mask(source))
+        frames = _run(matcher)
+        latent = matcher.latent.clone()
+    with torch.no_grad(), predictor.loaded():
+        made = predictor.decode(latent)
+    return Matched(*work.paste(made.to(images)), [*frames, made[0].cpu()], matcher.history)
+
+
+def _run(matcher: StyleMatcher) -> list[Tensor]:
+    """All iterations, or fewer when it settles; returns the frames."""
+    settings, predictor, frames = matcher.settings, matcher.predictor, []
+    progress = predictor.host.progress(settings.iterations, "matching style")
+    kept = {round(settings.iterations * i / (FRAMES - 1)) for i in range(FRAMES - 1)}
+    for index in range(settings.iterations):
+        shown = index % settings.preview_every == 0 or index in kept
+        preview = _decoded(matcher) if shown else None
+        if preview is not None and index in kept:
+            frames.append(preview)
+        progress.update(index, preview)
+        matcher.step()
+        if matcher.settled:
+            break
+    progress.update(settings.iterations, _decoded(matcher))
+    return frames
+
+
+def _decoded(matcher: StyleMatcher) -> Tensor:
+    with torch.no_grad():
+        return matcher.predictor.decode(matcher.latent[:1])[0].cpu()
+
+
+class _Work:
+    """The pictures as they are worked on: a crop around each mask, or the whole at the network's native size."""
+
+    def __init__(self, predictor: NoisePredictor, images: Tensor, masks: Tensor | None, framing: Framing) -> None:
+        self.images, self.masks, self.framing = images, masks, framing
+        self.native, self.grid = predictor.native_size, predictor.factor
+        self.crops = [self._crop(at, mask) for at, mask in enumerate(masks)] if masks is not None else []
+
+    def _crop(self, at: int, mask: Tensor) -> RegionCrop:
+        if not bool((mask > 0).any()):
+            raise wrong_input(f"mask of picture {at}", "no value above 0", "a region to change", "Draw one.")
+        margin, scale = self.framing.margin, self.framing.largest_scale
+        return RegionCrop.around(mask, native=self.native, grid=self.grid, margin=margin, largest_scale=scale)
+
+    def cut(self) -> Tensor:
+        if self.crops:
+            return torch.cat([crop.cut(image[None]) for crop, image in zip(self.crops, self.images, strict=True)])
+        return F.interpolate(self.images, self._whole_size(), mode="bicubic", antialias=True).clamp(0, 1)
+
+    def _whole_size(self) -> tuple[int, int]:
+        """The shorter side at the native size, both sides multiples of the grid."""
+        height, width = self.images.shape[-2:]
+        scale = self.native / min(height, width)
+        rounded = [max(1, round(side * scale / self.grid)) * self.grid for side in (height, width)]
+        return rounded[0], rounded[1]
+
+    def latent_mask(self, latent: Tensor) -> Tensor | None:
+        """1 on every latent cell that the region touches, `[B,1,h,w]`."""
+        if self.masks is None:
+            return None
+        cut = torch.stack([crop.cut_mask(mask) for crop, mask in zip(self.crops, self.masks, strict=True)])[:, None]
+        return F.adaptive_max_pool2d((cut > 0).float(), latent.shape[-2:]).to(latent)
+
+    def paste(self, made: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = self.images.shape[-2:]
+        if self.masks is None:
+            whole = F.interpolate(made, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+            return whole, torch.ones(len(whole), height, width)
+        feather = self.framing.feather
+        parts = list(zip(self.crops, self.images, made, self.masks, strict=True))
+        pasted = [crop.paste(image[None], one[None], mask, feather) for crop, image, one, mask in parts]
+        blended = [crop.composite_mask(mask, feather)[0, 0] for crop, _, _, mask in parts]
+        return torch.cat(pasted), torch.stack(blended)
