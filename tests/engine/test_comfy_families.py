@@ -12,6 +12,7 @@ MODELS = Path(__file__).with_name("comfy_models.py").read_text()
 
 SCRIPT = """
 import gc, tempfile
+import folder_paths, nodes
 import comfy.model_management as management, comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
 from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
 from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy, attached_experts
@@ -126,7 +127,8 @@ def files():
         save_expert(expert, folder + "/a.safetensors")
         tensors = comfy.utils.load_torch_file(folder + "/a.safetensors")
         loaded = load_expert(folder + "/a.safetensors")
-    patched = core(model, tensors)
+        folder_paths.add_model_folder_path("loras", folder)
+        patched = nodes.LoraLoaderModelOnly().load_lora_model_only(model, "a.safetensors", 1.0)[0]
     out["saved"] = dict(core=relative(sample(patched), merged), keys=sorted(tensors)[:1],
                         matched=sum(map(len, patched.patches.values())) == len(expert.layers),
                         error=relative(sample(attach_to_comfy(model, [loaded], Gates({"x": 1.0}))), merged))
