@@ -199,7 +199,10 @@ def vae_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def register_experts() -> None:
-    """Add the shipped experts to ComfyUI's LoRA folders, after the user's own."""
+    """Add the shipped experts and SAM to ComfyUI's folders, after the user's own."""
     import folder_paths
 
+    from .tiny_sam import SAMS
+
     folder_paths.add_model_folder_path("loras", str(EXPERTS))
+    folder_paths.add_model_folder_path("sams", str(SAMS))

@@ -1,0 +1,215 @@
+"""Boxes, phrases and sentences to regions over ComfyUI's objects."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import images_of
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.region import Region
+from ..engine.regions import Regions, missing_region, not_found_notice
+from . import dino, vlm
+from .comfy_regions import check_pictures
+from .composition import join
+from .prompt import parse_regions
+from .requests import Request
+from .sam import SamEmbedding, SamPrompt, segment_points, segment_regions
+from .text_grounding import (
+    AttentionSource,
+    BoxSource,
+    DetectorSource,
+    Grounded,
+    RegionsSource,
+    VlmSource,
+    check_embedding,
+    look_at_all,
+    segment_all,
+)  # fmt: skip
+
+
+def numbers_in(text: str, count: int, name: str) -> list[tuple[float, ...]]:
+    """Groups of `count` numbers: a line each ("10, 20, 30, 40"), also between semicolons or as JSON.
+
+    JSON as ComfyUI's and other packs' editors write it: [{"x": 1, "y": 2}, ...] for points,
+    [{"x", "y", "width", "height"}, ...] for boxes, or lists of numbers.
+    """
+    if not text.strip():
+        return []
+    example = {2: "120, 80", 4: "40, 30, 200, 180"}[count]
+    try:
+        groups = json.loads(text) if text.lstrip()[0] in "[{" else [
+            line.strip("()[] ").split(",") for line in text.replace(";", "\n").splitlines() if line.strip()
+        ]  # fmt: skip
+        groups = [groups] if isinstance(groups, dict) else groups
+        made = [tuple(float(v) for v in _corners(one, count)) for one in groups]
+    except (ValueError, TypeError, KeyError):
+        made = [()]
+    if any(len(one) != count or not all(map(math.isfinite, one)) for one in made):
+        accepts = f"{count} numbers a line, for example {example!r}, or JSON"
+        raise wrong_input(name, repr(text[:80]), accepts, "Give places in pixels, counted from the top left.")
+    return made
+
+
+def _corners(value: Any, count: int) -> Sequence[Any]:
+    """Numbers of a point or a box, which core's editors write as objects."""
+    if not isinstance(value, dict):
+        return list(value)
+    if count == 2:
+        return [value["x"], value["y"]]
+    x, y = float(value["x"]), float(value["y"])
+    return [x, y, x + float(value["width"]), y + float(value["height"])]
+
+
+def core_boxes(bboxes: Any, batch: int) -> list[list[dict[str, Any]]]:
+    """ComfyUI's BOUNDING_BOX value as a list of boxes per picture.
+
+    One box or one list of boxes counts for every picture, several lists for picture by picture.
+    """
+    boxes = [bboxes] if isinstance(bboxes, dict) else bboxes
+    if not isinstance(boxes, list):
+        raise wrong_input("bboxes", repr(bboxes)[:80], "a list of boxes", "Connect a box output.")
+    per_picture = boxes if boxes and all(isinstance(one, list) for one in boxes) else [boxes]
+    if len(per_picture) not in (1, batch):
+        accepts = f"one list of boxes, or one per picture ({batch})"
+        raise wrong_input("bboxes", f"{len(per_picture)} lists", accepts, "Find the boxes in the same pictures.")
+    per_picture = per_picture * batch if len(per_picture) == 1 else per_picture
+    keys = ("x", "y", "width", "height")
+    for one in (one for part in per_picture for one in part):
+        if not isinstance(one, dict) or not all(isinstance(one.get(key), (int, float)) for key in keys):
+            raise wrong_input("bboxes", repr(one)[:80], "boxes with x, y, width and height", "Connect a box output.")
+    return per_picture
+
+
+def boxes_to_regions(
+    boxes: Sequence[tuple[float, ...]], bboxes: Any, phrase: str, size: tuple[int, int], batch: int
+) -> Regions:
+    """Typed and connected boxes as regions; a connected box keeps its own label and score where it has them.
+
+    A picture in which a connected detector found nothing gets an empty region under the phrase.
+    """
+    items = [Region.of_box(phrase, one, size, image=at) for at in range(batch) for one in boxes]  # type: ignore[arg-type]
+    for at, part in enumerate(core_boxes(bboxes, batch) if bboxes is not None else []):
+        items += [] if part or boxes else [missing_region(phrase, size, image=at)]
+        for one in part:
+            corners = (one["x"], one["y"], one["x"] + one["width"], one["y"] + one["height"])
+            label, score = str(one.get("label") or phrase), float(one.get("score", 1.0))
+            items.append(Region.of_box(label, corners, size, score=score, image=at))
+    return Regions(tuple(items), *size, batch)
+
+
+def segment(
+    embedding: SamEmbedding,
+    regions: Regions | None,
+    boxes: str,
+    bboxes: Any,
+    inside: str,
+    outside: str,
+    phrase: str,
+    choice: str,
+) -> Regions:
+    """Masks for regions, typed boxes and connected boxes; for points alone where none of these is given."""
+    named, batch = phrase.strip() or "object", len(embedding.features)
+    points = SamPrompt(
+        inside=tuple(numbers_in(inside, 2, "points_inside")),  # type: ignore[arg-type]
+        outside=tuple(numbers_in(outside, 2, "points_outside")),  # type: ignore[arg-type]
+    )
+    typed = boxes_to_regions(numbers_in(boxes, 4, "boxes"), bboxes, named, embedding.size, batch)
+    given = typed if regions is None else join(regions, typed)
+    if regions is None and not len(typed) and bboxes is None:
+        return segment_points(embedding, points, ComfyHost(), choice, named)
+    return segment_regions(embedding, given, ComfyHost(), choice, points)
+
+
+def ground_sentence(
+    image: Tensor,
+    sentence: str,
+    embedding: SamEmbedding,
+    sources: dict[str, Any],
+    detector_settings: dino.DetectorSettings,
+    choice: str,
+    strict: bool,
+) -> Grounded:
+    """The regions of a sentence in every image of a batch.
+
+    sources: what is connected of `detector`, `vlm`, `regions` and `denoiser` (model, clip, vae); exactly one must be.
+    """
+    images, host = images_of(image), ComfyHost()
+    check_embedding(embedding, images)
+    name = _only_source(sources)
+    given = sources[name]
+    source: BoxSource
+    if name == "denoiser":
+        predictor = ComfyPredictor(*given, host)
+        with predictor.loaded():
+            looked = look_at_all(images, AttentionSource(predictor, parse_regions(sentence)), host)
+        return checked(segment_all(looked, embedding, host, choice), strict)
+    if name == "vlm":
+        source = VlmSource(given, sentence, host)
+    elif name == "regions":
+        check_pictures(given, images)
+        source = RegionsSource(given, parse_regions(sentence))
+    else:
+        source = DetectorSource(given, parse_regions(sentence), host, detector_settings)
+    return checked(segment_all(look_at_all(images, source, host), embedding, host, choice), strict)
+
+
+def _only_source(sources: dict[str, Any]) -> str:
+    """The one thing that is connected to find boxes with."""
+    model, clip, vae = parts = sources["denoiser"]
+    if 0 < sum(part is not None for part in parts) < 3:
+        got = ", ".join(n for n, part in zip(("model", "clip", "vae"), parts, strict=True) if part is not None)
+        raise wrong_input("model, clip, vae", f"only {got}", "all three of one model, or none", "Connect the others.")
+    used = [name for name, value in sources.items() if (value if name != "denoiser" else model) is not None]
+    if len(used) != 1:
+        shown = ["model, clip and vae" if name == "denoiser" else name for name in used]
+        accepts = "exactly one of: detector; vlm; regions; model with clip and vae"
+        raise wrong_input("box finder", " and ".join(shown) or "nothing", accepts, "Connect what shall find the boxes.")
+    return used[0]
+
+
+def checked(grounded: Grounded, strict: bool) -> Grounded:
+    """The same; RegionStyleError with its notice when something was not found and that is not allowed."""
+    if grounded.notice and strict:
+        raise RegionStyleError(
+            f"sentence: {grounded.notice}. Use other words, lower a threshold, or switch strict off."
+        )
+    return grounded
+
+
+def detect(
+    detector: dino.Detector, image: Tensor, phrases: str, settings: dino.DetectorSettings, strict: bool
+) -> tuple[Regions, str]:
+    """All boxes of every phrase in every image of a batch, and a line about them."""
+    regions, seen = dino.find_phrases(detector, images_of(image), dino.phrases_of(phrases), ComfyHost(), settings)
+    notice = not_found_notice(regions)
+    if notice and strict:
+        raise RegionStyleError(f"phrases: {notice}. Use other words, lower box_threshold, or switch strict off.")
+    return regions, "\n".join(filter(None, [notice, seen]))
+
+
+def ask_vlm(model: vlm.Vlm, image: Tensor, prompt: str) -> tuple[Regions, str, str]:
+    """What a model reads in a prompt and every picture of a batch: boxes as regions, "thing: style" lines, replies."""
+    images, host = images_of(image), ComfyHost()
+    size, progress = (int(images.shape[-2]), int(images.shape[-1])), host.progress(len(images), "reading")
+    items, lines, replies = [], [], []
+    for at, one in enumerate(images):
+        answer = vlm.ask(model, one, prompt, host)
+        for request, box in zip(answer.sentence.requests, answer.boxes, strict=True):
+            items.append(_answered(request, box, size, at))
+            lines.append(f"{request.phrase}: {request.style}")
+        replies.append(answer.reply)
+        progress.update(at + 1)
+    return Regions(tuple(items), *size, len(images)), "\n".join(dict.fromkeys(lines)), "\n\n".join(replies)
+
+
+def _answered(request: Request, box: vlm.Corners | None, size: tuple[int, int], image: int) -> Region:
+    if box is None:
+        return missing_region(request.phrase, size, style=request.style, image=image)
+    return Region.of_box(request.phrase, box, size, style=request.style, image=image)  # type: ignore[arg-type]

@@ -1,0 +1,187 @@
+"""From a sentence and a picture to a mask per thing: boxes from whoever finds them, masks from Segment Anything.
+
+LEAST (arXiv 2405.16330, section 3.1) with parts to choose: the words are read by rules or by a
+vision-language model, boxes come from Grounding DINO, that model, the denoiser's own attention or the user, and every
+box becomes a soft mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
+
+from ..engine.errors import wrong_input
+from ..engine.host import Host
+from ..engine.predictor import NoisePredictor
+from ..engine.region import Region
+from ..engine.regions import Regions, not_found_notice, region_of
+from .attention import AttentionSettings
+from .attention_finder import attention_finder
+from .dino import Detector, DetectorSettings, find_boxes
+from .region_words import clean_region, without_determiners
+from .requests import Request, Rule, Sentence
+from .sam import BEST, SamEmbedding, SamPrompt, SamSegmenter
+from .sentence_regions import Finder, queries, sentence_regions
+from .vlm import Corners, Vlm, ask
+
+
+class BoxSource(Protocol):
+    """Reads what is asked for and finds the boxes."""
+
+    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+        """What is asked for in picture `index`, `[3,H,W]` in 0..1, and its boxes; every network call happens here."""
+
+
+@dataclass(frozen=True)
+class DetectorSource:
+    """Boxes from Grounding DINO for a sentence read by rules."""
+
+    detector: Detector
+    sentence: Sentence
+    host: Host
+    settings: DetectorSettings = DetectorSettings()
+
+    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+        """Asks for every thing by itself."""
+        self.host.load(self.detector.model)
+        found = {
+            query: find_boxes(self.detector, image, query, self.host, self.settings, index).regions
+            for query in queries(self.sentence)
+        }
+        return self.sentence, lambda query, apart: found[query]
+
+
+@dataclass(frozen=True)
+class AttentionSource:
+    """Boxes around what a denoiser attends to. Use inside its `loaded()`."""
+
+    predictor: NoisePredictor
+    sentence: Sentence
+    settings: AttentionSettings = AttentionSettings()
+
+    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+        """Looks for every thing once."""
+        find = attention_finder(self.predictor, image[None], self.sentence, self.settings)
+        for query in queries(self.sentence):
+            find(query, False)  # it remembers what it saw
+        return self.sentence, find
+
+
+@dataclass(frozen=True)
+class RegionsSource:
+    """The user's own boxes: regions that are named as the sentence names the things."""
+
+    regions: Regions
+    sentence: Sentence
+
+    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+        """Takes those of the picture whose words are the thing's, whatever their articles and capitals."""
+        own = self.regions.of_image(index)
+        return self.sentence, lambda query, apart: [one for one in own if _bare(one.phrase) == _bare(query)]
+
+
+def _bare(words: str) -> str:
+    return without_determiners(clean_region(words))[0].lower()
+
+
+@dataclass(frozen=True)
+class VlmSource:
+    """Words and boxes from a vision-language model."""
+
+    vlm: Vlm
+    prompt: str
+    host: Host
+
+    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+        """Asks once per picture; what it gave no box for counts as not found."""
+        answer = ask(self.vlm, image, self.prompt, self.host)
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        return _settled(answer.sentence, answer.boxes, size)
+
+
+def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[int, int]) -> tuple[Sentence, Finder]:
+    """A sentence whose boxes are known, so that nothing is left to choose: "the leftmost cat" is that box."""
+    named = zip(sentence.requests, boxes, strict=True)
+    pairs = [(_numbered(at, request), box) for at, (request, box) in enumerate(named)]
+    found = {
+        request.query: [Region.of_box(request.phrase, box, size)] if box else []  # type: ignore[arg-type]
+        for request, box in pairs
+    }
+    return Sentence(tuple(request for request, _ in pairs)), lambda query, apart: found[query]
+
+
+def _numbered(at: int, request: Request) -> Request:
+    """The request for its own box, apart from others of the same words; background and whole picture stay."""
+    return request if request.rule.kind != "thing" else replace(request, query=f"{at}", rule=Rule())
+
+
+@dataclass(frozen=True)
+class Grounded:
+    """regions of the batch; notice: what was not found, "" when all was; understood: per picture, what was asked."""
+
+    regions: Regions
+    notice: str
+    understood: tuple[str, ...]
+
+
+def check_embedding(embedding: SamEmbedding, images: Tensor) -> None:
+    """RegionStyleError when an embedding is of images of another size or number than `[B,3,H,W]`."""
+    own, other = (len(embedding.features), *embedding.size), (len(images), *images.shape[-2:])
+    if own != tuple(other):
+        got = f"one of {own[0]} images of {own[2]} x {own[1]}"
+        accepts = f"one of {other[0]} of {other[2]} x {other[1]}, as the image"
+        raise wrong_input("embedding", got, accepts, "Encode the same image.")
+
+
+Looked = Sequence[tuple[Sentence, Finder]]
+
+
+def look_at_all(images: Tensor, source: BoxSource, host: Host) -> Looked:
+    """What is asked for and where its boxes are, for each of images `[B,3,H,W]` in 0..1."""
+    progress, looked = host.progress(len(images), "boxes"), []
+    for at, image in enumerate(images):
+        host.check()
+        looked.append(source.look(at, image))
+        progress.update(at + 1)
+    return looked
+
+
+def segment_all(looked: Looked, embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
+    """The things asked for, each with its own soft mask; embedding: of the same images.
+
+    A region's score is the box's times the IoU that SAM expects.
+    """
+    progress, segmenter, found = host.progress(len(looked), "SAM"), SamSegmenter(embedding, host, choice), []
+    for at, (sentence, find) in enumerate(looked):
+        found.append(sentence_regions(sentence, _segmenting(find, segmenter, at), embedding.size, at))
+        progress.update(at + 1)
+    items = tuple(region for one in found for region in one.regions)
+    regions = Regions(items, *embedding.size, len(looked))
+    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named"
+            for at, one in enumerate(found) for name in one.lost]  # fmt: skip
+    notice = "; ".join([*filter(None, [not_found_notice(regions)]), *lost])
+    return Grounded(regions, notice, tuple(str(sentence) for sentence, _ in looked))
+
+
+def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Host, choice: str = BEST) -> Grounded:
+    """`look_at_all`, then `segment_all`: everything is looked for first, so that each network is loaded once."""
+    check_embedding(embedding, images)
+    return segment_all(look_at_all(images, source, host), embedding, host, choice)
+
+
+def _segmenting(find: Finder, segmenter: SamSegmenter, index: int) -> Finder:
+    """The same finder, with the masks that SAM gives for the boxes."""
+
+    def masked(query: str, apart: bool) -> list[Region]:
+        return [_segmented(one, segmenter, index) for one in find(query, apart) if bool((one.mask > 0).any())]
+
+    return masked
+
+
+def _segmented(region: Region, segmenter: SamSegmenter, index: int) -> Region:
+    answer = segmenter.ask(index, SamPrompt(region.box))
+    score = region.score * min(max(answer.iou, 0.0), 1.0)
+    return region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)

@@ -1,0 +1,78 @@
+"""What the nodes do with ComfyUI's values, without ComfyUI: typed boxes, core's boxes, and what may be connected."""
+
+import pytest
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.grounding.comfy_grounding import _only_source, boxes_to_regions, core_boxes, numbers_in
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "numbers"),
+    [
+        ("", 4, []),
+        ("1, 2, 3, 4\n 5,6 ,7.5,8 \n", 4, [(1, 2, 3, 4), (5, 6, 7.5, 8)]),
+        ("(1, 2); (3, 4)", 2, [(1, 2), (3, 4)]),
+        ("[1, 2, 3, 4]", 4, None),
+        ("[[1, 2, 3, 4]]", 4, [(1, 2, 3, 4)]),
+        ('[{"x": 3, "y": 4}]', 2, [(3, 4)]),
+        ('{"x": 3, "y": 4, "width": 10, "height": 20}', 4, [(3, 4, 13, 24)]),
+        ("1, 2, 3", 4, None),
+        ("left, top", 2, None),
+        ('[{"x": 3}]', 2, None),
+        ("nan, 1", 2, None),
+    ],
+)
+def test_typed_numbers(text, count, numbers):
+    if numbers is None:
+        with pytest.raises(RegionStyleError, match=f"boxes: got .*expected {count} numbers a line, for example"):
+            numbers_in(text, count, "boxes")
+    else:
+        assert numbers_in(text, count, "boxes") == numbers
+
+
+BOX = {"x": 1, "y": 2, "width": 3.5, "height": 4}
+
+
+@pytest.mark.parametrize(
+    ("value", "lists"),
+    [
+        (BOX, [[BOX], [BOX]]),
+        ([BOX, BOX], [[BOX, BOX], [BOX, BOX]]),
+        ([[BOX], []], [[BOX], []]),
+        ([[BOX]], [[BOX], [BOX]]),
+        ([], [[], []]),
+        ([[]], [[], []]),
+    ],
+)
+def test_core_boxes_in_all_their_forms(value, lists):
+    assert core_boxes(value, 2) == lists
+
+
+@pytest.mark.parametrize("value", ["boxes", [[BOX], [BOX], [BOX]], [BOX, 3], {"x": 1}, [[BOX], [{"x": "a"}]], 5])
+def test_other_values_are_refused(value):
+    with pytest.raises(RegionStyleError, match="bboxes: got"):
+        core_boxes(value, 2)
+
+
+def test_boxes_become_regions_and_an_empty_answer_stays_visible():
+    labelled = {**BOX, "label": "cat", "score": 0.5}
+    made = boxes_to_regions([], [[labelled], []], "thing", (20, 30), 2)
+    assert [(r.phrase, r.box, r.score, r.image) for r in made] == [
+        ("cat", (1, 2, 5, 6), 0.5, 0), ("thing", (0, 0, 0, 0), 0, 1),
+    ]  # fmt: skip
+    typed = boxes_to_regions([(1, 2, 3, 4)], None, "thing", (20, 30), 2)
+    assert [(r.phrase, r.image) for r in typed] == [("thing", 0), ("thing", 1)]
+
+
+def test_exactly_one_finder():
+    none = {"detector": None, "vlm": None, "regions": None, "denoiser": (None, None, None)}
+    assert _only_source({**none, "vlm": object()}) == "vlm"
+    assert _only_source({**none, "denoiser": (1, 2, 3)}) == "denoiser"
+    for wrong, words in (
+        (none, "box finder: got nothing"),
+        ({**none, "vlm": 1, "detector": 1}, "got detector and vlm"),
+        ({**none, "vlm": 1, "denoiser": (1, 2, 3)}, "got vlm and model, clip and vae"),
+        ({**none, "denoiser": (1, None, 3)}, "only model, vae"),
+    ):
+        with pytest.raises(RegionStyleError, match=words):
+            _only_source(wrong)
