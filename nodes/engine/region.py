@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import RegionStyleError, wrong_input
+from .errors import wrong_input
+from .feather import feather_mask, window_fall
 
 Box = tuple[int, int, int, int]
 
@@ -49,7 +50,7 @@ class Region:
 
 def mask_box(mask: Tensor, threshold: float = 0.0) -> Box:
     """The smallest box around all values of a mask `[...,H,W]` above `threshold` (of any of the leading entries)."""
-    if mask.ndim < 2:
+    if mask.ndim < 2 or mask.numel() == 0:
         raise wrong_input("mask", f"shape {list(mask.shape)}", "[H,W] or [B,H,W]", "Pass a mask of the picture's size.")
     inside = (mask > threshold).reshape(-1, *mask.shape[-2:]).any(0)
     rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
@@ -76,36 +77,6 @@ def checked_box(box: tuple[float, ...], size: tuple[int, int]) -> Box:
         accepts = f"x0 < x1 and y0 < y1 inside the picture of {size[1]} x {size[0]} pixels"
         raise wrong_input("box", tuple(box), accepts, "Give the corners in pixels, top left first.")
     return x0, y0, x1, y1
-
-
-def feather_mask(mask: Tensor, feather: int) -> Tensor:
-    """The composited mask: a seam of `feather` pixels around a mask `[...,H,W]`.
-
-    feather > 0 grows outwards: never below the mask, falling as a squared cosine to 0 at `feather` + 1 pixels from it,
-    exactly 0 beyond. feather < 0 grows inwards: never above the mask, so nothing outside it changes. 0 keeps it.
-    The frame of the picture is no seam. The maximum of products keeps 0 and 1 exact, which a blur would not.
-    """
-    if feather < 0:
-        return torch.minimum(mask, 1 - feather_mask(1 - mask, -feather))  # 1 - (1 - mask) is not always mask
-    return _spread(_spread(mask, feather, -1), feather, -2)
-
-
-def _spread(mask: Tensor, feather: int, axis: int) -> Tensor:
-    """Along one axis, the largest of all neighbours within `feather` pixels, each times its ramp."""
-    result, length = mask.clone(), mask.shape[axis]
-    for distance, weight in enumerate(_ramp(feather), start=1):
-        keep = length - distance
-        if keep <= 0:
-            break
-        near, far = mask.narrow(axis, 0, keep) * weight, mask.narrow(axis, distance, keep) * weight
-        result.narrow(axis, distance, keep).copy_(torch.maximum(result.narrow(axis, distance, keep), near))
-        result.narrow(axis, 0, keep).copy_(torch.maximum(result.narrow(axis, 0, keep), far))
-    return result
-
-
-def _ramp(feather: int) -> list[float]:
-    """The weights at 1 .. `feather` pixels from the mask."""
-    return [math.cos(math.pi * d / (2 * (feather + 1))) ** 2 for d in range(1, feather + 1)]
 
 
 @dataclass(frozen=True)
@@ -145,7 +116,7 @@ class RegionCrop:
         """
         picture, box = _picture_and_box(region, size)
         _check_settings(native, grid, margin, largest_scale)
-        worked = max(grid, round(native / grid) * grid)
+        worked = int(max(grid, round(native / grid) * grid))
         wanted = max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * margin)
         side = max(1, math.ceil(min(wanted, max(picture))), math.ceil(worked / largest_scale))
         left = _place(box[0], box[2], side, picture[1])
@@ -187,6 +158,10 @@ class RegionCrop:
         """
         self._check_picture("image", original, 4)
         self._check_worked(original, worked)
+        self._check_picture("mask", mask)
+        if (masks := math.prod(mask.shape[:-2])) not in (1, len(original)):
+            accepts = f"one mask, or one for each of the {len(original)} images"
+            raise wrong_input("mask", f"{masks} masks {list(mask.shape)}", accepts, "Pass [H,W] or [B,H,W].")
         x0, y0, x1, y1 = self.window
         back = _resize(worked, self.side, "bicubic")
         back = back[..., y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
@@ -214,8 +189,8 @@ class RegionCrop:
     def _sides(self, feather: int) -> Tensor:
         """1 in the window, falling to 0 within `feather` pixels of those of its sides that cross the picture."""
         x0, y0, x1, y1 = self.window
-        across = _fall(x1 - x0, feather, x0 > 0, x1 < self.width)
-        down = _fall(y1 - y0, feather, y0 > 0, y1 < self.height)
+        across = window_fall(x1 - x0, feather, x0 > 0, x1 < self.width)
+        down = window_fall(y1 - y0, feather, y0 > 0, y1 < self.height)
         return down[:, None] * across
 
     def _window_of(self, image: Tensor) -> Tensor:
@@ -240,19 +215,23 @@ class RegionCrop:
 def _picture_and_box(region: Tensor | tuple[float, ...], size: tuple[int, int] | None) -> tuple[tuple[int, int], Box]:
     """Size and box of a mask, or a box checked against the size given with it."""
     if isinstance(region, Tensor):
+        box = mask_box(region)
         shape = int(region.shape[-2]), int(region.shape[-1])
         if size is not None and tuple(size) != shape:
             raise wrong_input("mask", list(shape), f"the picture's size {list(size)}", "Resize the mask first.")
-        return shape, mask_box(region)
-    if size is None:
-        raise RegionStyleError("size: got nothing, expected (height, width) of the picture when a box is given.")
+        return shape, box
+    if size is None or len(size) != 2:
+        got = "nothing" if size is None else tuple(size)
+        raise wrong_input(
+            "size", got, "(height, width) of the picture, when a box is given", "Pass the picture's size."
+        )
     return (int(size[0]), int(size[1])), checked_box(tuple(region), size)
 
 
 def _check_settings(native: int, grid: int, margin: float, largest_scale: float) -> None:
     for name, value, fits, accepts in (
-        ("native", native, native >= 1, "1 pixel or more"),
-        ("grid", grid, grid >= 1, "1 pixel or more"),
+        ("native", native, 1 <= native < math.inf, "1 pixel or more"),
+        ("grid", grid, grid >= 1 and grid == int(grid), "a whole number of pixels, 1 or more"),
         ("margin", margin, 0 <= margin < math.inf, "0 or more"),
         ("largest_scale", largest_scale, largest_scale > 0, "more than 0"),
     ):
@@ -267,23 +246,12 @@ def _place(start: int, stop: int, side: int, length: int) -> int:
     return min(max(0, (start + stop - side) // 2), length - side)
 
 
-def _fall(length: int, feather: int, first: bool, last: bool) -> Tensor:
-    """Ones `[length]` with a ramp from 0 at the ends that are asked for."""
-    result = torch.ones(length)
-    for distance, weight in enumerate(reversed(_ramp(feather)[:length])):
-        if first:
-            result[distance] = torch.minimum(result[distance], torch.tensor(weight))
-        if last:
-            result[length - 1 - distance] = torch.minimum(result[length - 1 - distance], torch.tensor(weight))
-    return result
-
-
 def _resize(image: Tensor, size: int, mode: str) -> Tensor:
-    """Square images `[B,C,s,s]` at another size; bicubic overshoot is cut back to the image's own range."""
+    """Square images `[B,C,s,s]` at another size; bicubic overshoot is cut back to the range of each image's channel."""
     if image.shape[-1] == size:
         return image
     exact = image if image.dtype == torch.float64 else image.float()
-    low, high = exact.amin(), exact.amax()
+    low, high = exact.amin((-2, -1), keepdim=True), exact.amax((-2, -1), keepdim=True)
     return F.interpolate(exact, (size, size), mode=mode, antialias=True).clamp(low, high).to(image.dtype)
 
 

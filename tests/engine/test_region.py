@@ -63,6 +63,64 @@ def test_any_size_and_box(seed):
     assert (seam[outside] == 0).all()
 
 
+def places(height, width):
+    """Regions at every edge and corner of a frame, one pixel, thin lines and the whole: name -> box."""
+    h, w = max(1, height // 3), max(1, width // 3)
+    x, y = min(w, width - 1), min(h, height - 1)
+    return {
+        "top": (x, 0, x + w, h), "bottom": (x, height - h, x + w, height),
+        "left": (0, y, w, y + h), "right": (width - w, y, width, y + h),
+        "top left": (0, 0, w, h), "bottom right": (width - w, height - h, width, height),
+        "top right": (width - w, 0, width, h), "bottom left": (0, height - h, w, height),
+        "first pixel": (0, 0, 1, 1), "last pixel": (width - 1, height - 1, width, height),
+        "a pixel": (width // 2, height // 2, width // 2 + 1, height // 2 + 1),
+        "row": (0, height // 2, width, height // 2 + 1), "column": (width // 2, 0, width // 2 + 1, height),
+        "frame": (0, 0, width, height),
+    }  # fmt: skip
+
+
+def check_paste(size, box, feather, **settings):
+    """Everything the crop promises about one region: the window holds it, the seam fits, the rest is bit-equal."""
+    mask, image = mask_of(box, size), picture(*size, seed=sum(size))
+    crop = RegionCrop.around(mask, **settings)
+    assert crop == RegionCrop.around(box, size, **settings)
+    x0, y0, x1, y1 = crop.window
+    assert x0 <= box[0] < box[2] <= x1
+    assert y0 <= box[1] < box[3] <= y1
+    cut = crop.cut(image)
+    assert cut.shape == (1, 3, crop.size, crop.size)
+    assert crop.cut_mask(mask).max() > 0
+    seam, pasted = crop.composite_mask(mask, feather)[0, 0], crop.paste(image, 1 - cut, mask, feather)
+    assert pasted.isfinite().all()
+    assert torch.equal(pasted[..., seam == 0], image[..., seam == 0])
+    reach = max(feather, 0)
+    near = torch.zeros(size, dtype=torch.bool)
+    near[max(0, box[1] - reach) : box[3] + reach, max(0, box[0] - reach) : box[2] + reach] = True
+    assert not seam[~near].any(), "the seam is wider than asked for"
+    if feather == 0:
+        assert (seam[mask == 1] == 1).all()
+    assert (seam[mask == 1] > 0).all(), "a part of the region is not worked on"
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 31), (33, 1), (64, 65), (301, 77)], ids=str)
+@pytest.mark.parametrize("place", places(9, 9))
+def test_every_edge_and_corner(place, size):
+    box = places(*size)[place]
+    for feather in (0, 3, -3, 40):
+        for settings in ({}, {"largest_scale": math.inf}, {"margin": 0.0, "largest_scale": 4.0}):
+            check_paste(size, box, feather, native=32, **settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [((4096, 16), "bottom right"), ((16, 4096), "column"), ((1023, 2049), "frame"), ((4096, 4095), "last pixel")],
+    ids=str,
+)
+def test_large_and_long_pictures(size, place):
+    check_paste(size, places(*size)[place], 6, native=512)
+
+
 def test_large_picture():
     image = picture(4096, 3000)
     crop = RegionCrop.around((2900, 4000, 3000, 4096), (4096, 3000), native=512)
@@ -154,6 +212,33 @@ def test_several_regions_in_any_order():
     assert torch.equal(*results)
 
 
+def test_overlapping_regions_one_after_the_other():
+    """Each is blended over what is there, and where no seam reaches, the picture is untouched."""
+    image, size = picture(90, 110), (90, 110)
+    result, touched = image, torch.zeros(size, dtype=torch.bool)
+    for at, box in enumerate([(10, 10, 60, 60), (40, 30, 100, 80), (50, 50, 51, 51), (0, 0, 110, 12)]):
+        mask = mask_of(box, size)
+        crop = RegionCrop.around(mask, native=48, largest_scale=2.0)
+        seam, before = crop.composite_mask(mask, 4)[0, 0], result
+        result = crop.paste(result, torch.full((1, 3, 48, 48), at / 3), mask, 4)
+        torch.testing.assert_close(result, torch.lerp(before, torch.tensor(at / 3), seam.expand_as(image)))
+        touched |= seam > 0
+    assert torch.equal(result[..., ~touched], image[..., ~touched])
+    assert (result[..., touched] != image[..., touched]).any(1).float().mean() > 0.9
+
+
+def test_samples_of_a_batch_do_not_see_each_other():
+    """Resizing overshoots at edges and is cut back: to the range of the same picture, not of its neighbours."""
+    images = torch.cat([picture(50, 60).round(), 5 * picture(50, 60, seed=1).round() - 2])
+    crop, mask = RegionCrop.around((5, 5, 45, 45), (50, 60), native=32), mask_of((5, 5, 45, 45), (50, 60))
+    together, pasted = crop.cut(images), crop.paste(images, crop.cut(images), mask, 2)
+    for at in range(2):
+        assert torch.equal(together[at : at + 1], crop.cut(images[at : at + 1]))
+        alone = crop.paste(images[at : at + 1], together[at : at + 1], mask, 2)
+        assert torch.equal(pasted[at : at + 1], alone)
+    assert crop.cut(images[:0]).shape == (0, 3, 32, 32)
+
+
 def test_batch_with_one_mask_each():
     images = torch.cat([picture(60, 80), picture(60, 80, seed=1)])
     masks = torch.stack([mask_of((5, 5, 20, 20), (60, 80)), mask_of((30, 10, 50, 30), (60, 80))])
@@ -197,6 +282,27 @@ def test_seam_grows_inwards():
     assert (seam[mask == 0] == 0).all()
     assert (seam[24:36, 0:36] == 1).all(), "the frame of the picture is no seam"
     assert 0 < seam[30, 39] < seam[30, 37] < 1
+
+
+@pytest.mark.parametrize("feather", [2, 5, -5, 24])
+@pytest.mark.parametrize("native", [32, 200], ids=["tight window", "wide window"])
+@pytest.mark.parametrize("place", ["a disc", *places(9, 9)])
+def test_the_seam_has_no_visible_step(place, native, feather):
+    """A grey picture and a lighter worked window: no neighbours differ by more than the seam's steepest slope.
+
+    Twice that slope where the seam is cut by the window too, since two ramps multiply there.
+    """
+    size = (120, 160)
+    y, x = torch.arange(120)[:, None], torch.arange(160)
+    mask = ((y - 60) ** 2 + (x - 70) ** 2 < 900).float() if place == "a disc" else mask_of(places(*size)[place], size)
+    crop = RegionCrop.around(mask, native=native)
+    grey = torch.full((1, 3, *size), 0.2)
+    pasted = crop.paste(grey, torch.ones(1, 3, crop.size, crop.size), mask, feather)
+    steps = max(float(pasted.diff(dim=axis).abs().max()) for axis in (-1, -2))
+    slope = math.pi / 2 / (abs(feather) + 1)
+    assert steps <= 0.8 * slope * (2 if native == 32 else 1)
+    if feather > 0 and native == 200:
+        torch.testing.assert_close(pasted[0, 0][mask == 1], torch.ones(int(mask.sum())))
 
 
 def test_soft_masks_stay_soft():
@@ -243,6 +349,20 @@ def test_seam_wider_than_the_margin_ends_at_the_window():
             ),
             "worked",
         ),
+        (
+            lambda: RegionCrop.around((0, 0, 2, 2), (20, 20), native=8).paste(
+                torch.zeros(2, 3, 20, 20), torch.zeros(2, 3, 8, 8), torch.zeros(3, 20, 20)
+            ),
+            "3 masks .* one for each of the 2 images",
+        ),
+        (lambda: RegionCrop.around(torch.ones(8), native=64), r"mask: got shape \[8\]"),
+        (lambda: RegionCrop.around(torch.ones(0, 8), native=64), r"mask: got shape \[0, 8\]"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20,), native=64), r"size: got \(20,\)"),
+        (lambda: RegionCrop.around((0, 0, 4, math.nan), (20, 20), native=64), "box"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=math.nan), "native"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8, grid=2.5), "grid.*whole number"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8, margin=-0.1), "margin"),
+        (lambda: feather_mask(torch.zeros(4, 4), 1.5), "feather: got 1.5"),
     ],
 )
 def test_wrong_input_is_named(call, words):

@@ -124,6 +124,21 @@ def test_scale_and_heads_are_checked():
         token_logodds(torch.zeros(2, 0, 4, 2), torch.zeros(2, 0, 3, 2), sets([1, 0, 0]))
 
 
+def test_autocast_rounds_neither_the_result_nor_the_gradient():
+    q, k = (t.requires_grad_() for t in make(1, 2, 20, 30, 16, torch.float32))
+    group = sets([1] * 3 + [0] * 27)
+
+    def both():
+        result = token_logodds(q, k, group)
+        return [result.detach(), *torch.autograd.grad(result.square().sum(), (q, k))]
+
+    expected = both()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = both()
+    for got, want in zip(rounded, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+
+
 def test_graph_is_freed(no_leak):
     q, k = (t.requires_grad_() for t in make(1, 1, 4, 5, 3))
     no_leak(lambda: token_logodds(q, k, sets([1, 0, 0, 0, 0])))

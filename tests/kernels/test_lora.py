@@ -8,7 +8,7 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
 def make(b, n, i, o, e, r, per_token):
-    gate = torch.rand(*((b, n, e) if per_token else (b, e))).double()
+    gate = torch.randn((b, n, e) if per_token else (b, e), dtype=torch.float64)
     shapes = ((b, n, i), (e, r, i), (e, o, r))
     x, down, up = (torch.randn(*shape, dtype=torch.float64) for shape in shapes)
     return x, down, up, gate, torch.rand(e).double() + 0.5
