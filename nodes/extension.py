@@ -9,6 +9,9 @@ NODE_MODULES = (
     "tinyworld.nodes",
     "router.nodes",
     "grounding.nodes",
+    "grounding.network_nodes",
+    "grounding.box_nodes",
+    "grounding.grounding_nodes",
     "grounding.region_nodes",
     "grounding.mask_nodes",
     "grounding.region_file_nodes",
@@ -16,9 +19,10 @@ NODE_MODULES = (
 
 
 class RegionStyleExtension(ComfyExtension):
-    """The extension: adds the shipped experts to ComfyUI's LoRA folders, and its nodes."""
+    """The extension: adds model folders and what ships with the pack to ComfyUI's, and its nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         # not in on_load, which 0.3.64 does not call
+        import_module(".grounding.comfy_networks", __package__).register_folders()
         import_module(".tinyworld.comfy_tinyworld", __package__).register_experts()
         return [node for module in NODE_MODULES for node in import_module(f".{module}", __package__).NODES]
