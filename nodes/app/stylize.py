@@ -1,4 +1,4 @@
-"""`regionstyle stylize`: restyle one thing, one region or the whole of the user's own picture."""
+"""`regionstyle stylize`: restyle the things a sentence names, one region or the whole of the user's own picture."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from torch import Tensor
 
 from ..engine.errors import RegionStyleError
 from ..engine.gates import Gates, RegionGate
-from ..engine.region import box_mask, checked_box
-from ..grounding.attention import AttentionSettings, ground_by_attention
-from ..grounding.prompt import Request, parse_prompt
+from ..engine.region import Region, box_mask, checked_box
+from ..engine.regions import region_of
+from ..grounding.attention import AttentionSettings
+from ..grounding.attention_finder import regions_by_attention
+from ..grounding.prompt import parse_sentence
+from ..grounding.requests import Sentence
+from ..grounding.sentence_regions import queries
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .console import console_host
 from .demo import tiny_settings
 from .pictures import read_image, read_mask, save_image
+from .sentence import prompt_for, restyle_in_turn
 
 TINY = "tinyworld"
 
@@ -27,17 +32,17 @@ TINY = "tinyworld"
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`."""
     image = read_image(args.image)
-    predictor, request = _predictor(args)
+    predictor, sentence = _predictor(args)
     with predictor.loaded():
-        mask = _mask(args, predictor, image, request)
-        result = _restyled(args, predictor, image, mask, request)
-    save_image(result.image, args.output)
+        regions = _regions(args, predictor, image, sentence)
+        result, _ = restyle_in_turn(image, regions, lambda part, region: _restyled(args, predictor, part, region))
+    save_image(result, args.output)
     sys.stdout.write(f"wrote {args.output}\n")
     return 0
 
 
-def _predictor(args: argparse.Namespace) -> tuple[Any, Request]:
-    """The model with its expert attached, and the prompt as that model's styles read it."""
+def _predictor(args: argparse.Namespace) -> tuple[Any, Sentence]:
+    """The model with its experts attached, and the prompt as that model's styles read it."""
     host = console_host(args.device)
     if args.model == TINY:
         if args.expert is not None:
@@ -49,53 +54,72 @@ def _predictor(args: argparse.Namespace) -> tuple[Any, Request]:
     from .models import load_folder
 
     predictor = load_folder(Path(args.model), args.expert, host)
-    return predictor, parse_prompt(args.prompt, None, args.style)
+    sentence = parse_sentence(args.prompt, None, args.style)
+    styles = list(dict.fromkeys(one.style for one in sentence.requests))
+    if args.expert is not None and len(styles) > 1:
+        raise RegionStyleError(
+            f"prompt: got the styles {', '.join(styles)}, expected one, since --expert is one style's LoRA. Restyle "
+            "one style at a time."
+        )
+    return predictor, sentence
 
 
-def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Request]:
+def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Sentence]:
     from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 
-    request = parse_prompt(args.prompt, list(expert_files()), args.style)
-    return load_predictor(host, [load_shipped_expert(request.style)]), request
+    sentence = parse_sentence(args.prompt, list(expert_files()), args.style)
+    styles = dict.fromkeys(one.style for one in sentence.requests)
+    return load_predictor(host, [load_shipped_expert(style) for style in styles]), sentence
 
 
-def _mask(args: argparse.Namespace, predictor: Any, image: Tensor, request: Request) -> Tensor:
-    """The region `[H,W]`: a file, a box, everything, or found by the model's own attention."""
+def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: Sentence) -> list[Region]:
+    """A given region for the one thing that is named, or what the model's own attention finds for all of them."""
     size = (int(image.shape[-2]), int(image.shape[-1]))
+    given = _given_mask(args, size)
+    if given is not None:
+        if len(sentence.requests) > 1 or sentence.kept:
+            raise RegionStyleError(
+                f"prompt: got several things ({sentence}), expected one with --mask, --box or --whole. Name only the "
+                "style of that region."
+            )
+        return [region_of("whole picture", given, style=sentence.requests[0].style)]
+    if args.model == TINY:
+        _check_words(sentence)
+    found = regions_by_attention(predictor, image, sentence, AttentionSettings(seed=args.seed))
+    if found.notice:
+        raise RegionStyleError(
+            f"prompt: {found.notice}. Use other words for it, or give the region with --mask, --box or --whole."
+        )
+    return list(found.regions)
+
+
+def _given_mask(args: argparse.Namespace, size: tuple[int, int]) -> Tensor | None:
+    """The region `[H,W]` of a file or box, or everything; None when the prompt has to say where."""
     if args.mask is not None:
         return read_mask(args.mask, size)
     if args.box is not None:
         return box_mask(checked_box(args.box, size), size)
-    if args.whole:
-        return torch.ones(size)
-    if args.model == TINY:
-        _check_words(request.phrase)
-    found = ground_by_attention(predictor, image, request.phrase, settings=AttentionSettings(seed=args.seed))
-    if not found.found:
-        raise RegionStyleError(
-            f"phrase: {request.phrase!r} was not found in the picture. Use other words for it, or "
-            "give the region with --mask, --box or --whole."
-        )
-    return found.mask
+    return torch.ones(size) if args.whole else None
 
 
-def _check_words(phrase: str) -> None:
+def _check_words(sentence: Sentence) -> None:
     """The tiny world can only find what it has words for."""
     from ..tinyworld.tokenizer import known
     from ..tinyworld.world import COLORS, SHAPES
 
-    strange = [word for word in phrase.split() if not known(word)]
-    if strange:
-        raise RegionStyleError(
-            f"phrase: {phrase!r} was not found: the tiny world knows no word {strange[0]!r}, only shapes "
-            f"({', '.join(SHAPES)}) and colours ({', '.join(COLORS)}). Give the region with --mask, --box or --whole, "
-            "or a real model with --model FOLDER."
-        )
+    for phrase in queries(sentence):
+        strange = [word for word in phrase.split() if not known(word.lower())]
+        if strange:
+            raise RegionStyleError(
+                f"phrase: {phrase!r} was not found: the tiny world knows no word {strange[0]!r}, only shapes "
+                f"({', '.join(SHAPES)}) and colours ({', '.join(COLORS)}). Give the region with --mask, --box or "
+                "--whole, or a real model with --model FOLDER."
+            )
 
 
-def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, mask: Tensor, request: Request) -> Restyled:
+def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, region: Region) -> Restyled:
     if args.model == TINY:
-        settings = tiny_settings(request.style, seed=args.seed)
+        settings = tiny_settings(region.style, seed=args.seed)
     else:
         settings = RestyleSettings(strength=0.6, steps=30, cfg=7.0, seed=args.seed, feather=8, largest_scale=4.0)
     chosen = {"strength": args.strength, "steps": args.steps}
@@ -104,26 +128,20 @@ def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, mask: Ten
         raise RegionStyleError(
             "--strength: got 0, expected more than 0, at most 1. 0 would leave the picture as it is."
         )
-    known = args.model == TINY
-    prompt = _prompt(request, args.whole or args.mask is not None or args.box is not None)
     return restyle_region(
         predictor,
         image,
-        mask,
-        prompt,
-        negative=None if known else "",
+        region.mask,
+        prompt_for(region),
+        negative=None if args.model == TINY else "",
         settings=settings,
-        gate=lambda region, cut: _gates(predictor, region),
+        gate=lambda inside, cut: _gates(args, predictor, region.style, inside),
     )
 
 
-def _prompt(request: Request, given: bool) -> str:
-    """What the model is told: the thing where it was found, otherwise only the style."""
-    return f"a picture in {request.style} style" if given else f"a {request.phrase} in {request.style} style"
-
-
-def _gates(predictor: Any, region: Tensor) -> Gates | None:
-    """Every attached expert acts inside the region."""
+def _gates(args: argparse.Namespace, predictor: Any, style: str, inside: Tensor) -> Gates | None:
+    """The style's expert acts inside the region; a folder's one expert is that of its one style."""
     if predictor.experts is None:
         return None
-    return Gates({name: RegionGate(region) for name in predictor.experts.names})
+    names = [style] if args.model == TINY else predictor.experts.names
+    return Gates({name: RegionGate(inside) for name in names})

@@ -71,14 +71,34 @@ def grow_mask(mask: Tensor, pixels: int) -> Tensor:
     if pixels < 0:
         return -grow_mask(-mask, -pixels)
     height, width = mask.shape[-2:]
-    flat = mask.reshape(-1, 1, height, width)
-    grown = flat.clone()
+    flat = mask.reshape(-1, height, width)
+    grown, rows = flat.clone(), _RowMaximum(flat, min(pixels, width))
     for down in range(min(pixels, height - 1) + 1):
-        half = math.isqrt(pixels**2 - down**2)
-        rows = F.max_pool2d(flat, (1, 2 * half + 1), 1, (0, half))
-        grown[..., down:, :] = torch.maximum(grown[..., down:, :], rows[..., : height - down, :])
-        grown[..., : height - down, :] = torch.maximum(grown[..., : height - down, :], rows[..., down:, :])
+        reach = rows(min(math.isqrt(pixels**2 - down**2), width))
+        grown[:, down:] = torch.maximum(grown[:, down:], reach[:, : height - down])
+        grown[:, : height - down] = torch.maximum(grown[:, : height - down], reach[:, down:])
     return grown.reshape(mask.shape)
+
+
+class _RowMaximum:
+    """The largest value within so many pixels along the rows of `[B,H,W]`, for distances up to `most`.
+
+    Kept are the maxima over 1, 2, 4, ... places; any window is the larger one of two of these, so the time does not
+    grow with the distance.
+    """
+
+    def __init__(self, values: Tensor, most: int) -> None:
+        self._most, self._width = most, values.shape[-1]
+        self._spans = [F.pad(values, (most, most), value=-math.inf)]
+        while 2 ** len(self._spans) <= 2 * most + 1:
+            last, step = self._spans[-1], 2 ** (len(self._spans) - 1)
+            self._spans.append(torch.maximum(last[..., :-step], last[..., step:]))
+
+    def __call__(self, distance: int) -> Tensor:
+        level = (2 * distance + 1).bit_length() - 1
+        first, last = self._most - distance, self._most + distance - 2**level + 1
+        span = self._spans[level]
+        return torch.maximum(span.narrow(-1, first, self._width), span.narrow(-1, last, self._width))
 
 
 def _inside(mask: Tensor) -> np.ndarray:

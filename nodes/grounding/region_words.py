@@ -102,6 +102,12 @@ def region_request(words: str, style: str) -> Request | None:
     return Request(phrase, style, noun, rule)
 
 
+def subject(phrase: str) -> str:
+    """What a prompt calls a region: its noun without the position, "picture" for the background or the whole."""
+    request = region_request(phrase, "")
+    return request.query if request is not None and request.rule.kind == "thing" else "picture"
+
+
 def _special(phrase: str) -> Rule | None:
     if _match(_WHOLE, phrase):
         return Rule(kind="whole", count=None)

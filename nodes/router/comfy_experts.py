@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,12 +104,18 @@ def _restyle_one(
     return made.image, made.mask
 
 
-def region_gates(model: Any, at: int) -> Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]:
-    """How the experts of a MODEL act in the crop of image number `at`: as attached, but inside the region only."""
+def region_gates(
+    model: Any, at: int, only: Collection[str] | None = None
+) -> Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]:
+    """How the experts of a MODEL act in the crop of image number `at`: as attached, but inside the region only.
+
+    only: the names of those that act; None: all of them.
+    """
 
     def gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:
         attached = attached_gates(model).values
-        return Gates({name: _inside(gate, region, cut, at) for name, gate in attached.items()}) if attached else None
+        acting = {name: gate for name, gate in attached.items() if only is None or name in only}
+        return Gates({name: _inside(gate, region, cut, at) for name, gate in acting.items()}) if attached else None
 
     return gates
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from ..engine.node_schema import check_range, node_input, node_output, node_schema
+
+if TYPE_CHECKING:
+    from .restyle import RestyleSettings
 
 
 class StyleExpert(io.ComfyNode):
@@ -78,7 +81,7 @@ class Restyle(io.ComfyNode):
             description="Cuts the region out with a margin, redraws it at the model's size with the attached experts, "
             "and pastes it back. Where the output mask is 0 the picture equals the input bit for bit.",
             search_aliases=["regional style", "inpaint style", "style transfer"],
-            inputs=[*_restyle_inputs(), *_restyle_settings()],
+            inputs=[*_restyle_inputs(), *restyle_settings_inputs()],
             outputs=[
                 # ids of their own, since 0.3.64 wants inputs and outputs to differ
                 node_output(
@@ -115,20 +118,28 @@ class Restyle(io.ComfyNode):
         enlarge: float = 1.0,
     ) -> io.NodeOutput:
         from .comfy_experts import restyle_batch
-        from .restyle import RestyleSettings
 
-        for name, value, low, high in (
-            ("strength", strength, 0.01, 1),
-            ("steps", steps, 1, 1000),
-            ("cfg", cfg, 0, 100),
-            ("margin", margin, 0, 4),
-            ("feather", feather, -256, 256),
-            ("enlarge", enlarge, 0.05, 64),
-        ):
-            check_range(value, low, high, name)
-        settings = RestyleSettings(strength, int(steps), cfg, int(seed), margin, int(feather), enlarge)
+        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge)
         result = restyle_batch(model, clip, vae, image, mask, prompt, negative, settings)
         return io.NodeOutput(result.image, result.mask, ui=ui.PreviewText(result.notice))
+
+
+def checked_settings(
+    seed: int, steps: int, cfg: float, strength: float, margin: float, feather: int, enlarge: float
+) -> RestyleSettings:
+    """The settings of `restyle_settings_inputs`; RegionStyleError for a value out of range."""
+    from .restyle import RestyleSettings
+
+    for name, value, low, high in (
+        ("strength", strength, 0.01, 1),
+        ("steps", steps, 1, 1000),
+        ("cfg", cfg, 0, 100),
+        ("margin", margin, 0, 4),
+        ("feather", feather, -256, 256),
+        ("enlarge", enlarge, 0.05, 64),
+    ):
+        check_range(value, low, high, name)
+    return RestyleSettings(strength, int(steps), cfg, int(seed), margin, int(feather), enlarge)
 
 
 def _restyle_inputs() -> list[Any]:
@@ -156,7 +167,8 @@ def _restyle_inputs() -> list[Any]:
     ]
 
 
-def _restyle_settings() -> list[Any]:
+def restyle_settings_inputs() -> list[Any]:
+    """How a region is redrawn, for every node that does it."""
     return [
         node_input(
             io.Int, "steps", default=20, min=1, max=1000, tooltip="Sampling steps. SD1.5 about 20, tiny world 6."

@@ -1,0 +1,156 @@
+"""ComfyUI nodes that join slices: finding and restyling in one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..engine.errors import wrong_input
+from ..engine.node_schema import check_range, node_input, node_output, node_schema
+from ..grounding.region_nodes import REGIONS, regions_input
+from ..router.nodes import checked_settings, restyle_settings_inputs
+from .sentence import TEMPLATE
+
+
+class RestyleSentence(io.ComfyNode):
+    """Restyle everything a sentence names; everything else stays bit for bit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRestyleSentence",
+            display_name="Restyle by Sentence",
+            category="RegionStyle",
+            description="Finds every thing a sentence names, restyles each by its own mask with the attached expert of "
+            "its style, and leaves the rest. Where the output mask is 0 the picture equals the input bit for bit.",
+            search_aliases=["text style transfer", "edit by instruction", "regional style"],
+            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(), *_looking()],
+            outputs=[
+                node_output(
+                    io.Image,
+                    "restyled_image",
+                    display_name="image",
+                    tooltip="The pictures with the regions restyled; same size, same number.",
+                ),
+                node_output(
+                    io.Mask,
+                    "restyled_mask",
+                    display_name="mask",
+                    tooltip="What was blended in, of all regions together; 0 where nothing changed.",
+                ),
+                node_output(
+                    REGIONS,
+                    "restyled_regions",
+                    display_name="regions",
+                    tooltip="What was found for every thing; not found: empty mask, score 0.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        image: Any,
+        sentence: str,
+        template: str = TEMPLATE,
+        negative: str = "",
+        seed: int = 0,
+        steps: int = 20,
+        cfg: float = 7.0,
+        strength: float = 0.6,
+        margin: float = 0.25,
+        feather: int = 2,
+        enlarge: float = 1.0,
+        bias: float = 0.0,
+        strict: bool = False,
+        regions: Any = None,
+    ) -> io.NodeOutput:
+        from ..grounding.attention import AttentionSettings
+        from .comfy_sentence import SentenceRequest, restyle_sentence
+
+        check_range(bias, -10, 10, "bias")
+        if regions is not None and bias != 0:
+            remedy = "Set it to 0, or leave regions unconnected."
+            raise wrong_input("bias", bias, "0 with regions, since attention is not used then", remedy)
+        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge)
+        request = SentenceRequest(sentence, template, negative, regions, strict)
+        looking = AttentionSettings(seed=int(seed), bias=bias)
+        made = restyle_sentence(model, clip, vae, image, request, settings, looking)
+        return io.NodeOutput(made.image, made.mask, made.regions, ui=ui.PreviewText(made.notice))
+
+
+def _sockets() -> list[Any]:
+    return [
+        node_input(
+            io.Model,
+            "model",
+            tooltip="The denoiser with a style expert attached for every style the sentence may use. Without any, the "
+            "prompt alone makes the style.",
+        ),
+        node_input(io.Clip, "clip", tooltip="The model's text encoder."),
+        node_input(io.Vae, "vae", tooltip="The model's autoencoder."),
+        node_input(io.Image, "image", tooltip="The picture; any size. A batch is done picture by picture."),
+        regions_input(
+            optional=True,
+            tooltip="Things found elsewhere: the sentence's words are looked up among theirs, and attention is not "
+            "used. With an empty sentence their own styles count.",
+        ),
+    ]
+
+
+def _words() -> list[Any]:
+    return [
+        node_input(
+            io.String,
+            "sentence",
+            default="make the red star mosaic and the moon neon",
+            multiline=True,
+            tooltip="What to restyle, and how: 'make the leftmost cat a watercolor, the sky pixel art, keep the dog'.",
+        ),
+        node_input(
+            io.String,
+            "template",
+            default=TEMPLATE,
+            tooltip="The prompt for each region: {phrase} is its thing, {style} its style. Add a LoRA's trigger here.",
+            advanced=True,
+        ),
+        node_input(
+            io.String,
+            "negative",
+            default="",
+            tooltip="What no region shall show; acts when cfg is not 1.",
+            advanced=True,
+        ),
+        node_input(
+            io.Int, "seed", default=0, min=0, max=2**32 - 1, control_after_generate=True, tooltip="Seed of all noise."
+        ),
+    ]
+
+
+def _looking() -> list[Any]:
+    return [
+        node_input(
+            io.Float,
+            "bias",
+            default=0.0,
+            min=-10.0,
+            max=10.0,
+            step=0.1,
+            tooltip="Moves the threshold of masks found by attention: higher gives smaller masks. In log-odds.",
+            advanced=True,
+        ),
+        node_input(
+            io.Boolean,
+            "strict",
+            default=False,
+            tooltip="On: a thing that is not found stops the workflow with an error. Off: it is left out and named.",
+            advanced=True,
+        ),
+    ]
+
+
+NODES = [RestyleSentence]

@@ -1,0 +1,79 @@
+"""Restyling everything a sentence names: one region after the other, each by its own mask, on the result so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError
+from ..engine.region import Region
+from ..engine.regions import Regions
+from ..grounding.attention_finder import FoundRegions, find_regions
+from ..grounding.region_words import subject
+from ..grounding.requests import Request, Rule, Sentence
+from ..grounding.sentence_regions import Finder
+from ..router.restyle import Restyled
+
+TEMPLATE = "a {phrase} in {style} style"
+
+
+def restyle_in_turn(
+    image: Tensor, regions: Sequence[Region], restyle: Callable[[Tensor, Region], Restyled]
+) -> tuple[Tensor, Tensor]:
+    """Restyle the regions of a picture `[1,3,H,W]` in their order; those with an empty mask are left out.
+
+    Each is cut out of the result so far (LEAST, section A1 step 6: the composite is the next content image). Returns
+    the picture and the mask `[H,W]`: where it is 0 nothing changed, bit for bit.
+    """
+    mask = torch.zeros(image.shape[-2:])
+    for region in regions:
+        if bool((region.mask > 0).any()):
+            made = restyle(image, region)
+            image, mask = made.image, torch.maximum(mask, made.mask.float().cpu())
+    return image, mask
+
+
+def prompt_for(region: Region, template: str = TEMPLATE) -> str:
+    """What the model is told to draw in a region; RegionStyleError when the template has no place for the style."""
+    if "{style}" not in template:
+        raise RegionStyleError(
+            f"template: got {template!r}, expected {{style}} in it, and {{phrase}} where the thing belongs. "
+            f"Use for example {TEMPLATE!r}."
+        )
+    return template.replace("{phrase}", subject(region.phrase)).replace("{style}", region.style)
+
+
+def named_in(sentence: Sentence, regions: Regions) -> FoundRegions:
+    """The regions of a sentence among given ones, by their words; positions choose among those of one phrase.
+
+    RegionStyleError for a thing that none of the regions is called.
+    """
+    names = {phrase.lower() for phrase in regions.phrases}
+    read = Sentence(tuple(_as_called(one, names) for one in sentence.requests), sentence.kept)
+
+    def finder_of(image: int) -> Finder:
+        items = regions.of_image(image)
+        return lambda query, apart: [one for one in items if one.phrase.lower() == _known(query, names)]
+
+    pictures = torch.empty(1, 1, 1, 1).expand(regions.batch, 3, regions.height, regions.width)
+    order = iter(range(regions.batch))
+    return find_regions(pictures, read, lambda _: finder_of(next(order)))
+
+
+def _as_called(request: Request, names: set[str]) -> Request:
+    """A request whose very words a region has means all regions of these words."""
+    if request.phrase.lower() in names:
+        return Request(request.phrase, request.style, request.phrase, Rule(count=None))
+    return request
+
+
+def _known(query: str, names: set[str]) -> str:
+    if query.lower() not in names:
+        known = ", ".join(repr(name) for name in sorted(names)) or "nothing: there are no regions"
+        raise RegionStyleError(
+            f"sentence: got {query!r}, expected the words of a region: {known}. Use these words, or leave regions "
+            "unconnected to find things by attention."
+        )
+    return query.lower()
