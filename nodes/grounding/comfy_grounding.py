@@ -146,7 +146,7 @@ def ground_sentence(
     given = sources[name]
     source: BoxSource
     if name == "denoiser":
-        predictor = ComfyPredictor(*given, host)
+        predictor = ComfyPredictor(given[0], given[1], given[2], host)
         with predictor.loaded():
             looked = look_at_all(images, AttentionSource(predictor, parse_regions(sentence)), host)
         return checked(segment_all(looked, embedding, host, choice), strict)

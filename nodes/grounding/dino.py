@@ -158,7 +158,9 @@ def find_phrases(
     """
     settings = settings or DetectorSettings()
     host.load(detector.model)
-    progress, items, lines = host.progress(len(phrases) * len(images), "Grounding DINO"), [], []
+    progress = host.progress(len(phrases) * len(images), "Grounding DINO")
+    items: list[Region] = []
+    lines: list[str] = []
     for number, phrase in enumerate(phrases):
         for at, image in enumerate(images):
             found = find_boxes(detector, image, phrase, host, settings, at)

@@ -146,11 +146,13 @@ class SamLoss:
     """Draws scenes and prompts and scores the answers; `self(step)` is what `Trainer` calls."""
 
     def __init__(self, modules: nn.ModuleDict, pool: Pool, pictures: int = 8, prompts: int = 4, seed: int = 5) -> None:
-        self.sam, self.pool, self.pictures, self.prompts, self.seed = modules["sam"], pool, pictures, prompts, seed
+        self.sam: Any = modules["sam"]
+        self.pool, self.pictures, self.prompts, self.seed = pool, pictures, prompts, seed
 
     def draw(self, random: np.random.Generator) -> tuple[Tensor, list[Ask]]:
         """Pictures `[B,3,S,S]` and prompts about them; half of the scenes are mirrored."""
-        images, asks = [], []
+        images: list[np.ndarray] = []
+        asks: list[Ask] = []
         while len(images) < self.pictures:
             scene = _varied(self.pool.scene(int(random.integers(len(self.pool)))), random)
             if new := draw_asks(scene, len(images), self.prompts, random):
