@@ -64,14 +64,15 @@ def match_style(
     where the composited mask is 0 it stays bit for bit. Shows previews and can be cancelled at every iteration.
     RegionStyleError for empty style words, a mask without a region, or captions that do not fit.
     """
-    if not style_words.strip():
+    style_words = style_words.strip()
+    if not style_words:
         raise wrong_input("style", "nothing", "words for the style", "Type for example 'watercolor'.")
     if len(captions) not in (1, len(images)):
         raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
     work = _Work(predictor, images, masks, framing or Framing())
     with torch.no_grad(), predictor.loaded():
         source = predictor.encode(work.cut())
-        prompts = Prompts.of(predictor, captions, style_words.strip(), settings.preset)
+        prompts = Prompts.of(predictor, captions, style_words, settings.preset)
     with predictor.gradients():
         matcher = StyleMatcher(predictor, source.clone(), prompts, style, fake, settings, work.latent_mask(source))
         frames = _run(matcher)

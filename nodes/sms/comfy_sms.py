@@ -1,0 +1,62 @@
+"""SMS over ComfyUI's objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.adapters import ExpertWeights
+from ..engine.comfy_adapters import attach_to_comfy, attached_gates
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import image_of, images_of, masks_of
+from ..engine.errors import wrong_input
+from ..engine.gates import Gates
+from .fake import fresh_fake
+from .optimise import SmsSettings
+from .pictures import curves, strip
+from .stylize import Framing, Matched, match_style, scaled_gates
+
+
+@dataclass(frozen=True)
+class MatchedBatch:
+    """image `[B,H,W,3]`, mask `[B,H,W]`, and two pictures `[1,H,W,3]` about how the first came about."""
+
+    image: Tensor
+    mask: Tensor
+    strip: Tensor
+    curves: Tensor
+    notice: str
+
+
+def match_batch(
+    model: Any, clip: Any, vae: Any, image: Tensor, mask: Tensor | None, caption: str, style: str, strength: float,
+    settings: SmsSettings, framing: Framing,
+) -> MatchedBatch:  # fmt: skip
+    """Every picture of a batch by the experts attached to the MODEL, which is as before afterwards.
+
+    RegionStyleError when the MODEL has no style experts.
+    """
+    style_gates = attached_gates(model).values
+    if not style_gates:
+        raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
+    images = images_of(image)
+    masks = None if mask is None else masks_of(mask, images)
+    fake = ExpertWeights(fresh_fake(model.model.diffusion_model, settings.seed))
+    for parameter in fake.parameters():
+        parameter.requires_grad_(True)
+    predictor = ComfyPredictor(attach_to_comfy(model, [fake], Gates()), clip, vae, ComfyHost())
+    made = match_style(
+        predictor, images, masks, [caption], style, scaled_gates(style_gates, strength), list(fake.parameters()),
+        settings, framing,
+    )  # fmt: skip
+    return _batch(made, settings)
+
+
+def _batch(made: Matched, settings: SmsSettings) -> MatchedBatch:
+    done = len(made.history.style)
+    notice = f"{done} of {settings.iterations} iterations" + (", settled" if done < settings.iterations else "")
+    pictures = [image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history))]
+    return MatchedBatch(image_of(made.images), made.masks.float().cpu(), *pictures, notice)

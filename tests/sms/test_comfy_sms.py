@@ -1,0 +1,75 @@
+"""SMS in real ComfyUI: outside the mask nothing changes, the MODEL is as before, the same seed gives the same."""
+
+import pytest
+
+SCRIPT = """
+import torch
+from regionstyle.nodes.engine.comfy_host import ComfyHost
+from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor
+from regionstyle.nodes.router.comfy_experts import attach
+from regionstyle.nodes.sms.comfy_sms import match_batch
+from regionstyle.nodes.sms.optimise import SmsSettings
+from regionstyle.nodes.sms.stylize import Framing
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
+from regionstyle.nodes.tinyworld.world import scene
+
+tiny.register_experts()
+with torch.inference_mode():
+    model, clip, vae = tiny.load_model(), tiny.load_clip(), tiny.load_vae()
+    x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def eps(patched):
+        predictor = ComfyPredictor(patched, clip, vae, ComfyHost())
+        with predictor.loaded():
+            return predictor.predict(x, 0.4, predictor.encode_text(["a red star in mosaic style"])).eps
+
+    styled, style = attach(model, "tinyworld/mosaic.safetensors", 1.0, None)
+    before = eps(model), eps(styled)
+    frozen = [p.requires_grad for p in model.model.diffusion_model.parameters()]
+    image = torch.from_numpy(scene(1).image)[None].repeat(2, 1, 1, 1)
+    mask = torch.zeros(1, 128, 128); mask[0, 30:80, 30:80] = 1
+
+    def run(patched, region, seed=1):
+        settings = SmsSettings(iterations=6, seed=seed, preview_every=2)
+        return match_batch(patched, clip, vae, image, region, "a red star", style, 0.8, settings, Framing())
+
+    made = run(styled, mask)
+    result = {
+        "shape": list(made.image.shape), "notice": made.notice, "strip": list(made.strip.shape)[:2],
+        "outside": bool(torch.equal(made.image[made.mask == 0], image[made.mask == 0])),
+        "inside": float((made.image - image)[:, 30:80, 30:80].abs().mean()),
+        "same": bool(torch.equal(run(styled, mask).image, made.image)),
+        "seed": bool(torch.equal(run(styled, mask, 2).image, made.image)),
+        "whole": list(run(styled, None).image.shape),
+        "trace": bool(torch.equal(eps(model), before[0]) and torch.equal(eps(styled), before[1])),
+        "frozen": frozen == [p.requires_grad for p in model.model.diffusion_model.parameters()],
+    }
+    try:
+        run(model, mask)
+    except ValueError as error:
+        result["bare"] = str(error)
+print(json.dumps(result))
+"""
+
+
+def check(result: dict) -> None:
+    assert result["shape"] == [2, 128, 128, 3] == result["whole"]
+    assert result["notice"] == "6 of 6 iterations"
+    assert result["strip"] == [1, 192]
+    assert result["outside"]
+    assert result["inside"] > 0.005
+    assert result["same"]
+    assert not result["seed"]
+    assert result["trace"]
+    assert result["frozen"]
+    assert "Attach Style Expert" in result["bare"]
+
+
+@pytest.mark.slow
+def test_sms_in_comfy(run_in_comfy):
+    check(run_in_comfy(SCRIPT))
+
+
+@pytest.mark.slow
+def test_sms_in_the_oldest_version(run_in_old_comfy):
+    check(run_in_old_comfy(SCRIPT))
