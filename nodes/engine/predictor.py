@@ -89,9 +89,8 @@ class Text:
             got, accepts = list(other.states.shape), f"[B, {self.states.shape[1]}, {self.states.shape[2]}]"
             raise wrong_input("text", got, accepts, "Encode both prompts with the same encoder and length.")
         if self.extras != other.extras:
-            raise wrong_input(
-                "text", f"{self.extras} and {other.extras}", "equal extras", "Run the prompts one by one."
-            )
+            got = f"{self.extras} and {other.extras}"
+            raise wrong_input("text.extras", got, "equal ones", "Run the prompts one by one.")
         pooled = None
         if self.pooled is not None and other.pooled is not None:
             pooled = torch.cat([self.pooled, other.pooled])

@@ -79,6 +79,8 @@ def sd3_model(v35=False):
         config.set_inference_dtype(torch.float32, None)
         model = config.get_model({}, "")
         fill(model.diffusion_model)
+        # A buffer that comes with the weights.
+        model.diffusion_model.pos_embed.copy_(noise(*model.diffusion_model.pos_embed.shape))
         return patcher_of(model)
 
 
@@ -100,7 +102,7 @@ def sdxl_model():
         return patcher_of(model)
 
 
-def flux_model(guidance=True):
+def flux_model(guidance=True, **changes):
     """A MODEL of the FLUX class, one double and two single blocks; guidance: dev, otherwise schnell."""
     import dataclasses
 
@@ -111,6 +113,7 @@ def flux_model(guidance=True):
         "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 48, "context_in_dim": 64,
         "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 1, "depth_single_blocks": 2,
         "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": guidance,
+        **changes,
     }  # fmt: skip
     if "txt_ids_dims" in {field.name for field in dataclasses.fields(comfy.ldm.flux.model.FluxParams)}:
         shape["txt_ids_dims"] = []

@@ -19,7 +19,8 @@ PROBE_PACK = Path(__file__).with_name("probe_pack")
 class ComfyServer:
     """Attributes: url, input_dir, output_dir, temp_dir, log (path of its output), process."""
 
-    def __init__(self, comfy: Path, python: Path, base: Path, *, start_seconds: float = 180):
+    def __init__(self, comfy: Path, python: Path, base: Path, *, start_seconds: float = 180, flags=("--cpu",)):
+        """flags: further options of ComfyUI; without --cpu it takes a GPU where there is one."""
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.input_dir, self.output_dir, self.temp_dir = base / "input", base / "output", base / "temp"
         self.log = base / "server.log"
@@ -27,12 +28,12 @@ class ComfyServer:
             (base / name).mkdir(parents=True, exist_ok=True)
         link_pack(base / "custom_nodes")
         shutil.copytree(PROBE_PACK, base / "custom_nodes" / "probe_pack")
-        self.process = self._start(comfy, python, base)
+        self.process = self._start(comfy, python, base, flags)
         self._wait_until_up(start_seconds)
 
-    def _start(self, comfy: Path, python: Path, base: Path) -> subprocess.Popen:
+    def _start(self, comfy: Path, python: Path, base: Path, flags: tuple[str, ...]) -> subprocess.Popen:
         command = [
-            str(python), "main.py", "--cpu", "--disable-auto-launch", "--disable-api-nodes",
+            str(python), "main.py", *flags, "--disable-auto-launch", "--disable-api-nodes",
             "--port", self.url.rpartition(":")[2], "--base-directory", str(base),
             "--database-url", f"sqlite:///{base / 'comfyui.db'}",
         ]  # fmt: skip

@@ -1,9 +1,11 @@
-"""A custom node pack for tests of `regionstyle run`: a node that takes its time, and one that fails."""
+"""A custom node pack for tests: nodes that take their time, fail, or differentiate a MODEL."""
 
 import time
 
 import comfy.model_management
 import comfy.utils
+
+from .gradients import ProbeGradients
 
 
 class ProbeWait:
@@ -31,4 +33,4 @@ class ProbeFail(ProbeWait):
         raise ValueError(f"steps: {steps} is not what this node wants.")
 
 
-NODE_CLASS_MAPPINGS = {"ProbeWait": ProbeWait, "ProbeFail": ProbeFail}
+NODE_CLASS_MAPPINGS = {"ProbeWait": ProbeWait, "ProbeFail": ProbeFail, "ProbeGradients": ProbeGradients}
