@@ -8,6 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 NODE_MODULES = (
     "tinyworld.nodes",
     "router.nodes",
+    "app.nodes",
     "grounding.nodes",
     "grounding.network_nodes",
     "grounding.box_nodes",
@@ -15,6 +16,8 @@ NODE_MODULES = (
     "grounding.region_nodes",
     "grounding.mask_nodes",
     "grounding.region_file_nodes",
+    "metrics.nodes",
+    "app.metric_nodes",
 )
 
 

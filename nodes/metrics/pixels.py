@@ -48,7 +48,7 @@ def masked_mse(result: Tensor, source: Tensor, mask: Tensor, pixel_range: str = 
 
 
 def psnr(result: Tensor, source: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), the same in every pixel range; inf for equal pictures."""
+    """Peak signal-to-noise ratio in dB, 10 log10(255^2 / MSE), the same in every range; inf for equal pictures."""
     return psnr_of(mse(result, source, "0..1"))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.errors import wrong_input
 from .checks import check_images
 from .measurement import Measurement
 
@@ -73,9 +73,7 @@ def ask_questions(
     for edit in edits:
         check_images(edit.image)
         if not edit.opposite or edit.opposite == edit.style:
-            raise RegionStyleError(
-                f"opposite style: got {edit.opposite!r}, expected another style than {edit.style!r}."
-            )
+            raise wrong_input("opposite style", repr(edit.opposite), f"not {edit.style!r}", "Name another style.")
         for question in QUESTIONS:
             check()
             style = edit.opposite if question.opposite else edit.style
