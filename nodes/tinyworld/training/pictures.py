@@ -10,9 +10,13 @@ from ..styles import STYLES, apply_style
 from ..world import Scene, restyle_object
 
 
+# Pixel art and posterised differ in their edges only, so that they are drawn more often.
+STYLES_TO_TELL_APART = (*STYLES, *("pixel art", "posterised") * 2)
+
+
 def styled_scene(made: Scene, random: np.random.Generator) -> tuple[np.ndarray, list[str | None], str | None]:
     """Picture, style per object and style of the whole: unstyled, wholly styled, or one object styled."""
-    kind, style = random.random(), str(random.choice(list(STYLES)))
+    kind, style = random.random(), str(random.choice(STYLES_TO_TELL_APART))
     none: list[str | None] = [None] * len(made.objects)
     if kind < 0.35:
         return made.image, none, None
