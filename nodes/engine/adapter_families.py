@@ -22,7 +22,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -199,14 +199,14 @@ def bound(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     return {**given, **given.get("kwargs", {})}
 
 
-def is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether it computes a linear layer: ComfyUI's quantised ones are not torch's."""
     return isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
 
 
 def _parts_of_transformer(name: str, module: nn.Module) -> list[Part]:
     if is_linear(module):
-        return transformer_names.parts(name, int(module.in_features), int(module.out_features))  # type: ignore[arg-type]
+        return transformer_names.parts(name, module.in_features, module.out_features)
     if isinstance(module, nn.Conv2d):
         return transformer_names.parts(name, module.in_channels, module.out_channels)
     return []

@@ -16,13 +16,10 @@ To add a layout, read this file: how a part is written is in `_PART`, a prefix i
 layer's name in `_dotted`, and which of diffusers' layers a name stands for in `_layers_of`. Kinds of adapters that are
 not a plain LoRA are refused by name (`_OTHER_KINDS`); one that is to be supported needs an update of its own beside
 `linear_update` and `conv_update` in `adapter_layers.py`.
-
-Only safetensors files are opened: other formats can run code when read.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -35,6 +32,7 @@ from torch import Tensor, nn
 from . import transformer_names, unet_names
 from .errors import wrong_input
 from .expert import Expert, LoraLayer
+from .lora_source import read_lora
 from .transformer_names import Part
 
 _DOWN, _UP, _ALPHA = "down", "up", "alpha"
@@ -79,7 +77,7 @@ def load_expert(
     fit no layout (all are listed), and updates of the text encoder: experts act on the denoiser only. With
     `ignore_text_encoder=True` these are left out, reported in the log, and listed in the expert's `unused`.
     """
-    tensors, metadata, config = _read(source)
+    tensors, metadata, config = read_lora(source)
     _refuse_other_kinds(tensors)
     unused = tuple(key for key in tensors if _TEXT_ENCODER.match(key))
     if unused and not ignore_text_encoder:
@@ -150,51 +148,6 @@ def _refuse_other_kinds(tensors: Mapping[str, Tensor]) -> None:
         if found:
             got = f"{kind} ({found[0]}, {len(found)} such keys)"
             raise wrong_input("LoRA file", got, "plain LoRA layers", "Use a LoRA; nothing was loaded.")
-
-
-def _read(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], dict[str, str], dict[str, Any]]:
-    """Tensors, the header's text, and PEFT's configuration (empty where there is none)."""
-    if isinstance(source, Mapping):
-        return source, {}, {}
-    source = Path(source)
-    config: dict[str, Any] = {}
-    if source.is_dir():
-        config, source = _peft_config(source), source / "adapter_model.safetensors"
-    if not source.is_file() or source.suffix != ".safetensors":
-        got = str(source) if source.is_file() else f"{source}, which does not exist"
-        raise wrong_input("LoRA file", got, "a .safetensors file, or a PEFT folder that holds one", "Choose another.")
-    tensors, metadata = _open(source)
-    return tensors, metadata, config or _header_config(metadata)
-
-
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        # Inside a ComfyUI node torch would otherwise make tensors that no backward pass can use.
-        with torch.inference_mode(False), safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise wrong_input("LoRA file", f"{path} ({error})", "a safetensors file", "Download it again.") from error
-
-
-def _peft_config(folder: Path) -> dict[str, Any]:
-    path = folder / "adapter_config.json"
-    if not path.is_file():
-        got = f"the folder {folder} without adapter_config.json"
-        raise wrong_input("LoRA file", got, "a PEFT adapter folder or a file", "Choose the .safetensors file itself.")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        got = "DoRA" if config.get("use_dora") else config.get("peft_type")
-        raise wrong_input("LoRA file", f"a PEFT adapter of type {got}", "LORA", "Train a plain LoRA.")
-    return config
-
-
-def _header_config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What diffusers writes in a file's header: PEFT's configuration, its keys starting with the part's name."""
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    parts = ("unet.", "transformer.")
-    return {key.split(".", 1)[1]: value for key, value in config.items() if key.startswith(parts)}
 
 
 def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -1,9 +1,9 @@
-"""The update of one layer: its tensors, whether they fit, and what they add to the output."""
+"""The updates of an expert: their tensors, whether they fit a layer, and what they add to its output."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...kernels import routed_lora
 from .adapter_families import Place, is_linear
 from .errors import wrong_input
-from .expert import LoraLayer
+from .expert import Expert, LoraLayer
 
 Gated = Sequence[tuple["Update", Tensor]]
 
@@ -29,6 +29,28 @@ class LoraWeights(nn.Module):
     def layer(self) -> LoraLayer:
         """A copy of the tensors as they are now."""
         return LoraLayer(self.down.detach().clone(), self.up.detach().clone(), self.scale, self.rows)
+
+
+class ExpertWeights(nn.Module):
+    """An expert's tensors as parameters (copies, not trainable until asked), for devices and optimisers."""
+
+    def __init__(self, expert: Expert) -> None:
+        super().__init__()
+        self.source = replace(expert, layers={path: replace(layer) for path, layer in expert.layers.items()})
+        with torch.inference_mode(False):
+            self.layers = nn.ModuleList(LoraWeights(layer) for layer in expert.layers.values())
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    def items(self) -> Iterator[tuple[str, LoraWeights]]:
+        """Module path and weights of every layer."""
+        return zip(self.source.layers, self.layers, strict=True)  # type: ignore[arg-type]
+
+    def expert(self) -> Expert:
+        """The weights as they are now."""
+        return replace(self.source, layers={path: weights.layer() for path, weights in self.items()})
 
 
 @dataclass(eq=False)

@@ -16,40 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .adapter_families import Call, Family, bound, family_of
-from .adapter_layers import LoraWeights, Update, conv_update, linear_update, new_update
+from .adapter_layers import ExpertWeights, Update, conv_update, linear_update, new_update
 from .errors import RegionStyleError, wrong_input
 from .expert import Expert
 from .gates import ActiveGates, Gates, attention_share
 from .wrapped_forward import WrappedForward
-
-
-class ExpertWeights(nn.Module):
-    """An expert's tensors as parameters (copies, not trainable until asked), for devices and optimisers."""
-
-    def __init__(self, expert: Expert) -> None:
-        super().__init__()
-        self.source = replace(expert, layers={path: replace(layer) for path, layer in expert.layers.items()})
-        with torch.inference_mode(False):
-            self.layers = nn.ModuleList(LoraWeights(layer) for layer in expert.layers.values())
-
-    @property
-    def name(self) -> str:
-        return self.source.name
-
-    def items(self) -> Iterator[tuple[str, LoraWeights]]:
-        """Module path and weights of every layer."""
-        return zip(self.source.layers, self.layers, strict=True)  # type: ignore[arg-type]
-
-    def expert(self) -> Expert:
-        """The weights as they are now."""
-        return replace(self.source, layers={path: weights.layer() for path, weights in self.items()})
 
 
 @dataclass(eq=False)

@@ -15,7 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .adapters import ExpertStack, ExpertWeights
+from .adapter_layers import ExpertWeights
+from .adapters import ExpertStack
 from .comfy_host import new_patcher
 from .comfy_predictor import GATES_KEY
 from .errors import RegionStyleError, wrong_input
