@@ -45,18 +45,23 @@ class ComfyHost:
     def load(self, *modules: Any) -> None:
         """Load networks through ComfyUI, which frees room for them and may unload them later: call before every use.
 
-        modules: any nn.Module, or ModelPatchers (MODEL, `clip.patcher`, `vae.patcher`).
+        modules: any nn.Module, or ModelPatchers (MODEL, `clip.patcher`, `vae.patcher`). ComfyUI streams only layers of
+        its own kind, so a module is loaded whole.
         """
         import comfy.model_management as management
 
-        management.load_models_gpu([self.patcher(module) for module in modules])
+        foreign = [module for module in modules if isinstance(module, nn.Module)]
+        patchers = [self.patcher(module) for module in modules]
+        management.load_models_gpu(patchers, force_full_load=len(foreign) == len(modules))
+        for module in foreign:
+            load_whole(self.patcher(module))
 
     def patcher(self, module: Any) -> Any:
         """The ModelPatcher of a module, made once: the module keeps it, so that ComfyUI counts it once."""
         if not isinstance(module, nn.Module):
             return module
         if _PATCHER not in module.__dict__:
-            module.__dict__[_PATCHER] = new_patcher(module, self.device)
+            module.__dict__[_PATCHER] = new_patcher(module, self.device, streamed=False)
         return module.__dict__[_PATCHER]
 
     def progress(self, total: int, label: str = "") -> Progress:
@@ -139,13 +144,25 @@ class _Container(nn.Module):
         self.network = network
 
 
-def new_patcher(module: nn.Module, device: torch.device) -> Any:
-    """A network that ComfyUI did not load, as a ModelPatcher of the kind ComfyUI uses at this moment."""
+def new_patcher(module: nn.Module, device: torch.device, *, streamed: bool = True) -> Any:
+    """A network that ComfyUI did not load, as a ModelPatcher.
+
+    streamed: of the kind ComfyUI uses at this moment, which under dynamic VRAM moves parameters but no buffers.
+    """
     import comfy.model_management as management
     import comfy.model_patcher
 
-    kind = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    whole = comfy.model_patcher.ModelPatcher
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", whole) if streamed else whole
     return kind(_Container(module), load_device=device, offload_device=management.unet_offload_device())
+
+
+def load_whole(patcher: Any) -> None:
+    """Bring what a partial load left behind (under --novram always something) to the device, and count it."""
+    model, device = patcher.model, torch.device(patcher.load_device)
+    if any(tensor.device.type != device.type for tensor in [*model.parameters(), *model.buffers()]):
+        model.to(device)
+        model.model_loaded_weight_memory = patcher.model_size()
 
 
 def to_pil(image: Tensor) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.comfy_host import ordinary, ordinary_weights, to_pil, without_dynamic_memory
+from regionstyle.nodes.engine.comfy_host import load_whole, ordinary, ordinary_weights, to_pil, without_dynamic_memory
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host import LocalHost
 
@@ -105,6 +105,18 @@ def test_quantised_weights_are_refused():
     with pytest.raises(RegionStyleError, match="Packed"), ordinary_weights(network):
         pass
     assert network[0].weight.is_inference()
+
+
+def test_what_a_partial_load_left_behind_follows():
+    """As under --novram: some layers are on the device ("meta" stands for it), buffers and others are not."""
+    network = nn.Sequential(nn.Linear(3, 3, device="meta"), nn.BatchNorm1d(3))
+    patcher = SimpleNamespace(model=network, load_device="meta", model_size=lambda: 99)
+    load_whole(patcher)
+    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}
+    assert network.model_loaded_weight_memory == 99
+    network.model_loaded_weight_memory = 5
+    load_whole(patcher)
+    assert network.model_loaded_weight_memory == 5, "nothing was left behind"
 
 
 def test_ordinary_copies_inference_tensors_only():
