@@ -27,7 +27,7 @@ class StyleExpert(io.ComfyNode):
             "stay as they are, so quantised and offloaded models work. Chain nodes for several styles.",
             search_aliases=["style lora", "regional lora", "lora mask"],
             inputs=[
-                node_input(io.Model, "model", tooltip="The denoiser: SD1.5 class."),
+                node_input(io.Model, "model", tooltip="The denoiser: SD1.5, SD2, SDXL, SD3 or FLUX.1."),
                 node_input(
                     io.Combo,
                     "expert",
