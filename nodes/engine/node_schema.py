@@ -17,9 +17,15 @@ LATER_INPUT_FIELDS = frozenset({"advanced", "extra_dict", "gradient_stops", "raw
 
 
 def node_schema(**fields: Any) -> Any:
-    """`io.Schema(**fields)` without the later fields that this ComfyUI does not know."""
+    """`io.Schema(**fields)` without the later fields that this ComfyUI does not know.
+
+    TypeError where an input and an output have one id: 0.3.64 would leave out that node and all after it.
+    """
     from comfy_api.latest import io
 
+    inputs, outputs = ({slot.id for slot in fields.get(side, ())} for side in ("inputs", "outputs"))
+    if shared := sorted(inputs & outputs):
+        raise TypeError(f"{fields['node_id']}: {', '.join(shared)}: an input and an output with one id.")
     return io.Schema(**known_fields(io.Schema, fields, LATER_SCHEMA_FIELDS))
 
 

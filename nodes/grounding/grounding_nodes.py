@@ -35,7 +35,13 @@ class TextGroundedMask(io.ComfyNode):
                     display_name="regions",
                     tooltip="One or more per thing and picture; not found: empty mask and score 0.",
                 ),
-                node_output(io.Mask, "masks", tooltip="A mask for every region, in the order of phrases and styles."),
+                # an id of its own, since 0.3.64 wants inputs and outputs to differ
+                node_output(
+                    io.Mask,
+                    "region_masks",
+                    display_name="masks",
+                    tooltip="A mask for every region, in the order of phrases and styles.",
+                ),
                 node_output(io.Mask, "mask", tooltip="All of them together; one mask per picture."),
                 node_output(io.String, "phrases", tooltip="The words of every region, one per line."),
                 node_output(io.String, "styles", tooltip="The style of every region, one per line."),

@@ -34,7 +34,12 @@ try:
     typo = "accepted"
 except TypeError:
     typo = "refused"
-print(json.dumps({"info": {key: info[key] for key in ("input", "output_name")}, "typo": typo}))
+try:
+    node_schema(node_id="Twin", inputs=[node_input(io.Image, "image")], outputs=[node_output(io.Image, "image")])
+    twin = "accepted"
+except TypeError as error:
+    twin = str(error)
+print(json.dumps({"twin": twin, "info": {key: info[key] for key in ("input", "output_name")}, "typo": typo}))
 """
 
 
@@ -46,6 +51,7 @@ def test_one_schema_for_both_versions(request, fixture):
     assert result["info"]["input"]["required"]["strength"][1]["max"] == 1.0
     assert result["info"]["output_name"] == ["picture"]
     assert result["typo"] == "refused"
+    assert result["twin"] == "Twin: image: an input and an output with one id."
 
 
 def test_only_later_keywords_are_left_out():
