@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.region import Box, Region
-from .refine import grow_mask, threshold_mask
+from ..engine.region import Box, Region, mask_box
+from .refine import INSIDE, grow_mask, threshold_mask
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -37,9 +37,14 @@ def labelled_overlay(image: Tensor, regions: Sequence[Region]) -> Tensor:
     found = [one for one in regions if bool((one.mask > 0).any())]
     for at, one in enumerate(found):
         canvas = _drawn(canvas, one.mask.float().cpu(), factor, COLORS[at % len(COLORS)])
-    labels = [(one.box, _label(one), COLORS[at % len(COLORS)]) for at, one in enumerate(found)]
+    labels = [(_outline_box(one), _label(one), COLORS[at % len(COLORS)]) for at, one in enumerate(found)]
     missing = list(dict.fromkeys(f"not found: {one.phrase}" for one in regions if one not in found))
     return _written(canvas, labels, missing, factor)
+
+
+def _outline_box(region: Region) -> Box:
+    """Around what is outlined; a mask's faint places may reach much farther."""
+    return mask_box(region.mask, INSIDE) if bool((region.mask > INSIDE).any()) else region.box
 
 
 def _label(region: Region) -> str:
@@ -53,7 +58,7 @@ def _drawn(canvas: Tensor, mask: Tensor, factor: int, color: tuple[int, int, int
     tint = torch.tensor(color)[:, None, None] / 255
     canvas = torch.lerp(canvas, tint.expand_as(canvas), mask * TINT)
     thick = max(1, max(mask.shape) // 400)
-    hard = threshold_mask(mask, 0.5)
+    hard = threshold_mask(mask, INSIDE)
     outside, inside = grow_mask(hard, thick) - hard, hard - grow_mask(hard, -thick)
     canvas = torch.where(outside > 0, torch.zeros_like(canvas), canvas)
     return torch.where(inside > 0, 0.5 + 0.5 * tint, canvas)
