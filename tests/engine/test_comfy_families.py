@@ -210,6 +210,46 @@ def tokens():
             out[f"{name} {bool(positive)}"] = torch.equal((y != module(x)).any(-1)[0], expected)
     return out
 
+def text_rows():
+    '''Which text tokens change in which half of a batch of both prompts, when one token is the expert's own.'''
+    if CASE == "sdxl":
+        return None
+    model, order = new_model(), []
+    name = {"sd3": "joint_blocks.0.context_block.attn.qkv", "flux": "double_blocks.0.txt_attn.qkv"}[CASE]
+    gate = RegionGate(torch.ones(1, 4, 4), 1.0, torch.tensor([False, False, True]))
+    routed = ours(model, kohya(model, keep=lambda n: n == name), gate, shared_text="off")
+    def see(executor, *args, **kwargs):
+        order.extend(args[5]["cond_or_uncond"])
+        return executor(*args, **kwargs)
+    routed.add_wrapper_with_key("apply_model", "see", see)
+    x, y, module = at_layer(routed, name, cfg=3.0)
+    changed = (y != module(x)).any(-1)
+    return dict(order=order, changed=[row.nonzero().flatten().tolist() for row in changed])
+
+def gradients():
+    model = new_model()
+    routed = ours(model, kohya(model), mask())
+    predictor = ComfyPredictor(routed, None, None, ComfyHost())
+    text, x = predictor.from_conditioning(conditioning(length=9)), noise(1, FAMILIES[CASE][1], 12, 10)
+    with predictor.gradients():
+        latent = x.clone().requires_grad_()
+        parameters = [p.requires_grad_() for p in attached_experts(routed)[0].parameters()]
+        loss = lambda: predictor.predict(latent, 0.5, text).eps.square().sum()
+        # Of some layers the loss is so small a part that float32 cannot tell: those with the largest gradients.
+        sizes = [float(g.norm()) for g in torch.autograd.grad(loss(), parameters)]
+        chosen = [latent, *(parameters[at] for at in torch.tensor(sizes).topk(2).indices)]
+        found = []
+        for tensor, grad in zip(chosen, torch.autograd.grad(loss(), chosen)):
+            step = 1e-2 * grad / grad.norm()
+            with torch.no_grad():
+                tensor += step
+                high = loss()
+                tensor -= 2 * step
+                low = loss()
+                tensor += step
+            found.append(float((high - low) / 2e-2 / grad.norm()))
+    return dict(ratios=found, zero=sum(size == 0 for size in sizes), usable=message(sample, routed))
+
 def counted():
     model = new_model()
     state = kohya(model)
@@ -221,7 +261,7 @@ def counted():
     own = [p for p in routed.get_nested_additional_models()]
     return dict(size=size, counted=[models.get(id(p.model)) for p in own], names=[type(p.model).__name__ for p in own])
 
-TESTS = (files, masks, region, sizes, unmatched, bypass, tokens, counted)
+TESTS = (files, masks, region, sizes, unmatched, bypass, tokens, text_rows, gradients, counted)
 with torch.inference_mode():
     result = {}
     for CASE in FAMILIES:
@@ -301,6 +341,19 @@ def test_flux_rows_are_text_then_picture_then_reference_pictures(everything):
     found = everything["flux"]["tokens"]
     assert len(found) == 6
     assert all(found.values())
+
+
+@pytest.mark.parametrize("network", ["sd3", "flux"])
+def test_words_of_an_expert_count_in_the_positive_prompt(everything, network):
+    found = everything[network]["text_rows"]
+    assert sorted(found["order"]) == [0, 1]
+    assert found["changed"] == [[2] if index == 0 else [] for index in found["order"]]
+
+
+def test_gradients_through_masked_experts_agree_with_finite_differences(found):
+    assert found["gradients"]["ratios"] == pytest.approx([1, 1, 1], rel=0.02)
+    assert found["gradients"]["zero"] <= 2  # in SD3's last block nothing reads the text's queries
+    assert found["gradients"]["usable"] == "no error"
 
 
 def test_the_experts_memory_is_counted(found):
