@@ -18,6 +18,7 @@ from ..engine.regions import Regions, not_found_notice
 from ..grounding.attention import AttentionSettings
 from ..grounding.attention_finder import FoundRegions, regions_by_attention
 from ..grounding.comfy_regions import check_found, check_pictures
+from ..grounding.composition import without_overlaps
 from ..grounding.prompt import parse_sentence
 from ..grounding.style_names import normal_style
 from ..router.comfy_experts import region_gates
@@ -50,7 +51,7 @@ class SentenceResult:
 def expert_styles(model: Any) -> dict[str, list[str]]:
     """Style words in lower case -> the names of the MODEL's attached experts for them."""
     found: dict[str, list[str]] = {}
-    for expert in attached_experts(model):
+    for expert in (weights.source for weights in attached_experts(model)):
         found.setdefault((expert.style or expert.name.replace("-", " ")).lower(), []).append(expert.name)
     return found
 
@@ -101,7 +102,7 @@ def _found(
     if request.sentence.strip():
         read = parse_sentence(request.sentence, styles)
         return named_in(read, request.regions), str(read)
-    own = request.regions.with_items(_styled(one, styles) for one in request.regions)
+    own = without_overlaps(request.regions.with_items(_styled(one, styles) for one in request.regions))
     shown = "; ".join(dict.fromkeys(f"{one.phrase} -> {one.style}" for one in own)) or "no regions"
     return FoundRegions(own, not_found_notice(own)), shown
 

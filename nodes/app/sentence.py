@@ -53,13 +53,12 @@ def named_in(sentence: Sentence, regions: Regions) -> FoundRegions:
     names = {phrase.lower() for phrase in regions.phrases}
     read = Sentence(tuple(_as_called(one, names) for one in sentence.requests), sentence.kept)
 
-    def finder_of(image: int) -> Finder:
+    def finder_of(picture: Tensor, image: int) -> Finder:
         items = regions.of_image(image)
         return lambda query, apart: [one for one in items if one.phrase.lower() == _known(query, names)]
 
     pictures = torch.empty(1, 1, 1, 1).expand(regions.batch, 3, regions.height, regions.width)
-    order = iter(range(regions.batch))
-    return find_regions(pictures, read, lambda _: finder_of(next(order)))
+    return find_regions(pictures, read, finder_of)
 
 
 def _as_called(request: Request, names: set[str]) -> Request:

@@ -60,10 +60,10 @@ def _instances(query: str, grounding: Grounding, apart: bool) -> list[Region]:
     return [region_of(query, part, score=grounding.score) for part in parts]
 
 
-def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor], Finder]) -> FoundRegions:
-    """The sentence's regions in images `[B,3,H,W]`; finder: makes the finder for one picture `[1,3,H,W]`."""
+def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor, int], Finder]) -> FoundRegions:
+    """The sentence's regions in images `[B,3,H,W]`; finder: makes one for a picture `[1,3,H,W]` and its index."""
     size = (int(images.shape[-2]), int(images.shape[-1]))
-    found = [sentence_regions(sentence, finder(one[None]), size, at) for at, one in enumerate(images)]
+    found = [sentence_regions(sentence, finder(one[None], at), size, at) for at, one in enumerate(images)]
     regions = Regions(tuple(one for part in found for one in part.regions), *size, len(images))
     lost = [f"{name!r} not found in image {at}, so it acts as if it were not named" for at, part in enumerate(found)
             for name in part.lost]  # fmt: skip
@@ -75,4 +75,4 @@ def regions_by_attention(
 ) -> FoundRegions:
     """The regions of a sentence in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
     settings = settings or AttentionSettings()
-    return find_regions(images, sentence, lambda image: attention_finder(predictor, image, sentence, settings))
+    return find_regions(images, sentence, lambda image, at: attention_finder(predictor, image, sentence, settings))

@@ -259,7 +259,10 @@ def test_a_graph_without_subgraphs_in_every_spelling(definitions):
     assert list(to_api_form(data, {"Plain": {"input": {"required": {}}, "display_name": "Plain"}})) == ["1"]
 
 
-@pytest.mark.parametrize("name", ["restyle_by_attention", "generate_with_expert"])
+SHIPPED = "generate_with_expert phrase_masks refine_masks restyle_by_attention restyle_by_sentence three_regions"
+
+
+@pytest.mark.parametrize("name", SHIPPED.split())
 def test_the_shipped_forms_name_the_same_nodes(name):
     folder = Path(__file__).resolve().parents[2] / "workflows"
     api, ui = read_workflow(folder / "api" / f"{name}.json"), read_workflow(folder / f"{name}.json")
