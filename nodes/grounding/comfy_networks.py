@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..engine.comfy_host import ComfyHost
@@ -87,8 +88,13 @@ def load_detector(name: str) -> dino.Detector:
 
 
 def load_vlm(name: str) -> vlm.Vlm:
-    """The vision-language model of a folder in models/LLM, in the precision ComfyUI would choose here."""
-    return vlm.load_vlm(find_folder(VLMS, name), ComfyHost().dtype("unet"))
+    """The vision-language model of a folder in models/LLM, in the precision ComfyUI would choose for a large network.
+
+    Where that is a kind of 8 bits, which transformers' layers cannot compute in, it is bfloat16.
+    """
+    chosen = ComfyHost().dtype("unet")
+    dtype = chosen if chosen in (torch.float32, torch.float16, torch.bfloat16) else torch.bfloat16
+    return vlm.load_vlm(find_folder(VLMS, name), dtype)
 
 
 def encode_image(network: SamNetwork, image: Tensor) -> SamEmbedding:
