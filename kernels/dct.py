@@ -20,16 +20,31 @@ from ._checks import (
 
 def dct2_reference(x: Tensor) -> Tensor:
     """`dct2` by its definition, coefficient by coefficient. For reading and testing."""
-    (h, w), dtype, (x,) = x.shape[-2:], x.dtype, promote(x)
+    dtype, (x,) = x.dtype, promote(x)
+    result = torch.empty_like(x)
+    for u in range(x.shape[-2]):
+        for v in range(x.shape[-1]):
+            result[..., u, v] = (x * _wave(u, v, x)).sum((-2, -1))
+    return result.to(dtype)
+
+
+def idct2_reference(x: Tensor) -> Tensor:
+    """`idct2` by its definition: the sum of all waves, each times its coefficient. For reading and testing."""
+    dtype, (x,) = x.dtype, promote(x)
+    result = torch.zeros_like(x)
+    for u in range(x.shape[-2]):
+        for v in range(x.shape[-1]):
+            result = result + x[..., u, v, None, None] * _wave(u, v, x)
+    return result.to(dtype)
+
+
+def _wave(u: int, v: int, x: Tensor) -> Tensor:
+    """The cosine wave of frequency (u, v) at the size of x, `[h,w]`, of norm 1."""
+    h, w = x.shape[-2:]
     rows = torch.arange(h, dtype=x.dtype, device=x.device)[:, None] + 0.5
     columns = torch.arange(w, dtype=x.dtype, device=x.device)[None] + 0.5
-    result = torch.empty_like(x)
-    for u in range(h):
-        for v in range(w):
-            wave = torch.cos(math.pi * u * rows / h) * torch.cos(math.pi * v * columns / w)
-            norm = math.sqrt((1 if u == 0 else 2) / h) * math.sqrt((1 if v == 0 else 2) / w)
-            result[..., u, v] = norm * (x * wave).sum((-2, -1))
-    return result.to(dtype)
+    norm = math.sqrt((1 if u == 0 else 2) / h) * math.sqrt((1 if v == 0 else 2) / w)
+    return norm * torch.cos(math.pi * u * rows / h) * torch.cos(math.pi * v * columns / w)
 
 
 def low_pass_reference(c: Tensor, threshold: float) -> Tensor:

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from regionstyle.kernels import dct2, idct2, low_pass, spectrum_distance
-from regionstyle.kernels.dct import _cosine_basis, dct2_reference, low_pass_reference, spectrum_distance_reference
+from regionstyle.kernels.dct import (
+    _cosine_basis,
+    dct2_reference,
+    idct2_reference,
+    low_pass_reference,
+    spectrum_distance_reference,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 SIZES = [(1, 1), (1, 7), (8, 8), (13, 6), (5, 24)]
@@ -12,8 +18,9 @@ SIZES = [(1, 1), (1, 7), (8, 8), (13, 6), (5, 24)]
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_dct2_agrees_with_reference(size, dtype, agree):
-    agree(dct2, dct2_reference, [torch.randn(2, 3, *size)], dtype)
+@pytest.mark.parametrize("pair", [(dct2, dct2_reference), (idct2, idct2_reference)], ids=["dct2", "idct2"])
+def test_agrees_with_reference(pair, size, dtype, agree):
+    agree(*pair, [torch.randn(2, 3, *size)], dtype)
 
 
 def test_dct2_is_the_orthonormal_matrix_product():
