@@ -44,7 +44,12 @@ _COMMANDS = {
     "run": (".run", "run_workflow"),
     "train": (".training", "run_training"),
     "evaluate": (".training", "run_evaluation"),
+    "report": (".report", "run_report"),
+    "benchmark": (".benchmark", "run_benchmark"),
 }
+
+# metrics/datasets/catalogue.py has the same names; a test compares them
+_DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
 
 
 def _implementation(command: str) -> Callable[[argparse.Namespace], int]:
@@ -92,6 +97,8 @@ def build_parser() -> Parser:
     _add_run(commands)
     _add_train(commands)
     _add_evaluate(commands)
+    _add_report(commands)
+    _add_benchmark(commands)
     return parser
 
 
@@ -172,6 +179,35 @@ def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = _command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
     parser.add_argument("network", choices=["tinyworld"])
     parser.add_argument("--folder", type=Path, metavar="DIR", help="of a training (default: the bundled weights)")
+    _add_device(parser)
+
+
+def _add_report(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "report", "Repeat the papers' findings at small scale on the tiny world.")
+    parser.add_argument("--quick", action="store_true", help="fewer scenes, the same repetitions")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help="only this row (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument("--repetitions", type=_positive, default=3, metavar="N", help=f"3 or more ({DEFAULT})")
+    parser.add_argument("--no-comfy", action="store_true", help="leave out what needs an installed ComfyUI")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-report"), metavar="DIR", help=DEFAULT)
+    _add_device(parser)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(commands, "benchmark", "The papers' protocols on their data sets, with your weights and data.")
+    parser.add_argument("dataset", choices=_DATASETS, metavar="DATASET", help=", ".join(_DATASETS))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data set was unpacked")
+    made = parser.add_mutually_exclusive_group(required=True)
+    made.add_argument("--model", metavar="unchanged|tinyworld|FOLDER", help="make the results with this model")
+    made.add_argument("--results", type=Path, metavar="DIR", help="score finished pictures, named like the samples")
+    parser.add_argument("--expert", type=Path, metavar="LORA.safetensors", help="the style's LoRA, for your own model")
+    parser.add_argument("--style", action="append", default=[], help="instead of the paper's styles; may be repeated")
+    parser.add_argument("--style-images", type=Path, metavar="DIR", help="pictures of the style, for FID and ArtFID")
+    parser.add_argument("--networks", type=Path, metavar="DIR", help="weights of LPIPS, FID, CFSD (default: stand-ins)")
+    parser.add_argument("--clip", type=Path, metavar="DIR", help="a CLIP folder (default: the stand-in)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-benchmark"), metavar="DIR", help=DEFAULT)
     _add_device(parser)
 
 

@@ -163,6 +163,7 @@ def test_lhq(tmp_path):
     picture(tmp_path / "LHQ1024_jpg" / "0000000.jpg")
     (tmp_path / "readme.txt").write_text("x", encoding="utf-8")
     assert [s.name for s in load_dataset("lhq", tmp_path).samples] == ["0000000", "0000001"]
+    assert [s.style for s in load_dataset("lhq", tmp_path, ["mosaic"]).samples] == ["mosaic", "mosaic"]
 
 
 def write_iharmony4(root, names=("c100_7_1", "d90000003-3_1_2", "f1_1_1", "a_b_2_3")):
@@ -230,7 +231,7 @@ def test_wrong_names_are_refused(tmp_path):
     with pytest.raises(RegionStyleError, match="coco, voc"):
         load_dataset("imagenet", tmp_path)
     with pytest.raises(RegionStyleError, match="--style"):
-        load_dataset("lhq", tmp_path, ["mosaic"])
+        load_dataset("realhm", tmp_path, ["mosaic"])
 
 
 def test_published_figures_have_a_cell_per_column():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import wrong_input
@@ -40,11 +40,16 @@ class Dataset:
 
 
 def load_dataset(name: str, root: Path, styles: Sequence[str] = (), limit: int | None = None) -> Dataset:
-    """A data set in its published layout. styles: instead of RegionRoute's four (coco, voc, big); limit: the first so
-    many samples. RegionStyleError naming what is missing."""
+    """A data set in its published layout.
+
+    styles: in turn, instead of RegionRoute's four (coco, voc, big), or for pictures without one (pie-bench, lhq);
+    limit: the first so many samples. RegionStyleError naming what is missing.
+    """
     if name not in KINDS:
         raise wrong_input("data set", repr(name), ", ".join(KINDS), "Choose one of these.")
-    if styles and name not in _STYLED:
+    if styles and name not in _STYLED and KINDS[name] != STYLE:
         raise wrong_input("--style", ", ".join(styles), f"no style for {name}", "Its samples bring their own.")
     samples = _STYLED[name](root, tuple(styles) or STYLES) if name in _STYLED else _PLAIN[name](root)
+    if styles and KINDS[name] == STYLE:
+        samples = [replace(sample, style=styles[i % len(styles)]) for i, sample in enumerate(samples)]
     return Dataset(name, KINDS[name], tuple(samples[:limit]), _PUBLISHED[name])

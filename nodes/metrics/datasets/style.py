@@ -23,9 +23,8 @@ def load_pie_bench(root: Path) -> list[Sample]:
         entry = entries[name]
         image = need(root / "annotation_images" / entry["image_path"], "the pictures of annotation_images")
         prompt = entry["editing_prompt"].replace("[", "").replace("]", "")
-        source = entry["original_prompt"].replace("[", "").replace("]", "")
         mask = partial(pie_mask, entry["mask"])
-        samples.append(Sample(name, image, mask, source, "", prompt, subset=f"type {entry['editing_type_id']}"))
+        samples.append(Sample(name, image, mask, prompt=prompt, subset=f"type {entry['editing_type_id']}"))
     return need_samples(samples, root, "entries in mapping_file.json")
 
 

@@ -1,0 +1,136 @@
+"""The numbers of a benchmark, by the protocol of its kind of data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..engine.errors import wrong_input
+from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, pictures_in
+from ..metrics.distributions import Embed, art_fid, frechet_distance, gather_features
+from ..metrics.harmonization import HarmonizationScore, harmonization_score, harmonization_table
+from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
+from ..metrics.networks import MetricNetworks
+from ..metrics.scoring import score_edit
+from ..metrics.structure import FeatureMap, cfsd
+from .benchmark_methods import Made, Task
+from .pictures import read_image
+
+FID_SIDE = 512  # pixels, the side the pictures of a set are brought to
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What measures: networks for RSM, CLIP score and LPIPS; embed for FID; features for CFSD, with their names."""
+
+    networks: MetricNetworks
+    embed: Embed
+    embed_name: str
+    features: FeatureMap
+    features_name: str
+
+
+@dataclass
+class Scores:
+    """Collects pictures one by one and gives rows (name, measurements) at the end."""
+
+    kind: str
+    instruments: Instruments | None
+    style_images: Path | None = None
+    _edits: list[tuple[Measurement, ...]] = field(default_factory=list)
+    _composites: list[HarmonizationScore] = field(default_factory=list)
+    _vectors: list[Tensor] = field(default_factory=list)
+
+    def add(self, task: Task, made: Made) -> None:
+        """Measure one result. RegionStyleError naming the sample when it cannot be."""
+        if self.kind == HARMONIZATION:
+            self._add_composite(task, made)
+        elif self.kind == REGIONAL:
+            self._add_regional(task, made)
+        else:
+            self._add_style(task, made)
+
+    def _add_composite(self, task: Task, made: Made) -> None:
+        if task.sample.truth is None or task.mask is None:
+            raise wrong_input(task.sample.name, "no truth or mask", "both", "Use the data set's own files.")
+        truth = read_image(task.sample.truth)
+        mask = task.mask
+        if mask.shape != truth.shape[-2:]:
+            mask = F.interpolate(mask[None, None], truth.shape[-2:], mode="nearest")[0, 0]
+        self._composites.append(harmonization_score(made.image, truth, mask, subset=task.sample.subset))
+
+    def _add_regional(self, task: Task, made: Made) -> None:
+        if made.mask is None:
+            got = "no mask, and none was found by a model"
+            raise wrong_input(task.sample.name, got, "a mask", "Put mask files beside the data, or use --model.")
+        networks = self._tools().networks
+        score = score_edit(networks, made.image, task.image, made.mask[None], [task.style])
+        self._edits.append(score.per_image[0])
+
+    def _add_style(self, task: Task, made: Made) -> None:
+        tools = self._tools()
+        distance = tools.networks.distance
+        lpips = float(distance(made.image, task.image))
+        structure = float(cfsd(tools.features, made.image, task.image))
+        self._edits.append(
+            (
+                Measurement(check_tiny("LPIPS", distance.backbone), lpips, distance.backbone, SIGNED),
+                Measurement(check_tiny("CFSD", tools.features_name), structure, tools.features_name, UNIT),
+            )
+        )
+        self._vectors.append(tools.embed(_fid_size(made.image)))
+
+    def _tools(self) -> Instruments:
+        if self.instruments is None:
+            raise ValueError(f"a {self.kind} benchmark needs instruments")
+        return self.instruments
+
+    def rows(self) -> list[tuple[str, list[Measurement]]]:
+        """The result: one row, or R2R's table by subset and foreground ratio."""
+        if self.kind == HARMONIZATION:
+            table = harmonization_table(self._composites)
+            return [(f"{r.subset}, foreground {r.ratio}", list(r.measurements)) for r in table]
+        means = [mean_of(column) for column in zip(*self._edits, strict=True)]
+        return [("all", means + (self._set_numbers(means[0]) if self.kind != REGIONAL and self.style_images else []))]
+
+    def _set_numbers(self, lpips: Measurement) -> list[Measurement]:
+        """FID of the results to the pictures of the style, and ArtFID."""
+        tools = self._tools()
+        styles = (_fid_size(read_image(path)) for path in pictures_in(self.style_images or Path()))
+        made = torch.cat(self._vectors).double().cpu().numpy()
+        fid = frechet_distance(made, gather_features(tools.embed, styles))
+        name, count = tools.embed_name, len(self._vectors)
+        art = check_tiny("ArtFID", name)
+        return [
+            Measurement(check_tiny("FID", name), fid, name, UNIT, count),
+            Measurement(art, art_fid(lpips.value, fid), f"{lpips.backbone}; {name}", UNIT, count),
+        ]
+
+
+def _fid_size(image: Tensor) -> Tensor:
+    """Shorter side `FID_SIDE`, where it is longer; small pictures stay."""
+    scale = FID_SIDE / min(image.shape[-2:])
+    if scale >= 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", antialias=True)
+
+
+def run_samples(
+    tasks: Sequence[Callable[[], Task]],
+    method: Callable[[Task], Made],
+    scores: Scores,
+    done: Callable[[Task, Made], None],
+) -> None:
+    """Read, make, measure one sample after the other, so that memory holds one; done(task, made) after each."""
+    for read in tasks:
+        task = read()
+        with torch.no_grad():
+            made = method(task)
+            scores.add(task, made)
+        done(task, made)

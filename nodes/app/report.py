@@ -1,0 +1,135 @@
+"""`regionstyle report`: the papers' findings at small scale on the tiny world, in one self-contained page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.errors import wrong_input
+from ..metrics import report_page as html
+from ..metrics.drawing import shown
+from .report_plots import dot_plot
+from .report_rows import REPETITIONS, Row, RowContext, RowResult, Spread, all_rows, chosen_rows, spreads
+
+TITLE = "RegionStyle: small-scale reproduction on the tiny world"
+TINY_NOTE = (
+    "Numbers of a toy world whose truth is exact. Metrics that end in -tiny are measured by this pack's own small "
+    "networks and must not be set beside published figures."
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with what came out, and how long it took in seconds."""
+
+    row: Row
+    result: RowResult
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.row.name,
+            "title": self.row.title,
+            "paper": self.row.paper,
+            "seconds": round(self.seconds, 1),
+            "methods": {m: {k: s.as_json() for k, s in v.items()} for m, v in spreads(self.result).items()},
+            "absent": dict(self.result.absent),
+            "remarks": list(self.result.remarks),
+        }
+
+
+def run_rows(rows: Sequence[Row], context: RowContext) -> list[Measured]:
+    """Run every row; cancelling stops at the next check of the host."""
+    done = []
+    for each in rows:
+        context.host.check()
+        began = time.monotonic()
+        result = each.run(context)
+        done.append(Measured(each, result, time.monotonic() - began))
+    return done
+
+
+def write_report(measured: Sequence[Measured], folder: Path, about: dict[str, Any]) -> tuple[Path, Path]:
+    """report.html and report.json in a folder; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page, data = folder / "report.html", folder / "report.json"
+    made = {"about": about, "rows": [each.as_json() for each in measured]}
+    data.write_text(json.dumps(made, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    facts = html.table(["what", "value"], list(about.items()))
+    sections = [html.note(TINY_NOTE), *[_section(each) for each in measured], html.section("How it was made", facts)]
+    page.write_text(html.page(TITLE, sections), encoding="utf-8")
+    return page, data
+
+
+def _section(each: Measured) -> str:
+    found = spreads(each.result)
+    metrics = list(dict.fromkeys(name for values in found.values() for name in values))
+    header = ["method", *(_header(name, found) for name in metrics)]
+    rows = [[method, *(_cell(values.get(name)) for name in metrics)] for method, values in found.items()]
+    rows += [[method, f"not run: {why}", *[""] * (len(metrics) - 1)] for method, why in each.result.absent.items()]
+    plots = [dot_plot(name, {m: v[name] for m, v in found.items() if name in v}) for name in metrics]
+    notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks]]
+    pictures = [html.grid(each.result.panels)] if each.result.panels else []
+    return html.section(each.row.title, *notes, html.table(header, rows), *plots, *pictures)
+
+
+def _header(name: str, found: dict[str, dict[str, Spread]]) -> str:
+    first = next(values[name] for values in found.values() if name in values)
+    pixels = f" [{first.pixel_range}]" if first.pixel_range else ""
+    return f"{name}{pixels}"
+
+
+def _cell(spread: Spread | None) -> str:
+    return "" if spread is None else f"{shown(spread.mean)} ± {shown(spread.deviation)}"
+
+
+def about_run(context: RowContext, began: float) -> dict[str, Any]:
+    """What somebody needs to repeat it."""
+    import torch
+
+    networks = context.networks
+    return {
+        "repetitions": len(context.seeds),
+        "seeds": ", ".join(map(str, context.seeds)),
+        "quick": "yes" if context.quick else "no",
+        "device": str(context.host.device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "text and image": networks.text_image.backbone,
+        "perceptual": networks.distance.backbone,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """`regionstyle report`."""
+    if args.list:
+        sys.stdout.write("".join(f"{r.name:16} {r.title}\n" for r in all_rows().values()))
+        return 0
+    if args.repetitions < REPETITIONS:
+        raise wrong_input("--repetitions", args.repetitions, f"{REPETITIONS} or more", "A spread needs them.")
+    rows, began = chosen_rows(args.row), time.monotonic()
+    context = _context(args)
+    measured = run_rows(rows, context)
+    page, data = write_report(measured, args.out, about_run(context, began))
+    sys.stdout.write(f"wrote {page} and {data}\n")
+    return 0
+
+
+def _context(args: argparse.Namespace) -> RowContext:
+    from ..metrics.networks import MetricNetworks
+    from ..tinyworld.classifier import load_classifier
+    from .console import console_host
+    from .metric_networks import tiny_distance, tiny_text_image
+
+    classifier = load_classifier()
+    networks = MetricNetworks(tiny_text_image(), tiny_distance(classifier))
+    seeds = tuple(range(args.repetitions))
+    return RowContext(console_host(args.device), args.quick, seeds, networks, classifier, not args.no_comfy)

@@ -1,0 +1,226 @@
+"""Row "baselines": what the obvious ways to restyle one thing give, beside this pack's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError
+from ..engine.gates import Gates
+from ..grounding.attention import AttentionSettings, ground_by_attention
+from ..grounding.prompt import Request
+from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
+from ..metrics.pixels import masked_mse, psnr_of
+from ..metrics.regional_style import regional_style_score
+from ..router.restyle import restyle_region
+from ..tinyworld.clip import region_crop
+from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+from ..tinyworld.world import Scene, restyle_object, scene
+from .demo import as_image, stylize_tiny, tiny_settings
+from .metric_networks import TINY_CLASSIFIER
+from .report_comfy import ComfyHookLora
+from .report_rows import RowContext, RowResult, row
+
+QUICK_SCENES, SCENES = 3, 20  # per repetition
+QUICK_STYLES = ("mosaic", "neon")
+PROMPT_CFG = 4.0  # without an expert the words must do it
+UNCHANGED, PROMPT_ONLY, WHOLE = "source, unchanged", "prompt only, partial noise", "style LoRA, whole picture"
+COMPOSITE, HOOKS = "style LoRA, whole picture, composited by the mask", "ComfyUI hook LoRA with masks"
+OURS, OURS_FOUND = "RegionStyle, given mask", "RegionStyle, found by attention"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One scene, the object to restyle, the style, and the exact truth; image and truth `[1,3,H,W]`, mask `[H,W]`."""
+
+    made: Scene
+    index: int
+    style: str
+    seed: int
+
+    @property
+    def phrase(self) -> str:
+        return self.made.objects[self.index].phrase
+
+    @property
+    def image(self) -> Tensor:
+        return as_image(self.made)
+
+    @property
+    def truth(self) -> Tensor:
+        return as_image(restyle_object(self.made, self.index, self.style))
+
+    @property
+    def mask(self) -> Tensor:
+        return torch.from_numpy(self.made.objects[self.index].mask)
+
+    @property
+    def prompt(self) -> str:
+        return f"a {self.phrase} in {self.style} style"
+
+
+Method = Callable[[Any, Task], Tensor]
+
+
+def tasks_of(repetition: int, seed: int, count: int, styles: Sequence[str]) -> list[Task]:
+    """Held-out scenes, others in every repetition, the styles in turn, the last (uncovered) object of each."""
+    numbers = range(repetition * count, (repetition + 1) * count)
+    scenes = [(number, scene(number, split="held-out")) for number in numbers]
+    return [Task(made, len(made.objects) - 1, styles[number % len(styles)], seed) for number, made in scenes]
+
+
+def unchanged(predictor: Any, task: Task) -> Tensor:
+    return task.image
+
+
+def prompt_only(predictor: Any, task: Task) -> Tensor:
+    """The whole picture noised in part and denoised with the words alone (SDEdit)."""
+    settings = tiny_settings(task.style, seed=task.seed, feather=0, cfg=PROMPT_CFG)
+    everything = torch.ones_like(task.mask)
+    return restyle_region(predictor, task.image, everything, task.prompt, negative="", settings=settings).image
+
+
+def whole_picture(predictor: Any, task: Task) -> Tensor:
+    """The style's LoRA at full strength on the whole picture."""
+    settings = tiny_settings(task.style, seed=task.seed, feather=0)
+    everything = torch.ones_like(task.mask)
+    return restyle_region(
+        predictor,
+        task.image,
+        everything,
+        f"a picture in {task.style} style",
+        settings=settings,
+        gate=lambda region, cut: Gates({task.style: 1.0}),
+    ).image
+
+
+def composited(predictor: Any, task: Task) -> Tensor:
+    """The same, laid over the source through the mask."""
+    return torch.lerp(task.image, whole_picture(predictor, task), task.mask[None, None])
+
+
+def given_mask(predictor: Any, task: Task) -> Tensor:
+    return _ours(predictor, task, task.mask)
+
+
+def found_by_attention(predictor: Any, task: Task) -> Tensor:
+    """The mask from the phrase; a thing that is not found leaves the picture as it is and counts so."""
+    found = ground_by_attention(predictor, task.image, task.phrase, settings=AttentionSettings(seed=task.seed))
+    return _ours(predictor, task, found.mask) if found.found else task.image
+
+
+def _ours(predictor: Any, task: Task, mask: Tensor) -> Tensor:
+    settings = tiny_settings(task.style, seed=task.seed, feather=0)
+    return stylize_tiny(predictor, task.image, mask, Request(task.phrase, task.style), settings).image
+
+
+METHODS: dict[str, Method] = {
+    UNCHANGED: unchanged,
+    PROMPT_ONLY: prompt_only,
+    WHOLE: whole_picture,
+    COMPOSITE: composited,
+    OURS: given_mask,
+    OURS_FOUND: found_by_attention,
+}
+
+
+def measure(context: RowContext, tasks: Sequence[Task], results: Sequence[Tensor]) -> dict[str, Measurement]:
+    """All numbers of one method in one repetition, over its tasks."""
+    result, source = torch.cat(list(results)), torch.cat([task.image for task in tasks])
+    truth, mask = torch.cat([task.truth for task in tasks]), torch.stack([task.mask for task in tasks])
+    networks = context.networks
+    score = regional_style_score(
+        networks.text_image, networks.distance, result, source, mask, [task.style for task in tasks]
+    )
+    region = psnr_of(masked_mse(result, truth, mask, UNIT)).mean()
+    count = len(tasks)
+    made = [
+        *score.all(),
+        Measurement(check_tiny("style recognised", TINY_CLASSIFIER), _recognised(context, tasks, result),
+                    TINY_CLASSIFIER, UNIT, count),
+        Measurement("PSNR to the truth in the region", float(region), "", UNIT, count),
+        Measurement("background equal", _equal(result, source, mask), "", SIGNED, count),
+    ]  # fmt: skip
+    return {measurement.name: measurement for measurement in made}
+
+
+def _recognised(context: RowContext, tasks: Sequence[Task], result: Tensor) -> float:
+    """Share of pictures whose region the classifier reads as the asked style."""
+    boxes = [task.made.objects[task.index].box for task in tasks]
+    crops = torch.cat([region_crop(image[None], box) for image, box in zip(result, boxes, strict=True)])
+    read = context.classifier.read(crops)
+    return sum(found["style"] == task.style for found, task in zip(read, tasks, strict=True)) / len(tasks)
+
+
+def _equal(result: Tensor, source: Tensor, mask: Tensor) -> float:
+    """Share of the pixels with mask exactly 0 that equal the source bit for bit."""
+    outside = mask == 0
+    return float((result == source).all(1)[outside].double().mean())
+
+
+@row(
+    "baselines",
+    title="Restyling one thing: baselines",
+    paper="RegionRoute, section 8: style inside the region, nothing outside it.",
+)
+def baselines(context: RowContext) -> RowResult:
+    """Every method on the same scenes, styles and seeds."""
+    styles = QUICK_STYLES if context.quick else tuple(expert_files())
+    count = QUICK_SCENES if context.quick else SCENES
+    rounds = [tasks_of(i, seed, count, styles) for i, seed in enumerate(context.seeds)]
+    predictor = load_predictor(context.host, [load_shipped_expert(style) for style in styles])
+    values: dict[str, dict[str, list[Measurement]]] = {}
+    absent: dict[str, str] = {}
+    panels: list[tuple[str, Tensor]] = []
+    with predictor.loaded(), _comfy(context, absent) as hooks:
+        methods = {**METHODS, **({} if hooks is None else {HOOKS: hooks.restyle})}
+        for method, results in _all_results(context, predictor, methods, rounds):
+            _add(values.setdefault(method, {}), [measure(context, t, r) for t, r in zip(rounds, results, strict=True)])
+            panels += [(f"{method}: {t.prompt}", r[0]) for t, r in zip(rounds[0][:3], results[0][:3], strict=True)]
+    panels += [(f"exact truth: {task.prompt}", task.truth[0]) for task in rounds[0][:3]]
+    remarks = [
+        f"{len(rounds)} repetitions of {count} held-out scenes each, with other scenes and other noise in every "
+        f"repetition; styles {', '.join(styles)}. Mean and sample standard deviation over the repetitions.",
+        "Background equal: share of the pixels where the mask is 0 that equal the source bit for bit.",
+    ]
+    return RowResult(values, absent, panels, remarks)
+
+
+def _add(into: dict[str, list[Measurement]], rounds: Sequence[dict[str, Measurement]]) -> None:
+    for found in rounds:
+        for name, measurement in found.items():
+            into.setdefault(name, []).append(measurement)
+
+
+def _all_results(
+    context: RowContext, predictor: Any, methods: dict[str, Method], rounds: Sequence[Sequence[Task]]
+) -> Iterator[tuple[str, list[list[Tensor]]]]:
+    total = len(methods) * sum(len(tasks) for tasks in rounds)
+    progress, done = context.host.progress(total, "baselines"), 0
+    for name, method in methods.items():
+        results: list[list[Tensor]] = []
+        for tasks in rounds:
+            results.append([])
+            for task in tasks:
+                with torch.no_grad():
+                    results[-1].append(method(predictor, task).float().cpu().clamp(0, 1))
+                done += 1
+                progress.update(done)
+        yield name, results
+
+
+def _comfy(context: RowContext, absent: dict[str, str]) -> AbstractContextManager[ComfyHookLora | None]:
+    """ComfyUI's baseline where it can run; otherwise the reason is written down."""
+    if not context.comfy:
+        absent[HOOKS] = "switched off"
+        return nullcontext()
+    try:
+        return ComfyHookLora()
+    except RegionStyleError as error:
+        absent[HOOKS] = str(error)
+        return nullcontext()

@@ -1,0 +1,170 @@
+"""`regionstyle benchmark` end to end on miniature data sets: untouched input, finished pictures, the tiny world."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from regionstyle.nodes.app import benchmark, metric_networks
+from regionstyle.nodes.app.cli import _DATASETS, main
+from regionstyle.nodes.metrics.datasets.catalogue import KINDS
+from regionstyle.nodes.tinyworld.classifier import Classifier
+
+sys_path = str(Path(__file__).resolve().parents[1] / "metrics")
+
+
+@pytest.fixture
+def layouts(monkeypatch):
+    """The writers of miniature data sets."""
+    monkeypatch.syspath_prepend(sys_path)
+    module = importlib.import_module("test_datasets")
+    yield module
+    sys.modules.pop("test_datasets")
+
+
+@pytest.fixture(autouse=True)
+def random_classifier(monkeypatch):
+    """A classifier of random weights: what it says does not matter here."""
+    from regionstyle.nodes.tinyworld import classifier
+
+    def load():
+        torch.manual_seed(0)
+        return Classifier().eval()
+
+    monkeypatch.setattr(classifier, "load_classifier", load)
+
+
+def run(tmp_path, *arguments):
+    out = tmp_path / "out"
+    code = main(["benchmark", *map(str, arguments), "--out", str(out), "--device", "cpu"])
+    data = out / "benchmark.json"
+    return code, json.loads(data.read_text(encoding="utf-8")) if data.is_file() else None
+
+
+def test_the_command_knows_every_data_set():
+    assert tuple(KINDS) == _DATASETS
+
+
+def test_untouched_input_on_iharmony4(tmp_path, layouts, capsys):
+    data = tmp_path / "data"
+    paths = layouts.write_iharmony4(data)
+    (data / "test.jsonl").write_text("\n".join(json.dumps({"file_name": p}) for p in paths), encoding="utf-8")
+    code, found = run(tmp_path, "iharmony4", "--data", data, "--model", "unchanged")
+    assert code == 0
+    everything = found["rows"]["all, foreground all"]
+    assert everything["fMSE"]["count"] == 4
+    assert everything["fMSE"]["pixel_range"] == "0..255"
+    # (200,100,50) against (10,20,30) but for JPEG: (190^2 + 80^2 + 20^2) / 3
+    assert everything["fMSE"]["value"] == pytest.approx((190**2 + 80**2 + 20**2) / 3, rel=0.02)
+    assert set(found["rows"]) >= {"HCOCO, foreground all", "HFlickr, foreground 15-100 %"} - {
+        "HFlickr, foreground 15-100 %"
+    }
+    text = capsys.readouterr().out
+    assert "R2R, HCOCO" in text
+    assert "41.9" in text
+
+
+def test_finished_pictures_on_coco_get_no_published_column_for_stand_ins(tmp_path, layouts, capsys):
+    data, results = tmp_path / "data", tmp_path / "results"
+    layouts.write_coco(data)
+    for name in ("000000000001", "000000000002"):
+        layouts.picture(results / f"{name}.png", color=(0, 0, 0))
+    code, found = run(tmp_path, "coco", "--data", data, "--results", results)
+    assert code == 0
+    row = found["rows"]["all"]
+    assert row["MSE_bg"]["value"] == pytest.approx((200**2 + 100**2 + 50**2) / 3 / 255**2 * 4, rel=0.05)
+    assert {"RSM-tiny", "LPIPS_bg-tiny", "CLIP score-tiny"} <= set(row)
+    text = capsys.readouterr().out
+    published = text[text.index("published:") :]
+    assert "MSE_bg 0.0729" in published
+    assert "RSM" not in published
+    page = (tmp_path / "out" / "benchmark.html").read_text(encoding="utf-8")
+    assert "0.0729" in page
+    assert "0.6128" not in page
+
+
+def test_whole_pictures_get_fid_only_with_pictures_of_the_style(tmp_path, layouts):
+    data, styles = tmp_path / "lhq", tmp_path / "styles"
+    for i in range(3):
+        layouts.picture(data / f"{i}.png", (40, 40), (40 * i, 10, 90))
+        layouts.picture(styles / f"{i}.png", (40, 40), (10, 40 * i, 90))
+    code, found = run(tmp_path, "lhq", "--data", data, "--model", "unchanged")
+    assert code == 0
+    assert found["rows"]["all"]["LPIPS-tiny"]["value"] == 0
+    assert found["rows"]["all"]["CFSD-tiny"]["value"] == pytest.approx(0, abs=1e-6)
+    assert "FID-tiny" not in found["rows"]["all"]
+    _, found = run(tmp_path, "lhq", "--data", data, "--model", "unchanged", "--style-images", styles)
+    row = found["rows"]["all"]
+    assert row["FID-tiny"]["value"] > 0
+    assert row["ArtFID-tiny"]["value"] == pytest.approx(1 + row["FID-tiny"]["value"])
+
+
+@pytest.mark.slow
+def test_the_tiny_world_restyles_a_data_set(tmp_path, layouts):
+    data = tmp_path / "data"
+    layouts.write_coco(data)
+    code, found = run(tmp_path, "coco", "--data", data, "--model", "tinyworld", "--style", "mosaic", "--limit", 1)
+    assert code == 0
+    assert found["samples"] == 1
+    made = tmp_path / "out" / "results" / "000000000001.png"
+    assert Image.open(made).size == (40, 30)
+    again, _ = run(tmp_path, "coco", "--data", data, "--results", made.parent, "--limit", 1)
+    assert again == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["realhm", "--model", "tinyworld"], "harmonises nothing"),
+        (["coco", "--results", "nowhere"], "--results"),
+        (["coco", "--model", "unchanged", "--expert", "x.safetensors"], "--expert"),
+        (["coco", "--model", "unchanged", "--networks", "nowhere"], "--networks"),
+        (["coco", "--model", "unchanged", "--style-images", "nowhere"], "--style-images"),
+        (["coco", "--model", "unchanged", "--clip", "."], "no config.json"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
+    data = tmp_path / "data"
+    if arguments[0] == "coco":
+        layouts.write_coco(data)
+    else:
+        for kind in ("composite", "gt"):
+            layouts.picture(data / f"7_{kind}.jpg")
+        layouts.mask_file(data / "7_mask.jpg")
+    code, _ = run(tmp_path, arguments[0], "--data", data, *arguments[1:])
+    assert code == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_result_that_is_missing_is_named(tmp_path, layouts, capsys):
+    data, results = tmp_path / "data", tmp_path / "results"
+    layouts.write_coco(data)
+    layouts.picture(results / "000000000001.png")
+    assert run(tmp_path, "coco", "--data", data, "--results", results)[0] == 2
+    assert "000000000002" in capsys.readouterr().err
+
+
+def test_least_needs_a_region(tmp_path, layouts, capsys):
+    data, results = tmp_path / "data", tmp_path / "results"
+    layouts.picture(data / "dataset" / "ducks.jpeg")
+    (data / "prompts.json").write_text('{"ducks.jpeg": ["apply cubism style to the duck"]}', encoding="utf-8")
+    layouts.picture(results / "ducks_0.png")
+    assert run(tmp_path, "least", "--data", data, "--results", results)[0] == 2
+    assert "ducks_0" in capsys.readouterr().err
+    layouts.mask_file(data / "masks" / "ducks_0.png")
+    code, found = run(tmp_path, "least", "--data", data, "--results", results)
+    assert code == 0
+    assert found["rows"]["all"]["CLIP score-tiny"]["count"] == 1
+
+
+def test_only_columns_that_were_measured_alike_are_comparable():
+    from regionstyle.nodes.metrics.datasets.published import COCO
+    from regionstyle.nodes.metrics.measurement import Measurement
+
+    rows = [("all", [Measurement("RSM-tiny", 1, "x-tiny"), Measurement("MSE_bg", 1, "", "-1..1")])]
+    assert benchmark.comparable(rows, COCO) == ["MSE_bg"]
+    assert metric_networks.TINY == "tiny world"
