@@ -12,6 +12,8 @@ On the ComfyUI host ComfyUI calls the network, so there is less to say, one line
 On both hosts, for maps of words: `attention_layers.py`. A U-Net with `attn2` modules needs nothing there; a transformer
 with text and image in one sequence needs the names of its lists of blocks in `JOINT_BLOCKS` or `COMFY_JOINT_BLOCKS`.
 
+For style experts on it: `adapter_families.py`, which says what a layer's rows stand for.
+
 Then put a small random network of the family into tests/support/family_models.py (diffusers) and
 tests/engine/comfy_models.py (ComfyUI): the tests of predictor, tap and gradients run over those lists.
 """
