@@ -89,8 +89,8 @@ class Text:
             got, accepts = list(other.states.shape), f"[B, {self.states.shape[1]}, {self.states.shape[2]}]"
             raise wrong_input("text", got, accepts, "Encode both prompts with the same encoder and length.")
         if self.extras != other.extras:
-            got = f"{self.extras} and {other.extras}"
-            raise wrong_input("text.extras", got, "equal ones", "Run the prompts one by one.")
+            both = f"{self.extras} and {other.extras}"
+            raise wrong_input("text.extras", both, "equal ones", "Run the prompts one by one.")
         pooled = None
         if self.pooled is not None and other.pooled is not None:
             pooled = torch.cat([self.pooled, other.pooled])
@@ -160,7 +160,8 @@ class NoisePredictor(ABC):
         count = len(x)
         both = text.repeat(count) + negative.repeat(count)
         times = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
-        result = self.predict(torch.cat([x, x]), times, both, gate)
+        with prompts_of_batch((True, False)):
+            result = self.predict(torch.cat([x, x]), times, both, gate)
         (eps, eps_negative), (clean, clean_negative) = result.eps.chunk(2), result.denoised.chunk(2)
         return Prediction(eps, clean), Prediction(eps_negative, clean_negative)
 
