@@ -90,12 +90,12 @@ def _place_label(
     taken: Sequence[Box],
     size: tuple[int, int],
 ) -> Box:
-    """Write a label at a corner, inside the picture and clear of the others where there is room; its box."""
+    """Write a label above a corner, inside the picture and clear of the others where there is room; its box."""
     left, top, right, bottom = (int(v) for v in draw.textbbox((0, 0), text, font=font))  # type: ignore[arg-type]
     pad = 4
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(corner[0], size[0] - width))
-    rows = sorted(range(max(1, size[1] - height + 1)), key=lambda y: abs(y - corner[1]))
+    rows = sorted(range(max(1, size[1] - height + 1)), key=lambda y: abs(y - (corner[1] - height)))
     free = (y for y in rows if not any(_meet((x, y, x + width, y + height), other) for other in taken))
     y = next(free, rows[0])
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=(0, 0, 0), outline=(255, 255, 255))

@@ -21,7 +21,7 @@ def test_outline_and_label_stand_out(brightness):
     luminance = drawn[0].mean(0)
     crossing = luminance[300, 290:310]  # over the left outline
     assert float((crossing - brightness).abs().max()) >= 0.25
-    label = luminance[196:225, 305:420]
+    label = luminance[176:200, 305:420]
     assert float(label.max()) > 0.9
     assert float(label.min()) < 0.1
 
