@@ -59,7 +59,7 @@ def workflow(sentence: str = "the star", **more) -> dict:
 
 
 def run(server, prompt: dict) -> dict:
-    history = server.wait(server.post(prompt))
+    history = server.wait(server.post(prompt), seconds=700)
     last = history["status"]["messages"][-1][1]
     assert history["status"]["status_str"] == "success", last.get("exception_message")
     return history
