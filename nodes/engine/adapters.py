@@ -73,7 +73,6 @@ class ExpertStack:
         self._call_hook: Any = None
         self._call: Call | None = None
         self._gates: ActiveGates | None = None
-        self._positive: Sequence[bool] | None = None
         # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
         self._region: str | None = None
 
@@ -140,19 +139,14 @@ class ExpertStack:
         self._gates = None
 
     @contextmanager
-    def using(self, gates: Gates | ActiveGates | None, positive: Sequence[bool] | None = None) -> Iterator[None]:
-        """`set` for the length of a block (None: all off); what was set before comes back.
-
-        positive: for each block of images in the batch, whether its text is the one `RegionGate.words` counts in
-        (None: all).
-        """
-        before = self._gates, self._positive
+    def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
+        """`set` for the length of a block (None: all off); what was set before comes back."""
+        before = self._gates
         self._gates = ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates
-        self._positive = positive
         try:
             yield
         finally:
-            self._gates, self._positive = before
+            self._gates = before
 
     def _named(self, name: str) -> ExpertWeights:
         for weights in self._experts:
@@ -231,11 +225,11 @@ class ExpertStack:
         """The gate `[B,N]` for x `[B,N,I]`."""
         batch, tokens, device = len(x), x.shape[1], x.device
         if rows == "text":
-            return gates.over_text(name, tokens, batch, device, self._positive)
+            return gates.over_text(name, tokens, batch, device)
         if rows == "image":
             return gates.over_image(name, self._seen().image(tokens), batch, device)
         text, grids = self._seen().joint(tokens)
-        of_text = gates.over_text(name, text, batch, device, self._positive)
+        of_text = gates.over_text(name, text, batch, device)
         return torch.cat([of_text, gates.over_image(name, grids, batch, device)], 1)
 
     def _seen(self) -> Call:

@@ -21,7 +21,7 @@ from .comfy_host import new_patcher
 from .comfy_predictor import GATES_KEY
 from .errors import RegionStyleError, wrong_input
 from .expert import Expert
-from .gates import ActiveGates, Gates, Size
+from .gates import ActiveGates, Gates, Size, prompts_of_batch
 
 KEY = "regionstyle.experts"
 
@@ -139,7 +139,7 @@ class _Routing:
         gates = self._active if override is None else ActiveGates(override, self._names)
         self._check(gates, x, options)
         positive = [index == 0 for index in options.get("cond_or_uncond") or [0]]
-        with self._stack(executor).using(gates, positive):
+        with self._stack(executor).using(gates), prompts_of_batch(positive):
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def _stack(self, executor: Any) -> ExpertStack:

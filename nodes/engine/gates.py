@@ -10,7 +10,8 @@ fully on the text tokens that are its own, not at all on those of another expert
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,6 +27,19 @@ Size = tuple[int, int]
 # While a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's output.
 # Whoever observes attention (AttentionTap) weights what it sees by it.
 attention_share: ContextVar[Tensor | None] = ContextVar("attention_share", default=None)
+
+
+_positive_blocks: ContextVar[tuple[bool, ...] | None] = ContextVar("positive_blocks", default=None)
+
+
+@contextmanager
+def prompts_of_batch(positive: Sequence[bool]) -> Iterator[None]:
+    """Inside, batches hold the images once per prompt; positive: whether that prompt is the one that words count in."""
+    token = _positive_blocks.set(tuple(positive))
+    try:
+        yield
+    finally:
+        _positive_blocks.reset(token)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +128,14 @@ class ActiveGates:
         """strength * mask of an expert with a mask, one value per image token of all grids in turn: `[batch,N]`."""
         return torch.cat([self.per_place(name, size, batch, device).flatten(1) for size in grids], 1)
 
-    def over_text(
-        self, name: str, tokens: int, batch: int, device: torch.device, positive: Sequence[bool] | None = None
-    ) -> Tensor:
+    def over_text(self, name: str, tokens: int, batch: int, device: torch.device) -> Tensor:
         """The gate of an expert with a mask on the text tokens of a joint attention, `[batch,tokens]`.
 
-        The rule of RegionRoute 10.3. positive: for each block of images in the batch, whether its text is the prompt
-        that `RegionGate.words` counts in (None: all are); in other texts every token is shared. An expert whose mask
-        is empty on an image is off there, and not counted.
+        The rule of RegionRoute 10.3. In texts other than the positive prompt (`prompts_of_batch`) every token is
+        shared. An expert whose mask is empty on an image is off there, and not counted.
         """
         present = self._present(batch, device)
-        owned = torch.stack([self._words(other, tokens, batch, device, positive) for other in self.regions])
+        owned = torch.stack([self._words(other, tokens, batch, device) for other in self.regions])
         own, shared = owned[self.regions.index(name)], ~owned.any(0)
         part = 1 / present.sum(0).clamp_min(1) if self.shared_text == "share" else present.new_zeros(batch)
         gate = own.to(part) + shared.to(part) * part[:, None]
@@ -150,18 +161,16 @@ class ActiveGates:
         found = {name: (mask.amax((-2, -1)) > 0).float().to(device) for name, mask in masks.items()}
         return torch.stack([fit_batch(value, batch, name) for name, value in found.items()])
 
-    def _words(
-        self, name: str, tokens: int, batch: int, device: torch.device, positive: Sequence[bool] | None
-    ) -> Tensor:
+    def _words(self, name: str, tokens: int, batch: int, device: torch.device) -> Tensor:
         """The text tokens that belong to an expert, bool `[batch,tokens]`."""
-        words = self._region(name).words
-        if words is None or not any(positive or [True]):
+        words, positive = self._region(name).words, _positive_blocks.get() or (True,)
+        if words is None or not any(positive):
             return torch.zeros(batch, tokens, dtype=torch.bool, device=device)
         if words.shape[1] > tokens:
             got, accepts = f"{words.shape[1]} entries", f"at most {tokens}, the text tokens of this network"
             raise wrong_input(f"words of {name!r}", got, accepts, "Count tokens of the prompt as encoded for it.")
         owned = fit_batch(F.pad(words.to(device), (0, tokens - words.shape[1])), batch, name)
-        blocks = torch.tensor(list(positive or [True]), device=device)
+        blocks = torch.tensor(positive, device=device)
         return owned & blocks.repeat_interleave(batch // len(blocks))[:, None]
 
     def _mask(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import wrong_input
+from .gates import prompts_of_batch
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:

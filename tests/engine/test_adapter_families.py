@@ -10,7 +10,8 @@ from regionstyle.nodes.engine.adapter_families import Call, family_of
 from regionstyle.nodes.engine.adapters import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate
+from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.predictor import NoisePredictor, Prediction, Text
 
 GRID, TEXT, BATCH = (4, 6), 5, 2
 
@@ -238,10 +239,13 @@ def test_text_rows_follow_the_rule_and_image_rows_the_mask(flux, path, owned, op
 def test_words_count_in_the_positive_prompt_only():
     gate = RegionGate(torch.ones(1, 4, 4), 1.0, words(0))
     gates = ActiveGates(Gates({"a": gate, "b": RegionGate(torch.ones(1, 4, 4), 1.0, words(1))}), ["a", "b"])
-    found = gates.over_text("a", 6, 4, torch.device("cpu"), [False, True])
+    with prompts_of_batch([False, True]):
+        found = gates.over_text("a", 6, 4, torch.device("cpu"))
     assert found[:, :3].tolist() == [[0.5, 0.5, 0.5]] * 2 + [[1, 0, 0.5]] * 2
     # A negative prompt may be shorter than the positive one.
-    assert gates.over_text("a", 3, 2, torch.device("cpu"), [False]).tolist() == [[0.5] * 3] * 2
+    with prompts_of_batch([False]):
+        assert gates.over_text("a", 3, 2, torch.device("cpu")).tolist() == [[0.5] * 3] * 2
+    assert gates.over_text("a", 5, 1, torch.device("cpu")).tolist() == [[1, 0, 0.5, 0.5, 0.5]]
 
 
 def test_an_expert_without_a_place_on_an_image_takes_no_share_of_its_text():
@@ -330,3 +334,20 @@ def test_position_ids_must_be_whole_pictures(flux):
     assert family.call(flux.network, {**arguments, "img_ids": ids[None]}) == Call(((4, 6), (3, 2)), 7)
     with pytest.raises(RegionStyleError, match="img_ids"):
         family.call(flux.network, {**arguments, "img_ids": ids[1:]})
+
+
+def test_a_predictor_says_which_half_of_its_batch_is_the_positive_prompt():
+    gates = ActiveGates(Gates({"a": RegionGate(torch.ones(1, 4, 4), 1.0, words(0))}, shared_text="off"), ["a"])
+    seen = []
+
+    class Recorder(NoisePredictor):
+        alpha_sigma = encode = decode = encode_text = None
+
+        def predict(self, x, t, text, gate=None):
+            seen.append(gates.over_text("a", TEXT, len(x), torch.device("cpu")))
+            return Prediction(x, x)
+
+    text = Text(torch.zeros(1, TEXT, 4), None, [[0] * TEXT], [[""] * TEXT], torch.ones(1, TEXT, dtype=torch.bool))
+    Recorder.__abstractmethods__ = frozenset()
+    Recorder.predict_pair(object.__new__(Recorder), torch.zeros(2, 4, 8, 8), 0.5, text, text)
+    assert seen[0].tolist() == [[1, 0, 0, 0, 0]] * 2 + [[0] * 5] * 2
