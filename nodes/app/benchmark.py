@@ -12,13 +12,13 @@ from typing import Any
 
 from ..engine.errors import wrong_input
 from ..metrics import report_page as html
-from ..metrics.datasets.catalogue import Dataset, load_dataset
+from ..metrics.datasets.catalogue import KINDS, Dataset, load_dataset
 from ..metrics.datasets.published import Published
-from ..metrics.datasets.samples import HARMONIZATION, STYLE
+from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, STYLES
 from ..metrics.drawing import shown
 from ..metrics.measurement import Measurement
 from .benchmark_methods import Made, Task, method_of, read_task
-from .benchmark_scores import Instruments, Scores, run_samples
+from .benchmark_scores import Instruments, Preference, Questions, Scores, run_samples
 from .console import console_host
 from .pictures import save_image
 from .stylize import TINY
@@ -33,7 +33,13 @@ def run_benchmark(args: argparse.Namespace) -> int:
     styles = _styles(args)
     dataset = load_dataset(args.dataset, args.data, styles, args.limit)
     method, loaded, name = method_of(args, dataset.kind, styles or [s.style for s in dataset.samples])
-    scores = Scores(dataset.kind, _instruments(args, dataset.kind), args.style_images)
+    scores = Scores(
+        dataset.kind,
+        _instruments(args, dataset.kind),
+        args.style_images,
+        _preferences(args),
+        _questions(args, dataset),
+    )
     panels: list[Any] = []
     finished = count(1)
     progress = console_host(args.device).progress(len(dataset.samples), args.dataset)
@@ -54,10 +60,38 @@ def run_benchmark(args: argparse.Namespace) -> int:
 def _check_options(args: argparse.Namespace) -> None:
     if args.style_images is not None and not args.style_images.is_dir():
         raise wrong_input("--style-images", str(args.style_images), "a folder of pictures", "Check the path.")
-    for option in ("networks", "clip"):
+    if KINDS[args.dataset] != REGIONAL and args.vlm:
+        raise wrong_input("--vlm", f"it with {args.dataset}", "a regional data set", "Use coco, voc, big or least.")
+    if KINDS[args.dataset] != STYLE and (args.pickscore or args.hps or args.style_images):
+        got = f"--pickscore, --hps or --style-images with {args.dataset}"
+        raise wrong_input("options", got, "a whole-picture data set", "Leave them out, or use pie-bench or lhq.")
+    for option in ("networks", "clip", "pickscore", "hps", "vlm"):
         folder = getattr(args, option)
         if folder is not None and not folder.is_dir():
             raise wrong_input(f"--{option}", str(folder), "a folder", "Check the path.")
+
+
+def _preferences(args: argparse.Namespace) -> list[Preference]:
+    """PickScore and HPS v2, where their folders are given."""
+    from ..metrics.public_networks import ClipTowers
+
+    device = console_host(args.device).device
+    chosen = (("PickScore", args.pickscore, True), ("HPSv2", args.hps, False))
+    return [Preference(name, ClipTowers(folder, device), scaled) for name, folder, scaled in chosen if folder]
+
+
+def _questions(args: argparse.Namespace, dataset: Dataset) -> Questions | None:
+    """Q1 to Q4 by a vision-language model, where its folder is given."""
+    if args.vlm is None:
+        return None
+    from ..grounding.vlm import answer_freely, load_vlm
+
+    styles = list(dict.fromkeys(s.style for s in dataset.samples if s.style)) or list(STYLES)
+    if len(styles) < 2:
+        raise wrong_input("--vlm", f"it with one style ({styles[0]})", "two styles or more", "Q3 and Q4 need another.")
+    host = console_host(args.device)
+    vlm = load_vlm(args.vlm, host.dtype("text"))
+    return Questions(lambda image, words: answer_freely(vlm, image[0], words, host), args.vlm.name, styles)
 
 
 def _styles(args: argparse.Namespace) -> list[str]:

@@ -36,6 +36,15 @@ class Task:
     phrase: str
     style: str
 
+    @property
+    def words(self) -> str:
+        """What the result shall show: the prompt the model is given."""
+        if not self.style and not self.sample.prompt:
+            raise wrong_input("--style", "none", "a style, since the samples bring none", "Give --style NAME.")
+        if not self.style:
+            return self.sample.prompt
+        return f"a {self.phrase} in {self.style} style" if self.phrase else f"a picture in {self.style} style"
+
 
 @dataclass(frozen=True)
 class Made:
@@ -128,7 +137,7 @@ def _restyling(predictor: Any, args: argparse.Namespace, kind: str) -> Method:
             predictor,
             task.image,
             mask,
-            _prompt(task),
+            task.words,
             negative=None if args.model == TINY else "",
             settings=_settings(args, task.style),
             gate=lambda region, cut: _gates(predictor, task.style, region),
@@ -148,14 +157,6 @@ def _region(predictor: Any, task: Task, kind: str, seed: int) -> Tensor:
     if not found.found:
         raise wrong_input(task.sample.name, f"{task.phrase!r} not found", "a thing in the picture", "Give a mask file.")
     return found.mask
-
-
-def _prompt(task: Task) -> str:
-    if not task.style and not task.sample.prompt:
-        raise wrong_input("--style", "none", "a style, since the samples bring none", "Give --style NAME.")
-    if not task.style:
-        return task.sample.prompt
-    return f"a {task.phrase} in {task.style} style" if task.phrase else f"a picture in {task.style} style"
 
 
 def _settings(args: argparse.Namespace, style: str) -> RestyleSettings:

@@ -18,6 +18,8 @@ from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
 from ..metrics.networks import MetricNetworks
 from ..metrics.scoring import score_edit
 from ..metrics.structure import FeatureMap, cfsd
+from ..metrics.text_image import TextImageModel, preference_score
+from ..metrics.vlm_questions import Ask, Edit, ask_questions
 from .benchmark_methods import Made, Task
 from .pictures import read_image
 
@@ -35,6 +37,39 @@ class Instruments:
     features_name: str
 
 
+@dataclass(frozen=True)
+class Preference:
+    """A preference score: name, towers, and whether the temperature belongs to it (PickScore) or not (HPSv2)."""
+
+    name: str
+    towers: TextImageModel
+    scaled: bool
+
+    def measure(self, image: Tensor, prompt: str) -> Measurement:
+        value = float(preference_score(self.towers, image, [prompt], scaled=self.scaled))
+        return Measurement(check_tiny(self.name, self.towers.backbone), value, self.towers.backbone, UNIT)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The vision-language model of Q1 to Q4; styles: the data set's. The opposite of a style is the one half the list
+    further on, since the paper does not say how it is chosen."""
+
+    ask: Ask
+    backbone: str
+    styles: Sequence[str]
+
+    def opposite(self, style: str) -> str:
+        place = self.styles.index(style) if style in self.styles else 0
+        other = self.styles[(place + len(self.styles) // 2) % len(self.styles)]
+        return other if other != style else self.styles[place - 1]
+
+    def measure(self, image: Tensor, task: Task) -> list[Measurement]:
+        """The four answers about one picture `[1,3,H,W]`, 1 for yes and 0 for no."""
+        edit = Edit(image, task.phrase, task.style, self.opposite(task.style))
+        return ask_questions(self.ask, [edit], self.backbone)
+
+
 @dataclass
 class Scores:
     """Collects pictures one by one and gives rows (name, measurements) at the end."""
@@ -42,6 +77,8 @@ class Scores:
     kind: str
     instruments: Instruments | None
     style_images: Path | None = None
+    preferences: Sequence[Preference] = ()
+    questions: Questions | None = None
     _edits: list[tuple[Measurement, ...]] = field(default_factory=list)
     _composites: list[HarmonizationScore] = field(default_factory=list)
     _vectors: list[Tensor] = field(default_factory=list)
@@ -70,7 +107,8 @@ class Scores:
             raise wrong_input(task.sample.name, got, "a mask", "Put mask files beside the data, or use --model.")
         networks = self._tools().networks
         score = score_edit(networks, made.image, task.image, made.mask[None], [task.style])
-        self._edits.append(score.per_image[0])
+        answers = self.questions.measure(made.image, task) if self.questions else []
+        self._edits.append((*score.per_image[0], *answers))
 
     def _add_style(self, task: Task, made: Made) -> None:
         tools = self._tools()
@@ -81,6 +119,7 @@ class Scores:
             (
                 Measurement(check_tiny("LPIPS", distance.backbone), lpips, distance.backbone, SIGNED),
                 Measurement(check_tiny("CFSD", tools.features_name), structure, tools.features_name, UNIT),
+                *(preference.measure(made.image, task.words) for preference in self.preferences),
             )
         )
         self._vectors.append(tools.embed(_fid_size(made.image)))

@@ -133,6 +133,12 @@ def ask(vlm: Vlm, image: Tensor, prompt: str, host: Host) -> VlmAnswer:
         ) from error
 
 
+def answer_freely(vlm: Vlm, image: Tensor, words: str, host: Host) -> str:
+    """The model's reply to any question about a picture `[3,H,W]` in 0..1, in its own words. Greedy."""
+    host.load(vlm.model)
+    return _generate(vlm, image, [_said("user", words, image=True)], host)[0]
+
+
 def _said(role: str, text: str, image: bool = False) -> dict[str, Any]:
     content = [{"type": "image"}] if image else []
     return {"role": role, "content": [*content, {"type": "text", "text": text}]}

@@ -27,6 +27,7 @@ class Score(io.ComfyNode):
             description="Compares a result with its source: style match inside the mask (RSM), what changed outside "
             "(LPIPS and MSE of the background), and whole-picture numbers. Every number names its network and pixel "
             "range.",
+            is_output_node=True,  # shows its result, so it may end a graph
             search_aliases=["metrics", "evaluate", "LPIPS", "CLIP score", "PSNR", "SSIM"],
             inputs=[*_score_inputs(), *_score_options()],
             outputs=[
@@ -130,6 +131,7 @@ class Compare(io.ComfyNode):
             display_name="Compare Side by Side",
             category="RegionStyle/measure",
             description="Puts up to six pictures (or batches) beside each other in a labelled grid.",
+            is_output_node=True,  # shows its result, so it may end a graph
             search_aliases=["grid", "contact sheet", "XY plot", "side by side"],
             inputs=[
                 node_input(io.Image, "image_1", tooltip="The first column."),
@@ -182,6 +184,7 @@ class MaskIoU(io.ComfyNode):
             display_name="Mask IoU",
             category="RegionStyle/measure",
             description="Intersection over union of two masks: 1 when they are equal (or both empty), 0 when disjoint.",
+            is_output_node=True,  # shows its result, so it may end a graph
             search_aliases=["jaccard", "mask overlap", "intersection over union"],
             inputs=[
                 node_input(io.Mask, "found", tooltip="The mask to judge; one or a batch."),

@@ -8,6 +8,7 @@ weights Apache-2.0, OpenAI's CLIP MIT, PickScore v1 MIT, HPS v2 Apache-2.0. File
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,7 @@ from .distributions import Embed
 from .perceptual import PerceptualDistance
 from .structure import FeatureMap
 
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in -1..1
 TORCHVISION = "https://download.pytorch.org/models"
@@ -65,12 +67,13 @@ def weights_file(folder: Path, name: str, url: str) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict, tensors only, on the CPU. RegionStyleError when the file is something else."""
+    """A state dict (also one kept as "state_dict"), tensors only, on the CPU. RegionStyleError for anything else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is no such file makes the reader fail in many ways
         got = f"{path} ({type(error).__name__})"
         raise wrong_input("weights", got, "a file of tensors", "Download it again.") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise wrong_input("weights", str(path), "a file of named tensors", "Download it again.")
     return state
@@ -167,26 +170,23 @@ def _inception() -> nn.Module:
 
 
 class ClipTowers:
-    """A CLIP of `transformers` in a folder (OpenAI's CLIP, PickScore, or HPS v2 in that layout) as a score.
+    """A CLIP in a folder as a score: OpenAI's CLIP and PickScore as `transformers` keeps them, HPS v2 as published.
 
-    backbone: the folder's name. Pictures: shorter side to the network's size (bicubic, antialiased), centre cut out,
-    normalised, as the published processors do; `squash` resizes both sides instead.
+    HPS v2's folder holds the published `HPS_v2*.pt` (ViT-H/14) and CLIP's `vocab.json` and `merges.txt`. backbone: the
+    folder's name. Pictures: shorter side to the network's size (bicubic, antialiased), centre cut out, normalised, as
+    the published processors do; `squash` resizes both sides instead.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu", *, squash: bool = False) -> None:
-        from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
-
-        self._folder = _clip_folder(Path(folder))
-        self.backbone = self._folder.name
-        options = {"local_files_only": True}
-        self._model: Any = CLIPModel.from_pretrained(self._folder, use_safetensors=True, **options).to(device)
-        self._model.eval().requires_grad_(False)
-        self._tokenizer: Any = CLIPTokenizerFast.from_pretrained(self._folder, **options)
-        processor: Any = CLIPImageProcessor.from_pretrained(self._folder, **options)
-        self._mean, self._std = tuple(processor.image_mean), tuple(processor.image_std)
+        folder = Path(folder)
+        published = sorted(folder.glob("HPS_v2*.pt"))
+        parts = _hps_parts(folder, published[0]) if published else _transformers_parts(folder)
+        model, self._tokenizer, self._mean, self._std = parts
+        self._model: Any = model.to(device)
+        self.backbone = folder.name
         self._size = int(self._model.config.vision_config.image_size)
         self._device, self._squash = device, squash
-        self.scale = float(self._model.logit_scale.exp())
+        self.scale = float(self._model.logit_scale.detach().exp())
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
@@ -206,17 +206,41 @@ class ClipTowers:
         return x[..., top : top + self._size, left : left + self._size]
 
     @torch.no_grad()
-    def embed_texts(self, texts: Any) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings `[B,D]`; what is longer than the network's text is cut off."""
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(self._device)
+        length = int(self._model.config.text_config.max_position_embeddings)
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt").to(
+            self._device
+        )
         pooled = self._model.text_model(**tokens).pooler_output
         return F.normalize(self._model.text_projection(pooled), dim=-1)
 
 
-def _clip_folder(folder: Path) -> Path:
+Parts = tuple[Any, Any, tuple[float, ...], tuple[float, ...]]  # model, tokenizer, pixel mean and deviation
+
+
+def _transformers_parts(folder: Path) -> Parts:
+    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
+
     lacking = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if lacking:
         accepts = "a CLIP in the transformers layout (config.json, model.safetensors, tokenizer, preprocessor)"
         remedy = "Put openai/clip-vit-base-patch32 or another CLIP into that folder."
         raise wrong_input("CLIP folder", f"no {' and no '.join(lacking)} in {folder}", accepts, remedy)
-    return folder
+    model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    processor: Any = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return model.eval().requires_grad_(False), tokenizer, tuple(processor.image_mean), tuple(processor.image_std)
+
+
+def _hps_parts(folder: Path, file: Path) -> Parts:
+    from transformers import CLIPTokenizerFast
+
+    from .open_clip_weights import clip_of
+
+    lacking = [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+    if lacking:
+        remedy = "Put those of any OpenAI CLIP, such as openai/clip-vit-base-patch32, beside the weights."
+        raise wrong_input("HPS folder", f"no {' and no '.join(lacking)} in {folder}", "CLIP's tokenizer", remedy)
+    tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return clip_of(read_tensors(file)), tokenizer, CLIP_MEAN, CLIP_STD

@@ -17,17 +17,26 @@ from .checks import check_images, check_mask, check_not_empty
 Box = tuple[int, int, int, int]
 
 
-class TextImageModel(Protocol):
-    """Two towers: unit embeddings of pictures `[B,3,H,W]` in 0..1 (any size: the model resizes) and of texts."""
+class Towers(Protocol):
+    """Embeddings of pictures `[B,3,H,W]` in 0..1 (any size: the model resizes) and of texts, and their temperature."""
 
-    backbone: str
-    scale: float
+    @property
+    def scale(self) -> float:
+        """The learnt temperature that multiplies cosines."""
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors `[B,D]`."""
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors `[B,D]`."""
+
+
+class TextImageModel(Towers, Protocol):
+    """Towers under the name that their numbers carry."""
+
+    @property
+    def backbone(self) -> str:
+        """The network's name; "-tiny" at the end for a stand-in."""
 
 
 def similarity(model: TextImageModel, images: Tensor, texts: Sequence[str]) -> Tensor:
@@ -75,9 +84,9 @@ def preference_score(model: TextImageModel, images: Tensor, prompts: Sequence[st
 
 @dataclass(frozen=True)
 class NamedTowers:
-    """Any object with `embed_images`, `embed_texts` and `scale`, under the name that its numbers shall carry."""
+    """Towers under a name."""
 
-    towers: TextImageModel
+    towers: Towers
     backbone: str
 
     @property

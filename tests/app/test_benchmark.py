@@ -23,7 +23,8 @@ def layouts(monkeypatch):
     monkeypatch.syspath_prepend(sys_path)
     module = importlib.import_module("test_datasets")
     yield module
-    sys.modules.pop("test_datasets")
+    for name in ("test_datasets", "test_public_networks"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +126,8 @@ def test_the_tiny_world_restyles_a_data_set(tmp_path, layouts):
         (["coco", "--model", "unchanged", "--networks", "nowhere"], "--networks"),
         (["coco", "--model", "unchanged", "--style-images", "nowhere"], "--style-images"),
         (["coco", "--model", "unchanged", "--clip", "."], "no config.json"),
+        (["coco", "--model", "unchanged", "--pickscore", "."], "whole-picture"),
+        (["realhm", "--model", "unchanged", "--vlm", "."], "regional"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
@@ -159,6 +162,56 @@ def test_least_needs_a_region(tmp_path, layouts, capsys):
     code, found = run(tmp_path, "least", "--data", data, "--results", results)
     assert code == 0
     assert found["rows"]["all"]["CLIP score-tiny"]["count"] == 1
+
+
+def test_preference_scores_read_the_prompt(tmp_path, layouts):
+    """A small CLIP in PickScore's and HPS v2's place: the temperature belongs to the first only."""
+    save_clip = importlib.import_module("test_public_networks").save_clip
+    model, _ = save_clip(tmp_path / "clip-small")
+    for i in range(2):
+        layouts.picture(tmp_path / "lhq" / f"{i}.png", (40, 40), (90 * i, 10, 90))
+    folder = tmp_path / "clip-small"
+    code, found = run(
+        tmp_path, "lhq", "--data", tmp_path / "lhq", "--model", "unchanged", "--style", "mosaic",
+        "--pickscore", folder, "--hps", folder,
+    )  # fmt: skip
+    assert code == 0
+    row = found["rows"]["all"]
+    assert row["PickScore"]["backbone"] == "clip-small"
+    ratio = float(model.logit_scale.detach().exp())
+    assert row["PickScore"]["value"] == pytest.approx(ratio * row["HPSv2"]["value"], rel=1e-5)
+
+
+def test_questions_are_asked_about_the_thing_and_another_style():
+    from regionstyle.nodes.app.benchmark_methods import Task
+    from regionstyle.nodes.app.benchmark_scores import Questions
+    from regionstyle.nodes.metrics.datasets.samples import STYLES, Sample
+
+    asked = []
+
+    def ask(image, words):
+        asked.append(words)
+        return "yes" if len(asked) == 1 else "no"
+
+    questions = Questions(ask, "vlm", STYLES)
+    task = Task(Sample("x", Path("x.png")), torch.rand(1, 3, 8, 8), None, "dog", "cyberpunk")
+    assert [m.value for m in questions.measure(task.image, task)] == [1, 0, 0, 0]
+    assert ["cyberpunk" in words for words in asked] == [True, True, False, False]
+    assert all("line-art" in words for words in asked[2:])
+    assert all("dog" in words for words in asked)
+    assert all(questions.opposite(style) != style for style in (*STYLES, "other"))
+    assert Questions(ask, "vlm", ("a", "b")).opposite("b") == "a"
+
+
+@pytest.mark.slow
+def test_a_model_that_answers_anything_else_is_named(tmp_path, layouts, capsys):
+    from tiny_networks import save_tiny_llava
+
+    data = tmp_path / "data"
+    layouts.write_coco(data)
+    folder = save_tiny_llava(tmp_path / "llava-tiny", ["Does it show style? Answer with one word, yes or no."])
+    assert run(tmp_path, "coco", "--data", data, "--model", "unchanged", "--vlm", folder)[0] == 2
+    assert "expected yes or no" in capsys.readouterr().err
 
 
 def test_only_columns_that_were_measured_alike_are_comparable():

@@ -148,3 +148,95 @@ def test_squashing_sees_the_whole_picture(tmp_path):
     blank = torch.zeros(1, 3, 32, 96)
     assert torch.equal(crop.embed_images(wide), crop.embed_images(blank))
     assert not torch.allclose(squash.embed_images(wide), squash.embed_images(blank))
+
+
+def open_clip_state(seed=0):
+    """Weights of a small CLIP under open_clip's names, from the architecture: two towers of two blocks, width 32."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, generator=generator) * 0.2
+
+    state = {"logit_scale": torch.tensor(2.0), "text_projection": noise(32, 16), "visual.proj": noise(32, 16),
+             "token_embedding.weight": noise(60, 32), "positional_embedding": noise(20, 32),
+             "visual.class_embedding": noise(32), "visual.conv1.weight": noise(32, 3, 8, 8),
+             "visual.positional_embedding": noise(17, 32)}  # fmt: skip
+    for name in ("ln_final", "visual.ln_pre", "visual.ln_post"):
+        state |= {f"{name}.weight": 1 + noise(32), f"{name}.bias": noise(32)}
+    for prefix in ("transformer", "visual.transformer"):
+        for i in range(2):
+            block = f"{prefix}.resblocks.{i}"
+            for name, shape in (("attn.in_proj_", (96, 32)), ("attn.out_proj.", (32, 32)), ("mlp.c_fc.", (128, 32)),
+                                ("mlp.c_proj.", (32, 128))):  # fmt: skip
+                state |= {f"{block}.{name}weight": noise(*shape), f"{block}.{name}bias": noise(shape[0])}
+            for name in ("ln_1", "ln_2"):
+                state |= {f"{block}.{name}.weight": 1 + noise(32), f"{block}.{name}.bias": noise(32)}
+    return state
+
+
+def block_by_hand(x, state, place, mask):
+    """One block as CLIP defines it, with torch's own attention over the fused weights."""
+    F = torch.nn.functional
+    y = F.layer_norm(x, (32,), state[f"{place}.ln_1.weight"], state[f"{place}.ln_1.bias"])
+    out, _ = F.multi_head_attention_forward(
+        y.transpose(0, 1), y.transpose(0, 1), y.transpose(0, 1), 32, 2, state[f"{place}.attn.in_proj_weight"],
+        state[f"{place}.attn.in_proj_bias"], None, None, False, 0.0, state[f"{place}.attn.out_proj.weight"],
+        state[f"{place}.attn.out_proj.bias"], training=False, attn_mask=mask,
+    )  # fmt: skip
+    x = x + out.transpose(0, 1)
+    y = F.layer_norm(x, (32,), state[f"{place}.ln_2.weight"], state[f"{place}.ln_2.bias"])
+    y = F.gelu(F.linear(y, state[f"{place}.mlp.c_fc.weight"], state[f"{place}.mlp.c_fc.bias"]))
+    return x + F.linear(y, state[f"{place}.mlp.c_proj.weight"], state[f"{place}.mlp.c_proj.bias"])
+
+
+def towers_by_hand(state, images, ids):
+    """Both embeddings as CLIP defines them."""
+    F = torch.nn.functional
+    x = F.conv2d(images, state["visual.conv1.weight"], stride=8).flatten(2).transpose(1, 2)
+    x = torch.cat([state["visual.class_embedding"].expand(len(x), 1, -1), x], 1) + state["visual.positional_embedding"]
+    x = F.layer_norm(x, (32,), state["visual.ln_pre.weight"], state["visual.ln_pre.bias"])
+    for i in range(2):
+        x = block_by_hand(x, state, f"visual.transformer.resblocks.{i}", None)
+    seen = (
+        F.layer_norm(x[:, 0], (32,), state["visual.ln_post.weight"], state["visual.ln_post.bias"])
+        @ state["visual.proj"]
+    )
+    x = state["token_embedding.weight"][ids] + state["positional_embedding"][: ids.shape[1]]
+    causal = torch.full((ids.shape[1], ids.shape[1]), float("-inf")).triu(1)
+    for i in range(2):
+        x = block_by_hand(x, state, f"transformer.resblocks.{i}", causal)
+    x = F.layer_norm(x, (32,), state["ln_final.weight"], state["ln_final.bias"])
+    read = x[torch.arange(len(ids)), ids.argmax(1)] @ state["text_projection"]
+    return F.normalize(seen, dim=-1), F.normalize(read, dim=-1)
+
+
+def test_open_clip_weights_give_open_clips_embeddings():
+    from regionstyle.nodes.metrics.open_clip_weights import clip_of
+
+    state = open_clip_state()
+    model = clip_of(state, 2, 2)
+    images, ids = rand(2, 3, 32, 32), torch.tensor([[58, 3, 7, 59, 0], [58, 1, 59, 0, 0]])
+    with torch.no_grad():
+        found = model(pixel_values=images, input_ids=ids)
+    seen, read = towers_by_hand(state, images, ids)
+    assert torch.allclose(found.image_embeds, seen, atol=1e-5)
+    assert torch.allclose(found.text_embeds, read, atol=1e-5)
+
+
+def test_hps_is_read_as_published(tmp_path):
+    state = open_clip_state()
+    torch.save({"state_dict": state}, tmp_path / "HPS_v2_compressed.pt")
+    with pytest.raises(RegionStyleError, match=r"vocab\.json"):
+        public.ClipTowers(tmp_path)
+    assert public.read_tensors(tmp_path / "HPS_v2_compressed.pt").keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [({"extra": torch.zeros(1)}, "extra"), ({"logit_scale": None}, "logit_scale")]
+)
+def test_another_networks_weights_are_refused(change, says):
+    from regionstyle.nodes.metrics.open_clip_weights import clip_of
+
+    state = {k: v for k, v in (open_clip_state() | change).items() if v is not None}
+    with pytest.raises(RegionStyleError, match=says):
+        clip_of(state, 2, 2)
