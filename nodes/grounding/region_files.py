@@ -85,7 +85,7 @@ def _whole(data: dict[str, Any], name: str, path: Path) -> int:
 
 
 def _read_region(entry: Any, path: Path, size: tuple[int, int]) -> Region:
-    kinds = {"phrase": str, "style": str, "score": (int, float), "image": int, "mask": str}
+    kinds: dict[str, Any] = {"phrase": str, "style": str, "score": (int, float), "image": int, "mask": str}
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
         raise _damaged(path, f"a region {entry!r}", f"one with {', '.join(kinds)}")
     mask = _read_mask(path, entry["mask"], size)

@@ -70,6 +70,12 @@ def test_parts_are_sorted_soft_and_sum_to_the_mask():
     assert len(mask_parts(mask, smallest=0.5)) == 1
 
 
+def test_parts_that_touch_at_a_corner_are_one():
+    mask = torch.zeros(8, 8)
+    mask[:4, :4] = mask[4:, 4:] = 1
+    assert len(mask_parts(mask)) == 1
+
+
 def test_parts_of_next_to_nothing():
     assert mask_parts(torch.zeros(4, 4)) == []
     faint = torch.full((4, 4), 0.2)
