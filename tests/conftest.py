@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_script import run_script
+from comfy_script import has_gpu, run_script
 from comfy_server import ComfyServer
 
 WANT_OF_COMFY = "no ComfyUI"
@@ -87,6 +87,18 @@ def run_in_comfy(comfy_path, comfy_python):
 
     def run(script: str, **options) -> dict:
         return run_script(comfy_path, comfy_python, script, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_in_comfy_on_gpu(comfy_path, comfy_python):
+    """`run_in_comfy` on a GPU; skips where ComfyUI's torch sees none."""
+    if not has_gpu(comfy_python):
+        pytest.skip("no GPU")
+
+    def run(script: str, **options) -> dict:
+        return run_script(comfy_path, comfy_python, script, cpu=False, **options)
 
     return run
 

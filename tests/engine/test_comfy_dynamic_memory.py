@@ -5,12 +5,11 @@ making it. The tests on a GPU run where ComfyUI finds one.
 """
 
 import json
-import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from comfy_script import has_gpu
 from comfy_server import ComfyServer
 
 pytestmark = pytest.mark.slow
@@ -112,13 +111,6 @@ def test_a_streamed_model_is_replaced_by_a_whole_one(replaced):
 def test_a_model_that_cannot_be_replaced_is_one_error(replaced):
     assert replaced["error"].startswith("RegionStyleError: model: ")
     assert "--disable-dynamic-vram" in replaced["error"]
-
-
-@cache
-def has_gpu(python: Path) -> bool:
-    """Whether the torch that ComfyUI uses sees a GPU."""
-    script = "import torch; print(torch.cuda.is_available())"
-    return subprocess.run([str(python), "-c", script], capture_output=True, text=True).stdout.strip() == "True"
 
 
 @pytest.fixture(scope="module", params=["cpu", "gpu", "gpu without dynamic memory"])

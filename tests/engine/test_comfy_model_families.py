@@ -12,6 +12,7 @@ SUPPORT = Path(__file__).parents[1] / "support"
 MODELS = (SUPPORT / "family_models.py").read_text() + Path(__file__).with_name("comfy_models.py").read_text()
 NEW = ["sd", "v", "sdxl", "sd3", "sd35", "flux", "schnell"]
 OLD = ["sd", "v"]
+GPU_ROUNDING = 1e-4  # between two runs of the same network, and of its matrix products
 IN_DIFFUSERS = ["sdxl", "sd3", "sd35", "flux", "schnell"]
 
 IN_PROMPT = """
@@ -162,9 +163,9 @@ SIZE = (9, 14)
 
 def by_definition(q, k, valid, quantity):
     logits = q @ k.mT * q.shape[-1] ** -0.5
-    maps = []
+    maps, valid = [], valid.to(q.device)
     for group in GROUPS:
-        inside = torch.zeros(k.shape[2], dtype=torch.bool)
+        inside = torch.zeros(k.shape[2], dtype=torch.bool, device=q.device)
         inside[group] = True
         if quantity == "share":
             maps.append(logits.masked_fill(~valid, -torch.inf).softmax(-1)[..., inside].sum(-1).mean(1))
@@ -258,7 +259,7 @@ def slopes(predictor, x, text, channels, target, weight):
     def of_map(latent):
         with AttentionTap(predictor, [[1, 2], [5]]) as tap:
             predictor.predict(latent, 0.5, text)
-        return (tap.mean((8, 10)).double() * weight).sum()
+        return (tap.mean((8, 10)).double().to(weight.device) * weight).sum()
 
     found = []
     for loss in (of_prediction, of_map):
@@ -273,12 +274,12 @@ def slopes(predictor, x, text, channels, target, weight):
 
 def differentiate(family):
     model, channels = comfy_model(family), COMFY_SHAPES[family][3]
-    before = [*model.model.parameters(), *model.model.buffers()]
     predictor = ComfyPredictor(model, None, None, ComfyHost())
     text = predictor.from_conditioning(family_conditioning(family))
     x, target, weight = noise(1, channels, 8, 10), noise(1, channels, 8, 10, seed=5), noise(1, 2, 8, 10, seed=6)
     assert all(parameter.is_inference() for parameter in model.model.diffusion_model.parameters())
     plain = predictor.predict(x, 0.5, text).eps
+    before = [*model.model.parameters(), *model.model.buffers()]
     with predictor.gradients():
         found = slopes(predictor, x, text, channels, ordinary(target).double(), ordinary(weight).double())
     after = [*model.model.parameters(), *model.model.buffers()]
@@ -307,9 +308,9 @@ def run(request):
     return once
 
 
-def cases(new=NEW, old=OLD):
+def cases(new=NEW, old=OLD, gpu=()):
     """(version, families of that version, family)."""
-    versions = (("run_in_comfy", new), ("run_in_old_comfy", old))
+    versions = (("run_in_comfy", new), ("run_in_old_comfy", old), ("run_in_comfy_on_gpu", gpu))
     return [pytest.param(v, f, one, marks=pytest.mark.comfy, id=f"{v}-{one}") for v, f in versions for one in f]
 
 
@@ -343,12 +344,13 @@ def test_the_same_network_in_diffusers(run, version, families, family):
     assert denoised < 1e-4
 
 
-@pytest.mark.parametrize(("version", "families", "family"), cases())
+@pytest.mark.parametrize(("version", "families", "family"), cases(gpu=NEW))
 def test_maps_equal_softmax_of_what_the_attention_got(run, version, families, family):
     found = run(version, TAP, families)[family]
     assert found["size"] > 1e-3
-    assert found["differences"] < 1e-5
-    assert found["output"] == 0
+    rounding = GPU_ROUNDING if version.endswith("gpu") else 0
+    assert found["differences"] < 1e-5 + 10 * rounding
+    assert found["output"] <= rounding
     assert found["batch"] == [4]
     assert found["options"]
     assert found["hooks"] == 0
@@ -367,14 +369,14 @@ def test_a_block_without_attention_is_an_error(run):
     assert "transformer_blocks.0.attn made no attention" in run("run_in_comfy", TAP, NEW)["removed"]
 
 
-@pytest.mark.parametrize(("version", "families", "family"), cases())
+@pytest.mark.parametrize(("version", "families", "family"), cases(gpu=NEW))
 def test_gradients_in_a_prompt_agree_with_finite_differences(run, version, families, family):
     found = run(version, GRADIENTS, families)[family]
     for gradient, difference in found["slopes"]:
         assert abs(difference) > 1e-3
         assert gradient == pytest.approx(difference, rel=5e-3)
     assert found["restored"]
-    assert found["still"] == 0
+    assert found["still"] <= (GPU_ROUNDING if version.endswith("gpu") else 0)
     assert not found["flag"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -12,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # The pack is a module made from the repository's __init__.py: its folder may have any name.
 PREAMBLE = """
 import importlib.util, json, os, sys
-sys.argv = ["script", "--cpu", *json.loads(os.environ["REGIONSTYLE_TEST_ARGS"])]
+sys.argv = ["script", *json.loads(os.environ["REGIONSTYLE_TEST_ARGS"])]
 sys.path.insert(0, os.environ["REGIONSTYLE_TEST_COMFY"])
 import comfy.options
 comfy.options.enable_args_parsing()
@@ -26,14 +27,16 @@ _spec.loader.exec_module(regionstyle)
 """
 
 
-def run_script(comfy: Path, python: Path, script: str, *, args: tuple[str, ...] = (), seconds: float = 600) -> dict:
+def run_script(
+    comfy: Path, python: Path, script: str, *, args: tuple[str, ...] = (), seconds: float = 600, cpu: bool = True
+) -> dict:
     """What the script writes as JSON on its last line of stdout.
 
-    args: further ComfyUI options, for example ("--base-directory", str(folder)).
+    args: further ComfyUI options, for example ("--base-directory", str(folder)); without `cpu` ComfyUI takes a GPU.
     """
     environment = {
         **os.environ,
-        "REGIONSTYLE_TEST_ARGS": json.dumps(list(args)),
+        "REGIONSTYLE_TEST_ARGS": json.dumps(["--cpu", *args] if cpu else list(args)),
         "REGIONSTYLE_TEST_COMFY": str(comfy),
         "REGIONSTYLE_TEST_PACK": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",
@@ -49,3 +52,10 @@ def run_script(comfy: Path, python: Path, script: str, *, args: tuple[str, ...] 
     if not lines:
         raise AssertionError(f"the script wrote nothing on stdout:\n{done.stderr[-4000:]}")
     return json.loads(lines[-1])
+
+
+@cache
+def has_gpu(python: Path) -> bool:
+    """Whether the torch of an interpreter sees a GPU."""
+    script = "import torch; print(torch.cuda.is_available())"
+    return subprocess.run([str(python), "-c", script], capture_output=True, text=True).stdout.strip() == "True"
