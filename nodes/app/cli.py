@@ -169,9 +169,7 @@ def _add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
     parser.add_argument("--time-budget", type=_minutes, required=True, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
-    parser.add_argument(
-        "--from-nothing", action="store_true", help="start the denoiser from random weights, not from the bundled ones"
-    )
+    parser.add_argument("--from-nothing", action="store_true", help="start denoiser and experts from random weights")
     _add_device(parser)
 
 

@@ -37,6 +37,17 @@ def add_lora(unet: Any, seed: int) -> Any:
     return unet
 
 
+@torch.no_grad()
+def start_from(unet: Any, path: Path) -> None:
+    """Put a saved expert's tensors into the adapter of `unet`; it must have the same layers and rank."""
+    from ...engine.adapter_files import load_expert
+
+    for name, layer in load_expert(path).layers.items():
+        module = unet.get_submodule(name)
+        module.lora_A["default"].weight.copy_(layer.down)
+        module.lora_B["default"].weight.copy_(layer.up * layer.scale)
+
+
 def lora_state(unet: nn.Module) -> dict[str, Tensor]:
     """The adapter's weights under PEFT's own keys, ready for `engine.adapter_files.load_expert`."""
     from peft import get_peft_model_state_dict

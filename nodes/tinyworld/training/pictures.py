@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from ..styles import STYLES, apply_style
 from ..world import Scene, restyle_object
 
-
 # Pixel art and posterised differ in their edges only, so that they are drawn more often.
 STYLES_TO_TELL_APART = (*STYLES, *("pixel art", "posterised") * 2)
 

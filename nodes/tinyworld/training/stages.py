@@ -36,7 +36,7 @@ SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier"
 class Run:
     """Where a training keeps its state, and how it is watched.
 
-    from_nothing: the denoiser starts from random weights, not from the shipped ones.
+    from_nothing: denoiser and experts start from random weights, not from the shipped ones.
     """
 
     folder: Path
@@ -158,7 +158,7 @@ def _unet(run: Run, minutes: float) -> bool:
 
 
 def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
-    from .experts_stage import ExpertLoss, LoraParameters, add_lora, lora_state, save_expert_file
+    from .experts_stage import ExpertLoss, LoraParameters, add_lora, lora_state, save_expert_file, start_from
     from .latents import latent_file
 
     pool, vae = run.pool(), load_vae().to(run.device)
@@ -169,6 +169,8 @@ def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
     unet, (tower, _) = new_unet(), load_text_tower()
     unet.load_state_dict({k: v.float() for k, v in read("unet").items()})
     add_lora(unet, run.seed).to(run.device)
+    if not run.from_nothing and expert_path(style).exists():
+        start_from(unet, expert_path(style))
     modules = nn.ModuleDict({"lora": LoraParameters(unet)})
     loss = ExpertLoss(unet, tower.to(run.device), source, styled, pool.facts, style)
     trainer = run.trainer(name, modules, loss, minutes, lr=2e-3, weight_decay=0.0, average=0.99)
