@@ -23,7 +23,7 @@ from ..metrics.vlm_questions import Ask, Edit, ask_questions
 from .benchmark_methods import Made, Task
 from .pictures import read_image
 
-FID_SIDE = 512  # pixels, the side the pictures of a set are brought to
+STYLE_SIDE = 512  # pixels, the shorter side whole pictures are compared at (that of the published ArtFID program)
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Scores:
     def _add_style(self, task: Task, made: Made) -> None:
         tools = self._tools()
         distance = tools.networks.distance
-        lpips = float(distance(made.image, task.image))
-        structure = float(cfsd(tools.features, made.image, task.image))
+        result, source = _style_size(made.image), _style_size(task.image)
+        lpips, structure = float(distance(result, source)), float(cfsd(tools.features, result, source))
         self._edits.append(
             (
                 Measurement(check_tiny("LPIPS", distance.backbone), lpips, distance.backbone, SIGNED),
@@ -122,7 +122,7 @@ class Scores:
                 *(preference.measure(made.image, task.words) for preference in self.preferences),
             )
         )
-        self._vectors.append(tools.embed(_fid_size(made.image)))
+        self._vectors.append(tools.embed(result))
 
     def _tools(self) -> Instruments:
         if self.instruments is None:
@@ -140,7 +140,7 @@ class Scores:
     def _set_numbers(self, lpips: Measurement) -> list[Measurement]:
         """FID of the results to the pictures of the style, and ArtFID."""
         tools = self._tools()
-        styles = (_fid_size(read_image(path)) for path in pictures_in(self.style_images or Path()))
+        styles = (_style_size(read_image(path)) for path in pictures_in(self.style_images or Path()))
         made = torch.cat(self._vectors).double().cpu().numpy()
         fid = frechet_distance(made, gather_features(tools.embed, styles))
         name, count = tools.embed_name, len(self._vectors)
@@ -151,9 +151,9 @@ class Scores:
         ]
 
 
-def _fid_size(image: Tensor) -> Tensor:
-    """Shorter side `FID_SIDE`, where it is longer; small pictures stay."""
-    scale = FID_SIDE / min(image.shape[-2:])
+def _style_size(image: Tensor) -> Tensor:
+    """Shorter side `STYLE_SIDE`, where it is longer; small pictures stay."""
+    scale = STYLE_SIDE / min(image.shape[-2:])
     if scale >= 1:
         return image
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]

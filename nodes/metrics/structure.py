@@ -14,6 +14,7 @@ from .checks import check_pair
 # From images `[B,3,H,W]` in 0..1 to one feature map `[B,C,h,w]`; published: the rectified conv3_1 of VGG-19.
 FeatureMap = Callable[[Tensor], Tensor]
 REDUCTIONS = ("mean", "sum")
+ROWS = 1024  # of the similarity matrix held at a time
 
 
 def cfsd(features: FeatureMap, result: Tensor, source: Tensor, reduction: str = "mean") -> Tensor:
@@ -27,17 +28,25 @@ def cfsd(features: FeatureMap, result: Tensor, source: Tensor, reduction: str = 
     if reduction not in REDUCTIONS:
         raise wrong_input("reduction", repr(reduction), ", ".join(REDUCTIONS), "Choose one of these.")
     with torch.no_grad():
-        pairs = zip(result.split(1), source.split(1), strict=True)  # [hw,hw] each: one picture at a time
+        pairs = zip(result.split(1), source.split(1), strict=True)
         rows = [_divergence(features(a.float()), features(b.float())) for a, b in pairs]
     return torch.stack([row.mean() if reduction == "mean" else row.sum() for row in rows]).double()
 
 
 def _divergence(result: Tensor, source: Tensor) -> Tensor:
-    """KL(S(source) || S(result)) per row, `[hw]`, of feature maps `[1,C,h,w]`."""
-    log_result, log_source = _log_similarity(result), _log_similarity(source)
+    """KL(S(source) || S(result)) per row, `[hw]`, of feature maps `[1,C,h,w]`.
+
+    Some rows at a time: the whole matrix of a 512 px picture would take a gigabyte.
+    """
+    a, b = _flat(result), _flat(source)
+    return torch.cat([_rows(a, b, part) for part in torch.arange(len(a), device=a.device).split(ROWS)])
+
+
+def _flat(features: Tensor) -> Tensor:
+    return features[0].flatten(1).T / features.shape[1]
+
+
+def _rows(result: Tensor, source: Tensor, part: Tensor) -> Tensor:
+    log_result = F.log_softmax(result[part] @ result.T, dim=1)
+    log_source = F.log_softmax(source[part] @ source.T, dim=1)
     return (log_source.exp() * (log_source - log_result)).sum(1)
-
-
-def _log_similarity(features: Tensor) -> Tensor:
-    flat = features[0].flatten(1).T / features.shape[1]
-    return F.log_softmax(flat @ flat.T, dim=1)

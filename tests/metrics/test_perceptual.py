@@ -137,6 +137,13 @@ def test_cfsd_is_the_definition(reduction):
     assert cfsd(features, a, a).abs().max() < 1e-6
 
 
+def test_cfsd_does_not_depend_on_how_many_rows_are_held(monkeypatch):
+    a, b = rand(1, 3, 24, 24), rand(1, 3, 24, 24, seed=1)
+    whole = cfsd(lambda x: x, a, b)
+    monkeypatch.setattr("regionstyle.nodes.metrics.structure.ROWS", 100)  # 576 rows: the last part is short
+    assert cfsd(lambda x: x, a, b).tolist() == pytest.approx(whole.tolist(), rel=1e-5)
+
+
 def test_cfsd_refuses_another_reduction():
     with pytest.raises(RegionStyleError, match="reduction"):
         cfsd(lambda x: x, rand(1, 3, 8, 8), rand(1, 3, 8, 8), "max")
