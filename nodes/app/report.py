@@ -75,14 +75,17 @@ def _section(each: Measured) -> str:
     rows = [[method, *(_cell(values.get(name)) for name in metrics)] for method, values in found.items()]
     rows += [[method, f"not run: {why}", *[""] * (len(metrics) - 1)] for method, why in each.result.absent.items()]
     plots = [dot_plot(name, {m: v[name] for m, v in found.items() if name in v}) for name in metrics]
-    notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks]]
+    networks = {s.metric: s.backbone for values in found.values() for s in values.values() if s.backbone}
+    used = "; ".join(f"{metric}: {backbone}" for metric, backbone in networks.items())
+    measured_with = [f"Measured with {used}."] if used else []
+    notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks, *measured_with]]
     pictures = [html.grid(each.result.panels)] if each.result.panels else []
     return html.section(each.row.title, *notes, html.table(header, rows), *plots, *pictures)
 
 
 def _header(name: str, found: dict[str, dict[str, Spread]]) -> str:
     first = next(values[name] for values in found.values() if name in values)
-    pixels = f" [{first.pixel_range}]" if first.pixel_range else ""
+    pixels = f" (pixels {first.pixel_range})" if first.pixel_range else ""
     return f"{name}{pixels}"
 
 

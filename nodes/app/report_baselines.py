@@ -14,7 +14,7 @@ from ..engine.errors import RegionStyleError
 from ..engine.gates import Gates
 from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import Request
-from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
+from ..metrics.measurement import UNIT, Measurement, check_tiny
 from ..metrics.pixels import masked_mse, psnr_of
 from ..metrics.regional_style import regional_style_score
 from ..router.restyle import restyle_region
@@ -30,7 +30,7 @@ QUICK_SCENES, SCENES = 3, 20  # per repetition
 QUICK_STYLES = ("mosaic", "neon")
 PROMPT_CFG = 4.0  # without an expert the words must do it
 UNCHANGED, PROMPT_ONLY, WHOLE = "source, unchanged", "prompt only, partial noise", "style LoRA, whole picture"
-COMPOSITE, HOOKS = "style LoRA, whole picture, composited by the mask", "ComfyUI hook LoRA with masks"
+COMPOSITE, HOOKS = "style LoRA, composited by the mask", "ComfyUI hook LoRA with masks"
 OURS, OURS_FOUND = "RegionStyle, given mask", "RegionStyle, found by attention"
 
 
@@ -144,7 +144,7 @@ def measure(context: RowContext, tasks: Sequence[Task], results: Sequence[Tensor
         Measurement(check_tiny("style recognised", TINY_CLASSIFIER), _recognised(context, tasks, result),
                     TINY_CLASSIFIER, UNIT, count),
         Measurement("PSNR to the truth in the region", float(region), "", UNIT, count),
-        Measurement("background equal", _equal(result, source, mask), "", SIGNED, count),
+        Measurement("background equal", _equal(result, source, mask), "", UNIT, count),
     ]  # fmt: skip
     return {measurement.name: measurement for measurement in made}
 

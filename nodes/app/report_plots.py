@@ -8,7 +8,7 @@ from html import escape
 
 from .report_rows import Spread
 
-WIDTH, LEFT, RIGHT, LINE, TOP = 860, 300, 40, 30, 34
+PLOT, RIGHT, LINE, TOP, LETTER = 520, 40, 30, 34, 7.4  # pixels; LETTER: how wide a letter of a label is at most
 COLOR, AXIS = "#3c6e47", "#a9a69c"
 
 
@@ -35,22 +35,23 @@ def dot_plot(metric: str, spreads: Mapping[str, Spread]) -> str:
     low = min([0.0, *(s.mean - deviations[n] for n, s in finite.items())])
     high = max([0.0, *(s.mean + deviations[n] for n, s in finite.items())])
     marks = ticks(low, high)
-    bottom = TOP + LINE * len(spreads)
+    bottom, left = TOP + LINE * len(spreads), 24 + LETTER * max(map(len, spreads))
+    width = left + PLOT + RIGHT
 
     def x(value: float) -> float:
-        return LEFT + (value - marks[0]) / (marks[-1] - marks[0]) * (WIDTH - LEFT - RIGHT)
+        return left + (value - marks[0]) / (marks[-1] - marks[0]) * PLOT
 
     parts = [_text(8, 18, metric, "start")]
     parts += [_tick(x(mark), bottom, f"{mark:g}") for mark in marks]
     for index, (name, spread) in enumerate(spreads.items()):
         y = TOP + LINE * index + LINE / 2
-        parts.append(_text(LEFT - 12, y + 4, name, "end"))
+        parts.append(_text(left - 12, y + 4, name, "end"))
         if name in finite:
             parts.append(_dot(x(spread.mean - deviations[name]), x(spread.mean), x(spread.mean + deviations[name]), y))
         else:
-            parts.append(_text(LEFT + 8, y + 4, str(spread.mean), "start"))
+            parts.append(_text(left + 8, y + 4, str(spread.mean), "start"))
     label = escape(f"{metric} by method", quote=True)
-    size = f'viewBox="0 0 {WIDTH} {bottom + 28}" width="{WIDTH}" height="{bottom + 28}"'
+    size = f'viewBox="0 0 {width:.0f} {bottom + 28}" width="{width:.0f}" height="{bottom + 28}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{label}" {size}>{"".join(parts)}</svg>'
 
 

@@ -32,8 +32,10 @@ class PerceptualDistance:
     def layers(self, result: Tensor, source: Tensor) -> list[Tensor]:
         """The weighted squared difference per layer, `[B,1,h_l,w_l]`."""
         check_pair(result, source)
+        # one memory layout, or equal pictures would differ in the last digits
+        a, b = result.float().contiguous(), source.float().contiguous()
         with torch.no_grad():
-            pairs = list(zip(self.features(result.float()), self.features(source.float()), strict=True))
+            pairs = list(zip(self.features(a), self.features(b), strict=True))
         return [_layer(a, b, None if self.weights is None else self.weights[i]) for i, (a, b) in enumerate(pairs)]
 
     def __call__(self, result: Tensor, source: Tensor) -> Tensor:

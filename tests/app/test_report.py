@@ -72,7 +72,8 @@ def test_a_plot_is_well_formed_and_shows_every_method():
     assert {"ours", HOSTILE, "inf"} <= set(texts)
     circles = list(svg.iter("{http://www.w3.org/2000/svg}circle"))
     assert len(circles) == 1  # the infinite one has no place
-    assert 300 < float(circles[0].get("cx")) < 860
+    width = float(svg.get("width"))
+    assert width / 3 < float(circles[0].get("cx")) < width
 
 
 def test_files_hold_everything(tmp_path):
@@ -80,6 +81,8 @@ def test_files_hold_everything(tmp_path):
     text = page.read_text(encoding="utf-8")
     assert "0.62 ± 0.02" in text
     assert "not run: no ComfyUI" in text
+    assert "RSM-tiny (pixels 0..1)" in text
+    assert "RSM-tiny: clip-tiny" in text
     assert "<script>" not in text
     assert text.count("data:image/png;base64,") == 3
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")

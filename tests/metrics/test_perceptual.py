@@ -58,6 +58,11 @@ def test_identical_pictures_have_no_distance():
     assert distance().map(a, a).abs().max() == 0
 
 
+def test_the_memory_layout_does_not_matter():
+    a = rand(2, 3, 33, 47)
+    assert distance()(a, a.contiguous(memory_format=torch.channels_last)).tolist() == [0, 0]
+
+
 def test_the_map_shows_where_the_difference_is():
     a = rand(1, 3, 64, 64)
     b = a.clone()
