@@ -58,5 +58,5 @@ def match_batch(
 def _batch(made: Matched, settings: SmsSettings) -> MatchedBatch:
     done = len(made.history.style)
     notice = f"{done} of {settings.iterations} iterations" + (", settled" if done < settings.iterations else "")
-    pictures = [image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history))]
-    return MatchedBatch(image_of(made.images), made.masks.float().cpu(), *pictures, notice)
+    frames, losses = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
+    return MatchedBatch(image_of(made.images), made.masks.float().cpu(), frames, losses, notice)

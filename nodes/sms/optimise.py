@@ -159,7 +159,7 @@ class StyleMatcher:
             gradient, relevance = self._look(times, noise, weight)
         # the mask limits what may move: outside it the relevance is 0, and the latent is put back below
         pull = gradient * (relevance if self.mask is None else relevance * self.mask.to(relevance))
-        limit = frequency_limit(times, *self.source.shape[-2:], high=settings.highest)
+        limit = frequency_limit(times, self.source.shape[-2], self.source.shape[-1], settings.highest)
         balance = preset.balance if settings.balance is None else settings.balance
         style = style_loss(self._target, pull)
         content = spectrum_loss(self._target, self.source, limit, preset.power, self.mask)
@@ -180,7 +180,8 @@ class StyleMatcher:
             roles += [Role("plain", text, source=True) for text in (prompts.edit, prompts.empty)]
         result, source = (self._noisy(z, noise, times) for z in (self.latent, self.source))
         seen = predict_roles(self.predictor, roles, result, source, times / 1000, self.style)
-        gradient = style_gradient(guided_noise(*seen[:2], guidance), guided_noise(*seen[2:4], guidance), weight)
+        style, fake = (guided_noise(seen[at], seen[at + 1], guidance) for at in (0, 2))
+        gradient = style_gradient(style, fake, weight)
         if not settings.relevance:
             return gradient, torch.ones_like(gradient[:, :1])
         return gradient, relevance_map(seen[4], seen[5], preset.relevance)

@@ -118,8 +118,8 @@ def _classifier(run: Run, minutes: float) -> bool:
     from ..classifier import Classifier
     from .classifier_stage import ClassifierLoss
 
-    modules = nn.ModuleDict({"classifier": Classifier()}).to(run.device)
-    loss = ClassifierLoss(modules["classifier"], run.pool())
+    network = Classifier().to(run.device)
+    modules, loss = nn.ModuleDict({"classifier": network}), ClassifierLoss(network, run.pool())
     trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():
         write("classifier", trainer.averaged["classifier"].state_dict())
