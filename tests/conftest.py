@@ -82,6 +82,14 @@ def comfy_old_server(comfy_old_path, comfy_old_python, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def workflow_networks(tmp_path_factory) -> Path:
+    """A models folder with what the workflows load by name, made once: see tests/support/workflow_networks.py."""
+    from workflow_networks import save_networks
+
+    return save_networks(tmp_path_factory.mktemp("workflow-networks"))
+
+
+@pytest.fixture(scope="session")
 def run_in_comfy(comfy_path, comfy_python):
     """`run_in_comfy(script, args=())`: the JSON on the last line that the script writes to stdout."""
 

@@ -164,6 +164,7 @@ def _segment_inputs() -> list[Any]:
             BOUNDING_BOX,
             "bboxes",
             optional=True,
+            extra_dict={"forceInput": True},  # else ComfyUI shows a box of 512 px there and sends it unasked
             tooltip="Boxes of ComfyUI's own nodes (Create Bounding Boxes, RT-DETR, SAM 3; since 0.33).",
         ),
         node_input(

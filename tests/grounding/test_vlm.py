@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_networks import save_tiny_llava, save_tiny_qwen
+from tiny_networks import learn_reply, save_tiny_llava, save_tiny_qwen
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host import LocalHost
@@ -89,28 +89,8 @@ def llava(tmp_path_factory):
     talk = f"[user]<image>{question(PROMPT, 'llava')}\n[assistant]"
     folder = save_tiny_llava(tmp_path_factory.mktemp("models") / "llava-tiny", [talk, REPLY])
     vlm = load_vlm(folder, torch.float32)
-    learn(vlm, talk, REPLY)
+    learn_reply(vlm, question(PROMPT, "llava"), REPLY)
     return vlm
-
-
-def learn(vlm, talk, reply):
-    from PIL import Image
-
-    inputs = vlm.processor(images=[Image.new("RGB", (28, 28))], text=[f"{talk}{reply}</s>"], return_tensors="pt")
-    ids, start = inputs["input_ids"], len(vlm.processor.tokenizer(f"{reply}</s>")["input_ids"])
-    labels = ids.clone()
-    labels[:, :-start] = -100
-    model = vlm.model.requires_grad_(True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
-        inputs["pixel_values"] = torch.randn_like(inputs["pixel_values"])
-        loss = model(**inputs, labels=labels).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if float(loss.detach()) < 0.01:
-            break
-    model.requires_grad_(False)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 WORDS = "red blue green star ring cat dog a the on of left right photo . , ?"
 
 
-def save_tiny_dino(folder: Path, seed: int = 0) -> Path:
+def save_tiny_dino(folder: Path, seed: int = 0, words: str = WORDS) -> Path:
     """A Grounding DINO of few channels with a tokenizer of few words, as `save_pretrained` writes it."""
     from transformers import (
         BertConfig,
@@ -20,7 +20,7 @@ def save_tiny_dino(folder: Path, seed: int = 0) -> Path:
     )  # fmt: skip
 
     folder.mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
     tokenizer = BertTokenizerFast.from_pretrained(folder)
     torch.manual_seed(seed)
@@ -125,3 +125,26 @@ def save_tiny_qwen(folder: Path, texts: list[str], seed: int = 0) -> Path:
     images = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=112 * 112)
     Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=template).save_pretrained(folder)
     return folder
+
+
+def learn_reply(vlm, prompt: str, reply: str, side: int = 28) -> None:
+    """Teach a tiny vision-language model one reply by heart, whatever the picture of `side` pixels shows."""
+    from PIL import Image
+
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    talk = vlm.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    picture = Image.new("RGB", (side, side))
+    inputs = vlm.processor(images=[picture], text=[f"{talk}{reply}</s>"], return_tensors="pt")
+    labels = inputs["input_ids"].clone()
+    labels[:, : -len(vlm.processor.tokenizer(f"{reply}</s>")["input_ids"])] = -100
+    model = vlm.model.requires_grad_(True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        inputs["pixel_values"] = torch.randn_like(inputs["pixel_values"])
+        loss = model(**inputs, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if float(loss.detach()) < 0.01:
+            break
+    model.requires_grad_(False)

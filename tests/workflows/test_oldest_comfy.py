@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from workflow_networks import needs_networks, put_networks
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
@@ -58,7 +59,9 @@ def test_every_input_and_output_is_explained(server):
 
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
-def test_workflow_runs(path, server):
+def test_workflow_runs(path, server, request):
+    if needs_networks(load(path)):
+        put_networks(request.getfixturevalue("workflow_networks"), server)
     history = server.wait(server.post(load(path)))
     assert history["status"]["status_str"] == "success", history["status"]
     assert all(np.asarray(Image.open(image).convert("RGB")).std() > 5 for image in server.images(history))

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from workflow_networks import BOXES, needs_networks, put_networks
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
 UI = sorted(WORKFLOWS.glob("*.json"))
+SEGMENTERS = ("RegionStyleTextGroundedMask", "RegionStyleSegmentBoxes")
 
 pytestmark = pytest.mark.slow
 
@@ -46,12 +48,34 @@ def test_every_node_appears_in_a_workflow(comfy_server):
 
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)
-def test_workflow_gives_pictures(path, comfy_server, scene_picture):
-    history = comfy_server.wait(comfy_server.post(json.loads(path.read_text(encoding="utf-8"))))
+def test_workflow_gives_pictures(path, comfy_server, scene_picture, request):
+    workflow = load(path.stem)
+    if needs_networks(workflow):
+        put_networks(request.getfixturevalue("workflow_networks"), comfy_server)
+    history = comfy_server.wait(comfy_server.post(workflow))
     assert history["status"]["status_str"] == "success", history["status"]
     images = comfy_server.images(history)
     assert images
     assert all(pixels(image).std() > 5 for image in images), "a picture is one flat colour"
+
+
+@pytest.mark.parametrize("name", ["text_grounded_masks", "read_request_with_vlm"])
+def test_each_thing_gets_its_own_mask(name, comfy_server, scene_picture, workflow_networks):
+    """The boxes come from the tiny world's attention, or from the model that knows them; the masks from its SAM."""
+    put_networks(workflow_networks, comfy_server)
+    prompt = load(name)
+    regions = next(k for k, v in prompt.items() if v["class_type"] in SEGMENTERS)
+    for phrase, (_, (left, top, right, bottom)) in BOXES.items():
+        more = {
+            "mask": {"class_type": "RegionStyleRegionsToMasks", "inputs": {"regions": [regions, 0], "phrase": phrase}},
+            "show": {"class_type": "MaskPreview", "inputs": {"mask": ["mask", 0]}},
+        }
+        history = comfy_server.wait(comfy_server.post({**prompt, **more}))
+        assert history["status"]["status_str"] == "success", history["status"]
+        (shown,) = comfy_server.images({"outputs": {"x": history["outputs"]["show"]}})
+        rows, columns = np.where(pixels(shown).mean(-1) > 127)
+        found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert np.abs(np.subtract(found, (left, top, right, bottom))).max() < 12, (phrase, found)
 
 
 def test_restyle_changes_the_thing_and_nothing_else(comfy_server, scene_picture):

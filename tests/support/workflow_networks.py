@@ -1,0 +1,58 @@
+"""Small networks of the real classes under the names that the workflows which ship ask for: no download.
+
+The segmenter is the tiny world's, which knows the picture of the workflows; the vision-language model has learnt one
+answer by heart; the detector's weights are random.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from tiny_networks import WORDS, learn_reply, save_tiny_dino, save_tiny_qwen
+
+REQUEST = "what has three corners should look like a mosaic, and the round thing should shine like neon"
+BOXES = {"orange triangle": ("mosaic", (67, 29, 124, 81)), "blue ring": ("neon", (29, 86, 71, 128))}
+PICTURE, SEEN = 128, 112  # sides in pixels: of the workflows' picture, and of what the tiny Qwen sees of it
+LOADERS = {"RegionStyleLoadSam": "file", "RegionStyleLoadDetector": "folder", "RegionStyleLoadVlm": "folder"}
+
+
+def needs_networks(workflow: dict) -> bool:
+    """Whether an API-form workflow loads a network that neither ships with the pack nor with ComfyUI."""
+    named = {node["inputs"].get(LOADERS.get(node["class_type"])) for node in workflow.values()} - {None}
+    return any(not name.startswith("tinyworld/") for name in named)
+
+
+def save_networks(models: Path) -> Path:
+    """One network of each kind in a models folder; returns the folder."""
+    from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
+
+    (models / "sams").mkdir()
+    torch.save(load_tiny_sam().state_dict(), models / "sams" / "sam_vit_h_4b8939.pth")
+    save_tiny_dino(models / "grounding_dino" / "grounding-dino-tiny", words=f"{WORDS} orange triangle")
+    save_reader(models / "LLM" / "Qwen2.5-VL-7B-Instruct")
+    return models
+
+
+def save_reader(folder: Path) -> Path:
+    """A tiny Qwen2.5-VL that answers the workflow's request."""
+    from regionstyle.nodes.grounding.vlm import load_vlm, question
+
+    asked, reply = question(REQUEST, "qwen2_5_vl"), answer()
+    vlm = load_vlm(save_tiny_qwen(folder, [asked, reply]), torch.float32)
+    learn_reply(vlm, asked, reply, side=SEEN)
+    vlm.model.save_pretrained(folder)
+    return folder
+
+
+def answer() -> str:
+    """The boxes as Qwen2.5-VL counts them: in pixels of what it sees."""
+    return json.dumps([
+        {"region": words, "style": style, "bbox_2d": [round(value * SEEN / PICTURE) for value in box]}
+        for words, (style, box) in BOXES.items()
+    ])  # fmt: skip
+
+
+def put_networks(saved: Path, server) -> None:
+    """Copy a models folder into a server's own."""
+    shutil.copytree(saved, server.input_dir.parent / "models", dirs_exist_ok=True)
