@@ -13,7 +13,6 @@ from workflow_networks import BOXES, needs_networks, put_networks
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
 UI = sorted(WORKFLOWS.glob("*.json"))
-SEGMENTERS = ("RegionStyleTextGroundedMask", "RegionStyleSegmentBoxes")
 
 pytestmark = pytest.mark.slow
 
@@ -59,12 +58,11 @@ def test_workflow_gives_pictures(path, comfy_server, scene_picture, request):
     assert all(pixels(image).std() > 5 for image in images), "a picture is one flat colour"
 
 
-@pytest.mark.parametrize("name", ["text_grounded_masks", "read_request_with_vlm"])
-def test_each_thing_gets_its_own_mask(name, comfy_server, scene_picture, workflow_networks):
-    """The boxes come from the tiny world's attention, or from the model that knows them; the masks from its SAM."""
+def test_each_thing_that_is_read_gets_its_own_mask(comfy_server, scene_picture, workflow_networks):
+    """The boxes come from the model that has learnt them, the masks from the tiny world's SAM."""
     put_networks(workflow_networks, comfy_server)
-    prompt = load(name)
-    regions = next(k for k, v in prompt.items() if v["class_type"] in SEGMENTERS)
+    prompt = load("read_request_with_vlm")
+    regions = next(k for k, v in prompt.items() if v["class_type"] == "RegionStyleSegmentBoxes")
     for phrase, (_, (left, top, right, bottom)) in BOXES.items():
         more = {
             "mask": {"class_type": "RegionStyleRegionsToMasks", "inputs": {"regions": [regions, 0], "phrase": phrase}},
