@@ -161,7 +161,8 @@ def _group(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
             unknown.append(key)
             continue
         part = next(name for name, group in match.groupdict().items() if name != "layer" and group is not None)
-        found.setdefault(layer, {})[part.rstrip("2")] = tensor
+        if found.setdefault(layer, {}).setdefault(part.rstrip("2"), tensor) is not tensor:
+            unknown.append(f"{key} (a second one for {layer})")
     incomplete = [layer for layer, parts in found.items() if not {_DOWN, _UP} <= set(parts)]
     if unknown or incomplete:
         shown = "\n  ".join([*unknown, *(f"{layer} (down or up missing)" for layer in incomplete)])

@@ -163,6 +163,16 @@ def test_save_and_load_keep_tensors_scale_name_style_and_metadata(tmp_path):
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
+def test_two_adapters_in_one_file_are_refused():
+    state = {}
+    for adapter in ("first", "second"):
+        down, up = f"lora_A.{adapter}.weight", f"lora_B.{adapter}.weight"
+        state |= written(lambda path: f"unet.{path}", down, up, None, ATTENTION)
+    state = {key: tensor.clone() for key, tensor in state.items()}
+    with pytest.raises(RegionStyleError, match="lora_A.second.weight .a second one"):
+        load_expert(state, name="both")
+
+
 def test_all_unmatched_keys_are_listed():
     state = {
         **LAYOUTS["kohya"],
