@@ -24,13 +24,12 @@ def with_fake(predictor: DiffusersPredictor, seed: int) -> Iterator[tuple[Diffus
         raise wrong_input("model", "a model without style experts", "one or more", "Attach a style LoRA first.")
     own = predictor.experts
     was_attached = own.attached
-    own.detach()
-    stack = ExpertStack(
+    together = copy.copy(predictor)
+    together.experts = stack = ExpertStack(
         predictor.network, [*(own.expert(name) for name in own.names), fresh_fake(predictor.network, seed)]
     )
-    together = copy.copy(predictor)
-    together.experts = stack
     try:
+        own.detach()
         with stack:
             stack.weights.to(next(predictor.network.parameters()).device)
             trained = list(stack.parameters(NAME))
