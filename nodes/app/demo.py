@@ -27,8 +27,8 @@ from .console import console_host
 from .measure import equal_outside, iou, peak_memory_mb, psnr
 from .pictures import save_image, sheet
 
-DEFAULT_SCENE = 10
-DEFAULT_STYLE = "mosaic"
+DEFAULT_SCENE = 4
+DEFAULT_STYLE = "halftone"
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LICENCE = "MIT, trained by this project on pictures it renders itself and on sci
 
 
 # How much of a picture each shipped expert redraws best: fine textures keep more of it than a change of medium.
-STRENGTHS = {"pixel art": 0.2, "mosaic": 0.2, "halftone": 0.45, "neon": 0.4, "pencil sketch": 0.5}
+STRENGTHS = {"halftone": 0.75, "neon": 0.75, "oil paint": 0.35, "pencil sketch": 0.75}
 USUAL_STRENGTH = 0.3
 
 
