@@ -13,7 +13,7 @@ from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of, masks_of
 from ..engine.errors import wrong_input
-from ..engine.gates import Gates
+from ..engine.gates import Gates, RegionGate
 from .fake import fresh_fake
 from .optimise import SmsSettings
 from .pictures import curves, strip
@@ -37,11 +37,14 @@ def match_batch(
 ) -> MatchedBatch:  # fmt: skip
     """Every picture of a batch by the experts attached to the MODEL, which is as before afterwards.
 
-    RegionStyleError when the MODEL has no style experts.
+    RegionStyleError when the MODEL has no style experts, or they have masks of their own.
     """
     style_gates = attached_gates(model).values
     if not style_gates:
         raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
+    if masked := [name for name, gate in style_gates.items() if isinstance(gate, RegionGate)]:
+        accepts = "experts without a mask of their own; the mask of this node says where the style acts"
+        raise wrong_input("model", f"masks on {masked}", accepts, "Take the mask off Attach Style Expert.")
     images = images_of(image)
     masks = None if mask is None else masks_of(mask, images)
     fake = ExpertWeights(fresh_fake(model.model.diffusion_model, settings.seed))

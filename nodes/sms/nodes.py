@@ -73,7 +73,7 @@ class SmsStylize(io.ComfyNode):
         check_choice(schedule, SCHEDULES, "schedule")
         for name, value, low, high in (
             ("strength", strength, 0.01, 4),
-            ("iterations", iterations, 1, 10000),
+            ("iterations", iterations, 2, 10000),
             ("content", content, 0, 1),
             ("guidance", guidance, 0, 100),
             ("rate", rate, 1e-5, 10),
@@ -133,7 +133,7 @@ def _method() -> list[Any]:
             io.Int,
             "iterations",
             default=500,
-            min=1,
+            min=2,
             max=10000,
             tooltip="Optimiser steps; 500 in the paper. Each costs about eight passes of the model.",
         ),

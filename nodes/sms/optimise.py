@@ -51,13 +51,17 @@ class SmsSettings:
     preview_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise wrong_input("iterations", self.iterations, "1 or more", "The paper takes 500.")
+        if self.iterations < 2:
+            # the first one has a learning rate of 0, as published: alone it would change nothing
+            raise wrong_input("iterations", self.iterations, "2 or more", "The paper takes 500.")
+        if self.preview_every < 1 or self.window < 1:
+            got = f"{self.preview_every} and {self.window}"
+            raise wrong_input("preview_every, window", got, "1 or more", "Correct them.")
         if not 3 <= self.lowest < self.highest <= 1000:
             got = f"{self.lowest}..{self.highest}"
             raise wrong_input("timesteps", got, "3 <= lowest < highest <= 1000", "The paper takes 20..500.")
-        for name in ("rate", "fake_rate", "tolerance"):
-            if not getattr(self, name) >= 0:
+        for name in ("rate", "fake_rate", "tolerance", "balance", "guidance"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise wrong_input(name, getattr(self, name), "0 or more", "Correct it.")
 
 

@@ -14,6 +14,7 @@ from operator import add
 import torch
 from torch import Tensor
 
+from ..engine.errors import wrong_input
 from ..engine.gates import Gate, Gates, RegionGate
 from ..engine.memory import with_halving
 from ..engine.predictor import NoisePredictor, Text
@@ -60,15 +61,22 @@ def gates_of(who: Sequence[str], count: int, style: Mapping[str, Gate]) -> Gates
     """Gates for a batch of blocks of `count` pictures: the style's experts in its blocks, the fake one in its own."""
     on = torch.tensor([name == "style" for name in who]).float().repeat_interleave(count)
     fake = torch.tensor([name == "fake" for name in who]).float().repeat_interleave(count)
-    return Gates({name: _in_rows(gate, on) for name, gate in style.items()} | {NAME: fake})
+    return Gates({name: _in_rows(gate, on, count) for name, gate in style.items()} | {NAME: fake})
 
 
-def _in_rows(gate: Gate, on: Tensor) -> Gate:
+def _check_count(entries: int, count: int) -> None:
+    if entries not in (1, count):
+        raise wrong_input("gate", f"{entries} entries", f"1 or {count}", "Give one, or one per picture.")
+
+
+def _in_rows(gate: Gate, on: Tensor, count: int) -> Gate:
     """A gate in those rows of the batch where `on` `[R]` is 1, off in the others."""
     if isinstance(gate, RegionGate):
         mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+        _check_count(len(mask), count)
         return replace(gate, mask=mask.repeat(len(on) // len(mask), 1, 1) * on.to(mask)[:, None, None])
     if isinstance(gate, Tensor) and gate.ndim >= 2:
-        return _in_rows(RegionGate(gate), on)
+        return _in_rows(RegionGate(gate), on, count)
     value = torch.as_tensor(gate, dtype=torch.float32).reshape(-1)
+    _check_count(len(value), count)
     return value.repeat(len(on) // len(value)) * on.to(value)

@@ -15,7 +15,7 @@ from regionstyle.nodes.engine.host import LocalHost
 from regionstyle.nodes.sms.fake import NAME, fresh_fake
 from regionstyle.nodes.sms.optimise import Prompts, SmsSettings, StyleMatcher
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
-from regionstyle.nodes.sms.roles import Role, predict_roles
+from regionstyle.nodes.sms.roles import Role, gates_of, predict_roles
 from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae
 
@@ -240,7 +240,11 @@ def test_a_region_gate_of_the_style_acts_in_its_rows_only(predictor):
 
 def test_wrong_input_is_named(predictor):
     with pytest.raises(RegionStyleError, match="iterations"):
-        SmsSettings(iterations=0)
+        SmsSettings(iterations=1)
+    with pytest.raises(RegionStyleError, match="gate.*3 entries.*1 or 2"):
+        gates_of(["style", "fake"], 2, {"style": torch.ones(3)})
+    with pytest.raises(RegionStyleError, match="gate.*3 entries.*1 or 2"):
+        gates_of(["style", "fake"], 2, {"style": RegionGate(torch.ones(3, 4, 4))})
     with pytest.raises(RegionStyleError, match="timesteps"):
         SmsSettings(lowest=600, highest=500)
     with pytest.raises(RegionStyleError, match="mask"):
