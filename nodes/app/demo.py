@@ -25,7 +25,7 @@ from ..tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_pr
 from ..tinyworld.world import Scene, restyle_object, scene
 from .console import console_host
 from .measure import equal_outside, iou, peak_memory_mb, psnr
-from .pictures import save_image, sheet
+from .pictures import save_image, sheet, whole_steps
 
 DEFAULT_SCENE = 4
 DEFAULT_STYLE = "halftone"
@@ -128,7 +128,7 @@ def _panels(result: DemoResult) -> dict[str, Tensor]:
     return {
         "input": result.input,
         "attention": overlay(result.input, result.grounding.logodds),
-        "mask": result.restyled.mask,
+        "mask": whole_steps(result.restyled.mask),
         "result": result.restyled.image,
         "truth": result.truth,
     }

@@ -56,6 +56,11 @@ def to_bytes(image: Tensor) -> np.ndarray:
     return (array.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
+def whole_steps(mask: Tensor) -> Tensor:
+    """A mask rounded up to the 255 steps of a file, so that black there means exactly zero."""
+    return (mask * 255).ceil() / 255
+
+
 def save_image(image: Tensor, path: Path) -> None:
     """Write `[1,3,H,W]` or `[H,W]` in 0..1; the ending chooses the format. RegionStyleError for an unknown ending."""
     from PIL import Image

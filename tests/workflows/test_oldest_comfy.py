@@ -44,7 +44,7 @@ def test_the_pack_loads_without_a_word(server):
     """Every node of the pack is there, and its name is nowhere in what ComfyUI complains about."""
     found = {name for name in server.get("/object_info") if name.startswith("RegionStyle")}
     pages = {page.parent.name for page in (WORKFLOWS.parent / "nodes" / "web" / "docs").glob("*/en.md")}
-    log = server.log_text()
+    log = server.log_text().partition("To see the GUI go to")[0]  # later lines may be other tests' errors
     assert not [line for line in log.splitlines() if "RegionStyle" in line and "seconds:" not in line]
     assert "IMPORT FAILED" not in log
     assert found == pages

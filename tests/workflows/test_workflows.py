@@ -173,7 +173,7 @@ def test_help_pages_are_served(comfy_server):
 def test_every_input_and_output_is_explained(comfy_server):
     for name, node in comfy_server.get("/object_info").items():
         if name.startswith("RegionStyle"):
-            inputs = {k: v for part in node["input"].values() for k, v in part.items()}
+            inputs = {k: v for part in ("required", "optional") for k, v in node["input"].get(part, {}).items()}
             assert all(len(v) > 1 and v[1].get("tooltip") for v in inputs.values()), name
             assert all(node["output_tooltips"]), name
             assert node["description"], name
