@@ -21,6 +21,7 @@ Web = aiohttp.ClientSession
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 
 POLL_SECONDS = 2.0  # how long a lost websocket message can delay the end
+CANCEL_SECONDS, CANCEL_TRIES = 0.25, 20  # a node that looks at the interrupt more seldom ends later by itself
 LARGEST_MESSAGE = 256 * 2**20  # previews of large pictures
 
 
@@ -114,9 +115,21 @@ class ServerComfy:
         return entry
 
     async def _cancel(self, web: Web, prompt_id: str) -> None:
-        """Out of the queue if it waits there, interrupted if it runs; other people's prompts are left alone."""
-        await web.post(f"{self.url}/queue", json={"delete": [prompt_id]})
-        await web.post(f"{self.url}/interrupt", json={"prompt_id": prompt_id})
+        """Out of the queue if it waits there, interrupted if it runs; other people's prompts are left alone.
+
+        Asked again until the prompt is gone: ComfyUI forgets an interrupt that comes in the moment a prompt starts.
+        """
+        for _ in range(CANCEL_TRIES):
+            await web.post(f"{self.url}/queue", json={"delete": [prompt_id]})
+            await web.post(f"{self.url}/interrupt", json={"prompt_id": prompt_id})
+            await asyncio.sleep(CANCEL_SECONDS)
+            if not await self._is_queued(web, prompt_id):
+                return
+
+    async def _is_queued(self, web: Web, prompt_id: str) -> bool:
+        """Whether the prompt waits or runs."""
+        queue = await _json(web.get(f"{self.url}/queue"))
+        return any(item[1] == prompt_id for item in queue["queue_running"] + queue["queue_pending"])
 
 
 async def _json(request: Any) -> dict[str, Any]:

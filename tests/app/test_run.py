@@ -125,6 +125,11 @@ def start(folder, *options):
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def is_idle(comfy_server):
+    queue = comfy_server.get("/queue")
+    return not queue["queue_running"] + queue["queue_pending"]
+
+
 def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -135,6 +140,7 @@ def wait_until(condition, seconds=60):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process on Windows")
 def test_ctrl_c_takes_the_prompt_off_the_server(server, comfy_server, folder):
+    wait_until(lambda: is_idle(comfy_server))  # another test's last prompt
     run = start(folder, *server)
     wait_until(lambda: comfy_server.get("/queue")["queue_running"])
     run.send_signal(signal.SIGINT)
@@ -148,8 +154,11 @@ def test_ctrl_c_takes_the_prompt_off_the_server(server, comfy_server, folder):
 def test_an_interrupt_in_the_browser_is_reported(server, comfy_server, folder, capsys):
     def interrupt():
         wait_until(lambda: comfy_server.get("/queue")["queue_running"])
-        comfy_server.interrupt()
+        while not is_idle(comfy_server):  # ComfyUI forgets an interrupt that comes in the moment a prompt starts
+            comfy_server.interrupt()
+            time.sleep(0.2)
 
+    wait_until(lambda: is_idle(comfy_server))
     thread = threading.Thread(target=interrupt)
     thread.start()
     workflow = save(folder, probe("ProbeWait", 3000))
