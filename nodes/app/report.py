@@ -1,4 +1,26 @@
-"""`regionstyle report`: the papers' findings at small scale on the tiny world, in one self-contained page."""
+"""`regionstyle report`: the papers' findings at small scale on the tiny world, in one self-contained page.
+
+Adding a row: write a module `report_NAME.py` beside this one; it is found by its name, and no other file changes.
+
+    from .report_rows import RowContext, RowResult, row
+
+    @row("routed", title="Two styles on two things", paper="RegionRoute, section 4: what the paper claims there.")
+    def routed(context: RowContext) -> RowResult:
+        scenes = 3 if context.quick else 20  # --quick: fewer scenes, never fewer repetitions
+        values = {method: {} for method in ("the usual way", "ours")}
+        for number, seed in enumerate(context.seeds):  # one repetition: its own scenes, its own noise
+            ...  # append one Measurement to values[method][metric]: the mean over this repetition's scenes
+        return RowResult(values, absent={"method": "why it was not run"}, panels=[("label", image)], remarks=["..."])
+
+`values` holds per method and metric one `Measurement` for each of `context.seeds`; the frame makes mean and sample
+standard deviation of them, the table, a plot per metric, report.html and report.json. A Measurement names its backbone
+and pixel range; `check_tiny` puts "-tiny" to the name of a number whose backbone is a stand-in. `panels` are pictures
+`[3,H,W]` in 0..1 (`method: task` as label; a dozen is enough). A row takes all randomness from `context.seeds`, so that
+the same seeds give the same numbers; asks `context.host.check()` at every step, which raises on cancel; and shows how
+far it is by `context.host.progress(total, "label")`. Where it needs an installed ComfyUI it asks `context.comfy`, and
+names what it could not run in `absent`. `report_baselines.py` is a whole example; its `Task`, `tasks_of` and `measure`
+may be used by others.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,6 @@
 """Rows of the report: experiments registered by name, each repeated, with mean and spread of every number.
 
-A row is a function from a `RowContext` to a `RowResult`. Register one with
-
-    @row("masks", title="Finding things", paper="LEAST section 3.1")
-    def masks(context: RowContext) -> RowResult: ...
-
-in a module named in `ROW_MODULES`; the frame repeats, averages, draws and writes.
+How a row is written and found: `report.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pkgutil import iter_modules
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +22,7 @@ if TYPE_CHECKING:
     from ..engine.host import Host
     from ..metrics.networks import MetricNetworks
 
-# Each of these modules, beside this one, registers rows when it is imported.
-ROW_MODULES = (".report_baselines",)
+ROW_MODULES = "report_"  # how the names of the modules beside this one begin that may register rows
 REPETITIONS = 3  # at least
 
 
@@ -82,10 +77,16 @@ def row(
     return register
 
 
+def row_modules() -> list[str]:
+    """The modules that may register rows, by name."""
+    package = import_module(__package__)
+    return sorted(found.name for found in iter_modules(package.__path__) if found.name.startswith(ROW_MODULES))
+
+
 def all_rows() -> dict[str, Row]:
-    """Every row, in the order of registration."""
-    for module in ROW_MODULES:
-        import_module(module, __package__)
+    """Every row: the modules by name, the rows of a module in the order they stand there."""
+    for name in row_modules():
+        import_module(f".{name}", __package__)
     return ROWS
 
 

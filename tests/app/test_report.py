@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -132,6 +133,25 @@ def test_rows_are_registered_once_and_named_in_errors():
         chosen_rows(["nothing"])
     with pytest.raises(ValueError, match="already registered"):
         row("baselines", title="", paper="")(lambda context: made_up())
+
+
+def test_a_new_module_brings_its_rows_without_any_other_change(monkeypatch, tmp_path):
+    """A file report_*.py in the package's folder is enough, and it comes where its name says."""
+    from regionstyle.nodes import app
+    from regionstyle.nodes.app import report_rows
+
+    text = (
+        "from regionstyle.nodes.app.report_rows import row\n"
+        "@row('made-elsewhere', title='Found', paper='Some paper')\n"
+        "def found(context): ...\n"
+    )
+    (tmp_path / "report_aaa.py").write_text(text, encoding="utf-8")
+    (tmp_path / "other_aaa.py").write_text("raise ValueError('not a row module')", encoding="utf-8")
+    monkeypatch.setattr(app, "__path__", [*app.__path__, str(tmp_path)])
+    monkeypatch.setattr(report_rows, "ROWS", dict(report_rows.ROWS))
+    assert report_rows.row_modules()[0] == "report_aaa"
+    assert "made-elsewhere" in all_rows()
+    sys.modules.pop(f"{app.__name__}.report_aaa")
 
 
 def test_list_prints_the_rows(capsys):
