@@ -59,7 +59,7 @@ class ComfyPredictor(NoisePredictor):
         self._model = model
         self._depth, self._unloaded = 0, False
         if model is not None:
-            self._schedule = _schedule(model)
+            self._schedule, self.predicts = _schedule(model)
             self._extras = extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
             self.native_size = _native_size(model.model.model_config)
@@ -219,8 +219,8 @@ def _to_comfy(schedule: Schedule, x: Tensor, alpha: Tensor, sigma: Tensor) -> tu
     return latent, level.to(x.device, torch.float32).expand(len(x)).clone()
 
 
-def _schedule(model: Any) -> Schedule:
-    """The noise levels of a MODEL, told by its sampling object (which other nodes may have replaced).
+def _schedule(model: Any) -> tuple[Schedule, str]:
+    """The noise levels of a MODEL and what it predicts, told by its sampling object (other nodes may have replaced it).
 
     Compared by the functions themselves: a class that overrides one of them is another family.
     """
@@ -232,10 +232,11 @@ def _schedule(model: Any) -> Schedule:
     noise_or_v = denoised in (sampling.EPS.calculate_denoised, sampling.V_PREDICTION.calculate_denoised)
     if noise_or_v and level is sampling.ModelSamplingDiscrete.sigma and len(found.sigmas) == TRAINED_STEPS:
         with torch.inference_mode(False):
-            return TableSchedule(found.sigmas.detach().cpu().double().log())
+            table = TableSchedule(found.sigmas.detach().cpu().double().log())
+        return table, "v" if denoised is sampling.V_PREDICTION.calculate_denoised else "eps"
     flow = level in (sampling.ModelSamplingDiscreteFlow.sigma, sampling.ModelSamplingFlux.sigma)
     if flow and denoised is sampling.CONST.calculate_denoised and getattr(found, "noise_scale", 1) == 1:
-        return FlowSchedule()
+        return FlowSchedule(), "flow"
     bases = ", ".join(base.__name__ for base in kind.__mro__[1:3])
     raise wrong_input("model", f"{type(model.model).__name__} sampled as {bases}", "a known family", SUPPORTED)
 

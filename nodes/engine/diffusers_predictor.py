@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .diffusers_families import family_of
+from .diffusers_families import PREDICTED, family_of
 from .errors import wrong_input
 from .memory import batched
 from .predictor import NoisePredictor, Text
@@ -47,6 +47,7 @@ class DiffusersPredictor(NoisePredictor):
         self.latent_channels = self._family.latent_channels
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.native_size = self.factor * self._family.native_side
+        self.predicts = PREDICTED[self._family.convert]
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """The family's noise levels, continuous in t; see `schedule.py`."""

@@ -111,7 +111,8 @@ class NoisePredictor(ABC):
     """A denoising network with its autoencoder and text encoder.
 
     network: where experts and attention taps attach. Latents are `[B,latent_channels,H/factor,W/factor]`;
-    native_size is the picture side in pixels that the network was trained at. Methods follow the caller's grad mode.
+    native_size is the picture side in pixels that the network was trained at. predicts: what the network was trained
+    to give, "eps", "v" or "flow". Methods follow the caller's grad mode.
     """
 
     host: Host
@@ -119,6 +120,7 @@ class NoisePredictor(ABC):
     latent_channels: int
     factor: int
     native_size: int
+    predicts: str
 
     @abstractmethod
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:

@@ -1,0 +1,43 @@
+"""A loss over the iterations of a run, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+PANEL = (480, 150)  # width and height in pixels
+
+
+def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int]) -> Tensor:
+    """One curve, smoothed, with its smallest and largest value: `[3,H,W]` in 0..1."""
+    from PIL import Image, ImageDraw
+
+    width, height = PANEL
+    picture = Image.new("RGB", PANEL, "white")
+    draw = ImageDraw.Draw(picture)
+    low, high = (min(values), max(values)) if values else (0.0, 0.0)
+    draw.text((8, 4), f"{name} loss   {low:.3g} .. {high:.3g}   {len(values)} iterations", fill="black")
+    points = _points(_smoothed(values), (8, 26, width - 8, height - 8))
+    draw.rectangle((8, 26, width - 8, height - 8), outline=(210, 210, 210))
+    for a, b in pairwise(points):
+        draw.line((*a, *b), fill=colour, width=2)
+    data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return data.reshape(height, width, 3).permute(2, 0, 1).float() / 255
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """A moving average over a fiftieth of the run: single timesteps differ a lot."""
+    reach = max(1, len(values) // 50)
+    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _points(values: Sequence[float], box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    across, up = (box[2] - box[0]) / max(1, len(values) - 1), (box[3] - box[1]) / ((high - low) or 1)
+    return [(box[0] + i * across, box[3] - (value - low) * up) for i, value in enumerate(values)]
