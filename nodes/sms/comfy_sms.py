@@ -13,11 +13,11 @@ from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of, masks_of
 from ..engine.errors import wrong_input
-from ..engine.gates import Gates, RegionGate
+from ..engine.gates import Gates
 from .fake import fresh_fake
 from .optimise import SmsSettings
 from .pictures import curves, strip
-from .stylize import Framing, Matched, match_style, scaled_gates
+from .stylize import Framing, Matched, has_mask, match_style, scaled_gates
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def match_batch(
     style_gates = attached_gates(model).values
     if not style_gates:
         raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
-    if masked := [name for name, gate in style_gates.items() if isinstance(gate, RegionGate)]:
+    if masked := [name for name, gate in style_gates.items() if has_mask(gate)]:
         accepts = "experts without a mask of their own; the mask of this node says where the style acts"
         raise wrong_input("model", f"masks on {masked}", accepts, "Take the mask off Attach Style Expert.")
     images = images_of(image)

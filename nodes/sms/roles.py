@@ -36,14 +36,25 @@ def predict_roles(
 ) -> list[Tensor]:  # fmt: skip
     """The noise each role sees, `[B,C,h,w]` each, in one batched call (in fewer roles at once where memory is short).
 
-    result, source: the noisy latents `[B,C,h,w]`; times `[B]` in 0..1; style: gates of the style's experts.
+    Roles whose texts differ in length (a caption of over 77 tokens beside the empty prompt) cannot share a call: there
+    is one call per length. result, source: the noisy latents `[B,C,h,w]`; times `[B]` in 0..1; style: gates of the
+    style's experts.
     """
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for at, role in enumerate(roles):
+        alike.setdefault(tuple(role.text.states.shape[1:]), []).append(at)
 
-    def run(at_once: int) -> list[Tensor]:
-        parts = [roles[start : start + at_once] for start in range(0, len(roles), at_once)]
-        return [noise for part in parts for noise in _predict(predictor, part, result, source, times, style)]
+    def run(at_once: int) -> dict[int, Tensor]:
+        parts = [group[i : i + at_once] for group in alike.values() for i in range(0, len(group), at_once)]
+        made = [_predict(predictor, [roles[at] for at in part], result, source, times, style) for part in parts]
+        return {
+            at: noise
+            for part, several in zip(parts, made, strict=True)
+            for at, noise in zip(part, several, strict=True)
+        }
 
-    return with_halving(run, len(roles), host=predictor.host, name="pictures")
+    seen = with_halving(run, len(roles), host=predictor.host, name="pictures")
+    return [seen[at] for at in range(len(roles))]
 
 
 def _predict(

@@ -39,11 +39,19 @@ class Matched:
 
 
 def scaled_gates(gates: Mapping[str, Gate], strength: float) -> dict[str, Gate]:
-    """The attached gates with their strengths multiplied."""
-    return {
-        name: replace(gate, strength=gate.strength * strength) if isinstance(gate, RegionGate) else gate * strength
-        for name, gate in gates.items()
-    }
+    """The attached gates with their strengths multiplied; a mask stays the mask it is."""
+    return {name: _scaled(gate, strength) for name, gate in gates.items()}
+
+
+def has_mask(gate: Gate) -> bool:
+    """Whether a gate says where in the picture its expert acts."""
+    return isinstance(gate, RegionGate) or (isinstance(gate, Tensor) and gate.ndim >= 2)
+
+
+def _scaled(gate: Gate, strength: float) -> Gate:
+    if isinstance(gate, Tensor) and has_mask(gate):
+        gate = RegionGate(gate)  # what a bare mask is short for: a product with it would change the mask instead
+    return replace(gate, strength=gate.strength * strength) if isinstance(gate, RegionGate) else gate * strength
 
 
 def match_style(

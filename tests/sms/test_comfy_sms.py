@@ -29,9 +29,9 @@ with torch.inference_mode():
     image = torch.from_numpy(scene(1).image)[None].repeat(2, 1, 1, 1)
     mask = torch.zeros(1, 128, 128); mask[0, 30:80, 30:80] = 1
 
-    def run(patched, region, seed=1):
+    def run(patched, region, seed=1, caption="a red star"):
         settings = SmsSettings(iterations=6, seed=seed, preview_every=2)
-        return match_batch(patched, clip, vae, image, region, "a red star", style, 0.8, settings, Framing())
+        return match_batch(patched, clip, vae, image, region, caption, style, 0.8, settings, Framing())
 
     made = run(styled, mask)
     result = {
@@ -41,6 +41,7 @@ with torch.inference_mode():
         "same": bool(torch.equal(run(styled, mask).image, made.image)),
         "seed": bool(torch.equal(run(styled, mask, 2).image, made.image)),
         "whole": list(run(styled, None).image.shape),
+        "long": list(run(styled, mask, caption="a red star, " * 40).image.shape),
         "trace": bool(torch.equal(eps(model), before[0]) and torch.equal(eps(styled), before[1])),
         "frozen": frozen == [p.requires_grad for p in model.model.diffusion_model.parameters()],
     }
@@ -53,7 +54,7 @@ print(json.dumps(result))
 
 
 def check(result: dict) -> None:
-    assert result["shape"] == [2, 128, 128, 3] == result["whole"]
+    assert result["shape"] == [2, 128, 128, 3] == result["whole"] == result["long"]
     assert result["notice"] == "6 of 6 iterations"
     assert result["strip"] == [1, 192]
     assert result["outside"]

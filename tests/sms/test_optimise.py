@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from regionstyle.nodes.sms.fake import NAME, fresh_fake
 from regionstyle.nodes.sms.optimise import Prompts, SmsSettings, StyleMatcher
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
 from regionstyle.nodes.sms.roles import Role, gates_of, predict_roles
+from regionstyle.nodes.sms.stylize import has_mask, scaled_gates
 from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae
 
@@ -85,6 +87,32 @@ def test_one_batch_of_roles_equals_separate_passes(predictor):
             alone = predictor.predict(source if role.source else result, times, role.text, gates).eps
             torch.testing.assert_close(eps, alone, rtol=0, atol=1e-5)
     assert network is predictor.network
+
+
+def test_texts_of_different_lengths_are_predicted_apart(predictor):
+    """As in ComfyUI, where a caption of over 77 tokens has 154 beside the empty prompt's 77."""
+    short = predictor.encode_text(["a red star"])
+    long = replace(
+        short, states=torch.cat([short.states, short.states.flip(1)], 1), ids=[short.ids[0] * 2],
+        pieces=[short.pieces[0] * 2], valid=short.valid.repeat(1, 2),
+    )  # fmt: skip
+    latent, times = random(2, 4, *SIZE), torch.tensor([0.1, 0.4])
+    roles = [Role("style", long), Role("style", short), Role("fake", long), Role("plain", short, source=True)]
+    with torch.no_grad():
+        made = predict_roles(predictor, roles, latent, latent / 2, times, {"style": 0.8})
+        for role, eps in zip(roles, made, strict=True):
+            (alone,) = predict_roles(predictor, [role], latent, latent / 2, times, {"style": 0.8})
+            torch.testing.assert_close(eps, alone, rtol=0, atol=1e-9)
+
+
+def test_strengths_multiply_and_masks_stay():
+    mask = torch.rand(1, 4, 4)
+    made = scaled_gates({"a": 0.5, "b": torch.tensor([1.0, 0.5]), "c": mask, "d": RegionGate(mask, 0.5)}, 3.0)
+    assert made["a"] == 1.5
+    assert made["b"].tolist() == [3.0, 1.5]
+    assert [made[name].strength for name in "cd"] == [3.0, 1.5]
+    assert all(torch.equal(made[name].mask, mask) for name in "cd")
+    assert [has_mask(gate) for gate in made.values()] == [False, False, True, True]
 
 
 def abar(predictor, t):
