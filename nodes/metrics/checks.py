@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,10 +36,23 @@ def check_mask(mask: Tensor, images: Tensor) -> Tensor:
     if tuple(mask.shape) != wanted:
         raise wrong_input("mask", f"shape {list(mask.shape)}", f"{list(wanted)}", "Give a mask of the pictures' size.")
     mask = mask.to(images.device, torch.float64 if images.dtype == torch.float64 else torch.float32)
-    low, high = float(mask.min()), float(mask.max())
-    if not (low >= 0 and high <= 1):
-        raise wrong_input("mask", f"values {low:.4g}..{high:.4g}", "0..1", "Scale the mask: 1 = the region.")
+    check_mask_values(mask)
     return mask
+
+
+def check_mask_values(mask: Tensor, name: str = "mask") -> None:
+    """Every value in 0..1, none NaN."""
+    low, high = float(mask.min()), float(mask.max())
+    if not (low >= 0 and high <= 1):  # also true for NaN
+        raise wrong_input(name, f"values {low:.4g}..{high:.4g}", "0..1", "Scale the mask: 1 = the region.")
+
+
+def check_one_each(words: Sequence[str], images: Tensor, name: str) -> None:
+    """As many words as pictures, none of them empty."""
+    if len(words) != len(images):
+        raise wrong_input(name, f"{len(words)}", f"one per picture ({len(images)})", "Repeat the words.")
+    if empty := [i for i, word in enumerate(words) if not word.strip()]:
+        raise wrong_input(name, f"nothing for picture {empty[0]}", "words for every picture", "Name the style.")
 
 
 def check_not_empty(mask: Tensor, side: str) -> None:

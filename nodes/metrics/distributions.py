@@ -28,12 +28,13 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
     The trace of the root is taken as the sum of the roots of the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which is
     symmetric, so that few pictures (singular covariances) need no offset on the diagonal. Covariances are sample
-    covariances (N - 1). RegionStyleError for fewer than two pictures on a side, or vectors of different length.
+    covariances (N - 1). RegionStyleError for fewer than two pictures on a side, vectors of different length, or NaN.
     """
     for name, part in (("first set", a), ("second set", b)):
-        if part.ndim != 2 or len(part) < 2 or not np.isfinite(part).all():
-            got = f"shape {list(part.shape)}"
-            raise wrong_input(name, got, "finite vectors [N,D] of two or more pictures", "Give more pictures.")
+        if part.ndim != 2 or len(part) < 2:
+            raise wrong_input(name, f"shape {list(part.shape)}", "vectors [N,D] of two or more pictures", "Add some.")
+        if not np.isfinite(part).all():
+            raise wrong_input(name, "vectors with NaN or infinity", "finite ones", "Look at the pictures.")
     if a.shape[1] != b.shape[1]:
         got = f"{a.shape[1]} and {b.shape[1]} values a picture"
         raise wrong_input("feature vectors", got, "the same length", "Use one network for both sets.")
@@ -55,5 +56,11 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def art_fid(lpips: float, fid: float) -> float:
-    """ArtFID = (LPIPS + 1)(FID + 1) (Wright and Ommer, arXiv:2207.12280)."""
+    """ArtFID = (LPIPS + 1)(FID + 1) (Wright and Ommer, arXiv:2207.12280).
+
+    Its authors' program takes LPIPS over AlexNet and FID over an Inception network trained on artworks; what a number
+    was taken with stands in its backbone. RegionStyleError for distances that are negative or NaN.
+    """
+    if not (lpips >= 0 and fid >= 0):
+        raise wrong_input("LPIPS and FID", f"{lpips:g} and {fid:g}", "0 or more", "Measure both again.")
     return (lpips + 1) * (fid + 1)

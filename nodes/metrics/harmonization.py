@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
-from .checks import check_images, check_not_empty
+from .checks import check_images, check_mask, check_not_empty
 from .measurement import BYTES, Measurement
-from .pixels import masked_mse, mse, psnr_of, ssim
+from .pixels import WINDOW, masked_mse, mse, psnr_of, ssim
 
 BINS = ((0.0, 0.05), (0.05, 0.15), (0.15, 1.0 + 1e-9))
 BIN_NAMES = ("0-5 %", "5-15 %", "15-100 %")
@@ -28,6 +28,10 @@ class HarmonizationSettings:
 
     size: int | None = 256
     truth_background: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < WINDOW:
+            raise wrong_input("size", self.size, f"{WINDOW} or more, or None", "256 is the published protocol's.")
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,14 @@ def harmonization_score(
     """One picture: result and truth `[1,3,h,w]` in 0..1 (sizes may differ), mask `[h,w]` in 0..1 at the truth's size.
 
     Pixels are those of 8-bit pictures in 0..255 as floats; PSNR = 10 log10(255^2 / MSE), inf where they are equal; SSIM
-    with data range max(output) - min(truth), as the reference program sets it.
+    with data range max(output) - min(truth), as the reference program sets it. RegionStyleError for more than one
+    picture, a mask without region or of another size, values that are NaN or out of range.
     """
     settings = settings or HarmonizationSettings()
-    check_images(result, "result")
-    check_images(truth, "truth")
-    if tuple(mask.shape) != tuple(truth.shape[-2:]):
-        raise wrong_input("mask", f"shape {list(mask.shape)}", f"{list(truth.shape[-2:])}", "Use the truth's mask.")
+    for name, images in (("result", result), ("truth", truth)):
+        if len(check_images(images, name)) != 1:
+            raise wrong_input(name, f"{len(images)} pictures", "one", "Measure them one after the other.")
+    mask = check_mask(mask, truth)[0]
     size = truth.shape[-2:] if settings.size is None else (settings.size, settings.size)
     output, target = _resized(result, size), _resized(truth, size)
     region = F.interpolate((mask >= 0.5)[None, None].float(), size, mode="nearest")[0]

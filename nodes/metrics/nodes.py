@@ -194,9 +194,9 @@ class MaskIoU(io.ComfyNode):
                     "threshold",
                     default=0.5,
                     min=0.0,
-                    max=1.0,
+                    max=0.95,
                     step=0.05,
-                    tooltip="Values above it count as inside.",
+                    tooltip="Values above it count as inside, 0 to 0.95.",
                 ),
             ],
             outputs=[
@@ -209,7 +209,7 @@ class MaskIoU(io.ComfyNode):
     def execute(cls, found: Any, truth: Any, threshold: float = 0.5) -> io.NodeOutput:
         from .comfy_metrics import iou_in_comfy
 
-        check_range(threshold, 0, 1, "threshold")
+        check_range(threshold, 0, 0.95, "threshold")
         value, lines = iou_in_comfy(found, truth, threshold)
         return io.NodeOutput(value, lines, ui=ui.PreviewText(lines))
 

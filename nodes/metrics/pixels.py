@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
-from .checks import check_mask, check_not_empty, check_pair
+from .checks import check_mask, check_mask_values, check_not_empty, check_pair
 from .measurement import BYTES, RANGE_SCALE
 
 WINDOW = 7  # side of scikit-image's default window
@@ -88,10 +88,15 @@ def _window_mean(x: Tensor) -> Tensor:
 
 
 def mask_iou(found: Tensor, truth: Tensor, threshold: float = 0.5) -> Tensor:
-    """Intersection over union of masks `[B,H,W]` cut above a threshold, `[B]`; 1 where both are empty."""
-    if found.shape != truth.shape or found.ndim != 3:
+    """Intersection over union of masks `[B,H,W]` of values in 0..1 cut above a threshold, `[B]`; 1 where both
+    are empty. RegionStyleError for other shapes, values or thresholds."""
+    if found.shape != truth.shape or found.ndim != 3 or 0 in found.shape:
         got = f"{list(found.shape)} and {list(truth.shape)}"
         raise wrong_input("masks", got, "two [B,H,W] of one shape", "Resize one of them.")
+    check_mask_values(found, "found mask")
+    check_mask_values(truth, "true mask")
+    if not 0 <= threshold < 1:
+        raise wrong_input("threshold", threshold, "0 to below 1 (values above it are inside)", "0.5 is usual.")
     a, b = found > threshold, truth > threshold
     union = (a | b).sum((1, 2)).double()
     return torch.where(union > 0, (a & b).sum((1, 2)).double() / union.clamp(min=1), torch.ones_like(union))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..engine.errors import wrong_input
-from .checks import check_mask, check_not_empty, check_pair
+from .checks import check_mask, check_not_empty, check_one_each, check_pair
 from .measurement import SIGNED, Measurement, check_tiny
 from .perceptual import PerceptualDistance
 from .pixels import masked_mse
@@ -68,8 +68,7 @@ def regional_style_match(
     """RSM per picture, `[B]` in 0..1. images `[B,3,H,W]`, mask `[B,H,W]`, one style per picture."""
     mask = check_mask(mask, images)
     check_not_empty(mask, "region")
-    if len(styles) != len(images):
-        raise wrong_input("styles", f"{len(styles)}", f"one per picture ({len(images)})", "Repeat the style.")
+    check_one_each(styles, images, "styles")
     texts = [settings.sentence.replace("{style}", style) for style in styles]
     crops = [region_crop(image, part, settings.margin) for image, part in zip(images, mask, strict=True)]
     cosines = [similarity(model, crop, [text]) for crop, text in zip(crops, texts, strict=True)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..engine.region import mask_box
-from .checks import check_images, check_mask, check_not_empty
+from .checks import check_images, check_mask, check_not_empty, check_one_each
 
 Box = tuple[int, int, int, int]
 
@@ -42,8 +42,7 @@ class TextImageModel(Towers, Protocol):
 def similarity(model: TextImageModel, images: Tensor, texts: Sequence[str]) -> Tensor:
     """The cosine of each picture with its text, `[B]` in -1..1."""
     check_images(images)
-    if len(images) != len(texts):
-        raise wrong_input("texts", f"{len(texts)}", f"one per picture ({len(images)})", "Repeat the text.")
+    check_one_each(texts, images, "texts")
     with torch.no_grad():
         a, b = model.embed_images(images), model.embed_texts(list(texts))
         return (a.double().cpu() * b.double().cpu()).sum(-1)
@@ -67,10 +66,14 @@ def masked_crop_clip_score(
 ) -> Tensor:
     """LEAST's CLIP score: 100 * cosine of crop_B(I * M) with the style phrase, `[B]` (LEAST section 4.2; specs A8).
 
-    fill: the grey outside the mask; 0 (black) is the paper's.
+    fill: the grey outside the mask, 0..1; 0 (black) is the paper's. RegionStyleError for an empty mask, other sizes or
+    ranges, or not one style per picture.
     """
+    if not 0 <= fill <= 1:
+        raise wrong_input("fill", fill, "0 to 1", "0 (black) is the paper's.")
     mask = check_mask(mask, check_images(images))
     check_not_empty(mask, "region")
+    check_one_each(styles, images, "styles")
     weight = mask[:, None]
     masked = images * weight + fill * (1 - weight)
     crops = [region_crop(image, part) for image, part in zip(masked, mask, strict=True)]

@@ -71,7 +71,10 @@ def ask_questions(
         raise wrong_input("edits", "none", "one or more", "Give results to ask about.")
     counts = {question.name: 0 for question in QUESTIONS}
     for edit in edits:
-        check_images(edit.image)
+        if len(check_images(edit.image)) != 1:
+            raise wrong_input("image of an edit", f"{len(edit.image)} pictures", "one", "Ask about each by itself.")
+        if not edit.thing.strip() or not edit.style.strip():
+            raise wrong_input("edit", f"{edit.thing!r} in {edit.style!r}", "words for thing and style", "Name both.")
         if not edit.opposite or edit.opposite == edit.style:
             raise wrong_input("opposite style", repr(edit.opposite), f"not {edit.style!r}", "Name another style.")
         for question in QUESTIONS:

@@ -70,6 +70,28 @@ def test_no_foreground_is_an_error():
         harmonization_score(image, image, torch.zeros(16, 16))
 
 
+@pytest.mark.parametrize(
+    ("result", "mask", "says"),
+    [
+        (rand(2, 3, 16, 16), torch.ones(16, 16), "result: got 2 pictures"),
+        (rand(1, 3, 16, 16) * 255, torch.ones(16, 16), "result: got values"),
+        (rand(1, 3, 16, 16) * float("nan"), torch.ones(16, 16), "result: got values nan"),
+        (rand(1, 3, 16, 16), torch.ones(8, 8), "mask: got shape"),
+        (rand(1, 3, 16, 16), torch.full((16, 16), 255.0), "mask: got values"),
+        (rand(1, 3, 16, 16), torch.full((16, 16), float("nan")), "mask: got values nan"),
+    ],
+)
+def test_wrong_input_is_named(result, mask, says):
+    with pytest.raises(RegionStyleError) as caught:
+        harmonization_score(result, rand(1, 3, 16, 16, seed=1), mask)
+    assert says in str(caught.value)
+
+
+def test_a_size_below_the_window_is_refused():
+    with pytest.raises(RegionStyleError, match="size: got 4"):
+        HarmonizationSettings(size=4)
+
+
 def test_table_by_subset_and_ratio():
     scores = [
         HarmonizationScore(40, 4, 100, 0.9, 0.01, "HCOCO"),

@@ -106,6 +106,31 @@ def test_frechet_distance_refuses_one_picture_and_other_networks():
         frechet_distance(np.zeros((1, 3)), np.zeros((4, 3)))
     with pytest.raises(RegionStyleError, match="the same length"):
         frechet_distance(np.zeros((3, 3)), np.zeros((4, 5)))
+    with pytest.raises(RegionStyleError, match="second set: got vectors with NaN"):
+        frechet_distance(np.zeros((3, 3)), np.full((3, 3), np.nan))
+
+
+@pytest.mark.parametrize("wrong", [(-0.1, 3.0), (0.2, float("nan")), (float("nan"), 3.0)])
+def test_art_fid_refuses_what_is_no_distance(wrong):
+    with pytest.raises(RegionStyleError, match="0 or more"):
+        art_fid(*wrong)
+
+
+@pytest.mark.parametrize("measure", [distance().__call__, distance().map, lambda a, b: cfsd(lambda x: x, a, b)])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda a: a[:, :, :9], "the same shape"),
+        (lambda a: a * float("nan"), "result: got values nan"),
+        (lambda a: a * 2 - 1, "result: got values -"),
+        (lambda a: a[:, :1], "shape"),
+    ],
+)
+def test_distances_name_what_is_wrong(measure, change, says):
+    image = rand(2, 3, 16, 16)
+    with pytest.raises(RegionStyleError) as caught:
+        measure(change(image), image)
+    assert says in str(caught.value)
 
 
 def test_features_are_gathered_in_order():

@@ -120,9 +120,24 @@ def test_iou_by_hand():
     assert mask_iou(found, truth).tolist() == pytest.approx([1, 8 / 24, 0, 16 / 64, 1])  # the last: both empty
 
 
-def test_gray_and_colour_masks_are_not_confused():
-    with pytest.raises(RegionStyleError):
-        mask_iou(torch.ones(8, 8), torch.ones(8, 8))
+@pytest.mark.parametrize(
+    ("change", "threshold", "says"),
+    [
+        (lambda m: m[0], 0.5, "one shape"),
+        (lambda m: m[:0], 0.5, "one shape"),
+        (lambda m: m * 255, 0.5, "found mask: got values 0..255"),
+        (lambda m: m * float("nan"), 0.5, "found mask: got values nan"),
+        (lambda m: m, 1.0, "threshold"),
+        (lambda m: m, float("nan"), "threshold"),
+    ],
+)
+def test_iou_names_what_is_wrong(change, threshold, says):
+    mask = torch.zeros(2, 8, 8)
+    mask[:, 2:] = 1
+    truth = mask[0] if change(mask).ndim == 2 else mask[: len(change(mask))]
+    with pytest.raises(RegionStyleError) as caught:
+        mask_iou(change(mask), truth, threshold)
+    assert says in str(caught.value)
 
 
 def test_inputs_stay_as_they_are():

@@ -124,6 +124,46 @@ def test_no_region_or_no_background_is_an_error(mask, says):
         regional_style_score(CLIP, LPIPS, result, source, mask, ["red"])
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"result": torch.rand(1, 3, 8, 8)}, "the same shape"),
+        ({"result": torch.full((1, 3, 32, 32), float("nan"))}, "result: got values nan"),
+        ({"result": torch.full((1, 3, 32, 32), 200.0)}, "result: got values"),
+        ({"mask": torch.ones(1, 8, 8)}, "mask: got shape"),
+        ({"mask": torch.full((1, 32, 32), float("nan"))}, "mask: got values nan"),
+        ({"mask": torch.full((1, 32, 32), 255.0)}, "mask: got values"),
+        ({"styles": ["red", "green"]}, "styles: got 2"),
+        ({"styles": [" "]}, "styles: got nothing"),
+        ({"settings": RegionalStyleSettings(pixel_range="0..7")}, "pixel range"),
+    ],
+)
+def test_wrong_input_is_named(change, says):
+    source, result, mask = scene()
+    given = {"result": result, "source": source, "mask": mask, "styles": ["red"], **change}
+    with pytest.raises(RegionStyleError) as caught:
+        regional_style_score(CLIP, LPIPS, **given)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mask": torch.zeros(32, 32)}, "no region"),
+        ({"mask": torch.ones(8, 8)}, "mask: got shape"),
+        ({"styles": ["red", "red"]}, "styles: got 2"),
+        ({"fill": 2.0}, "fill"),
+        ({"fill": float("nan")}, "fill"),
+        ({"images": torch.full((1, 3, 32, 32), float("nan"))}, "nan"),
+    ],
+)
+def test_clip_score_names_what_is_wrong(change, says):
+    _, result, mask = scene()
+    with pytest.raises(RegionStyleError) as caught:
+        masked_crop_clip_score(CLIP, **{"images": result, "mask": mask, "styles": ["red"], **change})
+    assert says in str(caught.value)
+
+
 def test_a_tiny_region_is_measured():
     source, _, _ = scene()
     mask = torch.zeros(1, 32, 32)
@@ -209,6 +249,21 @@ def test_questions_need_an_opposite_style():
     edit = Edit(torch.rand(1, 3, 8, 8), "star", "mosaic", "mosaic")
     with pytest.raises(RegionStyleError, match="opposite"):
         ask_questions(lambda image, question: "yes", [edit], "vlm")
+
+
+@pytest.mark.parametrize(
+    ("edits", "says"),
+    [
+        ([], "edits: got none"),
+        ([Edit(torch.rand(2, 3, 8, 8), "star", "mosaic", "neon")], "2 pictures"),
+        ([Edit(torch.rand(1, 3, 8, 8), " ", "mosaic", "neon")], "words for thing"),
+        ([Edit(torch.rand(1, 3, 8, 8) * 255, "star", "mosaic", "neon")], "0..1"),
+    ],
+)
+def test_wrong_edits_are_named(edits, says):
+    with pytest.raises(RegionStyleError) as caught:
+        ask_questions(lambda image, question: "yes", edits, "vlm")
+    assert says in str(caught.value)
 
 
 def test_means_keep_their_means():
