@@ -99,8 +99,10 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
     """Write an expert as a .safetensors file that ComfyUI's LoRA loader applies with the same effect.
 
     layout: "kohya" for U-Nets (with diffusers' layer names, which do not depend on the network's block numbers),
-    "diffusers" for transformers; default: the one for this expert. Name, style and metadata are kept in the file's
-    header. RegionStyleError for a layout that ComfyUI does not read for that network, another suffix, or row slices.
+    "diffusers" for transformers; default: the one for this expert. "diffusers" is also written for U-Nets when it is
+    asked for: diffusers, PEFT and this pack read it, ComfyUI's own loader passes over its keys without a word. Name,
+    style and metadata are kept in the file's header. RegionStyleError for "kohya" with transformers, another suffix,
+    or row slices.
     """
     from safetensors.torch import save_file
 
@@ -117,10 +119,11 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
 
 def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, Tensor]]:
     transformer = all(transformer_names.is_transformer_name(path) for path in expert.layers)
-    fitting, write = ("diffusers", _diffusers) if transformer else ("kohya", _kohya)
-    if layout not in (None, fitting):
-        raise wrong_input("layout", repr(layout), repr(fitting), "It is what ComfyUI reads for this kind of network.")
-    return write
+    writers = {"diffusers": _diffusers} if transformer else {"kohya": _kohya, "diffusers": _diffusers_unet}
+    if layout is not None and layout not in writers:
+        accepts = " or ".join(map(repr, writers))
+        raise wrong_input("layout", repr(layout), accepts, "The first is what ComfyUI reads for this kind of network.")
+    return writers[layout] if layout else next(iter(writers.values()))
 
 
 def _kohya(expert: Expert) -> dict[str, Tensor]:
@@ -131,6 +134,15 @@ def _kohya(expert: Expert) -> dict[str, Tensor]:
 def _diffusers(expert: Expert) -> dict[str, Tensor]:
     named = {"transformer." + path: layer for path, layer in expert.layers.items()}
     return _written(named, "lora_A.weight", "lora_B.weight")
+
+
+def _diffusers_unet(expert: Expert) -> dict[str, Tensor]:
+    """As `save_lora_weights` of diffusers writes it: no alpha, so a scale other than 1 goes into the up matrices."""
+    tensors = {}
+    for path, layer in expert.layers.items():
+        tensors[f"unet.{path}.lora_A.weight"] = layer.down.detach().cpu().contiguous().clone()
+        tensors[f"unet.{path}.lora_B.weight"] = (layer.up.detach() * layer.scale).cpu().contiguous().clone()
+    return tensors
 
 
 def _written(named: Mapping[str, LoraLayer], down: str, up: str) -> dict[str, Tensor]:
