@@ -43,6 +43,7 @@ _COMMANDS = {
     "stylize": (".stylize", "run_stylize"),
     "run": (".run", "run_workflow"),
     "train": (".training", "run_training"),
+    "train style": (".train_style", "run_style_training"),
     "evaluate": (".training", "run_evaluation"),
     "report": (".report", "run_report"),
     "benchmark": (".benchmark", "run_benchmark"),
@@ -164,12 +165,45 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_train(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = _command(commands, "train", "Train the bundled networks; resumes where it stopped.")
-    parser.add_argument("network", choices=["tinyworld"])
+    text = "Train a style expert from pictures, or the bundled networks."
+    parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
+    networks = parser.add_subparsers(dest="network", required=True, metavar="style|tinyworld")
+    _add_train_style(networks)
+    _add_train_tinyworld(networks)
+
+
+def _add_train_tinyworld(networks: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(networks, "tinyworld", "Train the bundled networks; resumes where it stopped.")
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
     parser.add_argument("--time-budget", type=_minutes, required=True, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
     parser.add_argument("--from-nothing", action="store_true", help="start denoiser and experts from random weights")
+    _add_device(parser)
+
+
+def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
+    parser = _command(networks, "style", "Train a style expert (LoRA) from about ten pictures; Ctrl-C keeps the state.")
+    parser.set_defaults(command="train style")
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="the pictures; FILE.txt beside one is its caption")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    add("--style", metavar="WORDS", help="the style's words, for prompts (default: the name)")
+    add("--name", help="what the expert is called (default: the output's name)")
+    add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 or SDXL class")
+    add("--steps", type=_positive, default=1000, metavar="N", help=DEFAULT)
+    add("--rank", type=_positive, default=8, metavar="N", help=DEFAULT)
+    add("--lr", type=float, metavar="RATE", help="learning rate (default: 1e-4; 1e-3 for the tiny world)")
+    add("--resolution", type=_positive, metavar="PIXELS", help="side of the training pictures (default: the model's)")
+    add("--batch", type=_positive, default=4, metavar="N", help=f"pictures per step ({DEFAULT})")
+    add("--accumulate", type=_positive, default=1, metavar="N", help="take a batch in N parts, to save memory")
+    add("--checkpointing", action="store_true", help="compute activations twice, to save memory")
+    add("--layers", choices=["attention", "all"], default="all", help=f"which layers learn ({DEFAULT})")
+    add("--crop", type=_fraction, default=1.0, metavar="F", help="smallest crop, as a share of the shorter side")
+    add("--no-flip", action="store_true", help="do not use mirrored pictures, for styles with a left and a right")
+    add("--layout", choices=["kohya", "diffusers"], help="of the file (default: what ComfyUI reads)")
+    add("--preview-every", type=_positive, default=100, metavar="N", help=f"steps between two previews ({DEFAULT})")
+    add("--seed", type=int, default=0, help=DEFAULT)
+    add("--resume", action="store_true", help="go on where a training of the same output stopped")
     _add_device(parser)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..engine.host import LocalHost
@@ -34,9 +35,10 @@ class _Bars:
         self._bar = None
 
 
-def console_host(device: str | None) -> LocalHost:
+def console_host(device: str | None, cancelled: Callable[[], bool] | None = None) -> LocalHost:
     """A host that shows a bar per loop; device: "cpu", "cuda" or None for the best there is.
 
+    cancelled: asked between steps.
     RegionStyleError when CUDA is asked for and there is none.
     """
     import torch
@@ -48,4 +50,4 @@ def console_host(device: str | None) -> LocalHost:
             "--device: got cuda, expected cpu, because torch finds no CUDA device here. Use "
             "--device cpu, or install a CUDA driver and a CUDA build of torch."
         )
-    return LocalHost(device, on_progress=_Bars())
+    return LocalHost(device, on_progress=_Bars(), cancelled=cancelled)

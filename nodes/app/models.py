@@ -11,26 +11,34 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
-    """A predictor over an SD1.5-class folder (`model_index.json` with its parts), an expert attached if given.
+    """A predictor over an SD1.5- or SDXL-class folder (`model_index.json` with its parts), an expert attached if given.
 
     Only safetensors files are read. RegionStyleError naming the folder and what it lacks.
     """
     _check_folder(folder)
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
     from ..engine.diffusers_predictor import DiffusersPredictor
 
     options = {"use_safetensors": True, "local_files_only": True}
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=host.dtype("unet"), **options)
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=host.dtype("vae"), **options)
-    text = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=host.dtype("text"), **options)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoders, tokenizers = _text_parts(folder, {**options, "torch_dtype": host.dtype("text")})
     schedule = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     stack = _stack(unet, expert)
-    for module in (unet, vae, text):
+    for module in (unet, vae, *encoders):
         module.eval().requires_grad_(False)
-    return DiffusersPredictor(unet, vae, text, tokenizer, schedule, host, stack)
+    return DiffusersPredictor(unet, vae, encoders, tokenizers, schedule, host, stack)
+
+
+def _text_parts(folder: Path, options: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Text encoders and tokenizers: CLIP, and for SDXL its second one."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    kinds = {"": CLIPTextModel, "_2": CLIPTextModelWithProjection}
+    ends = [end for end in kinds if (folder / f"text_encoder{end}").is_dir()]
+    encoders = [kinds[end].from_pretrained(folder / f"text_encoder{end}", **options) for end in ends]
+    return encoders, [CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}", local_files_only=True) for end in ends]
 
 
 def _check_folder(folder: Path) -> None:

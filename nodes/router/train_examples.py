@@ -26,12 +26,13 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """latents: of each picture's crops `[V,C,h,w]`; texts: one prompt per picture; mark: changes with any pixel or
-    word; prompts: the texts as written."""
+    """latents: of each picture's crops `[V,C,h,w]`; texts: one prompt per picture, as in prompts; empty: the prompt
+    without words; mark: changes with any pixel or word."""
 
     latents: Sequence[Tensor]
     texts: Sequence[Text]
     prompts: Sequence[str]
+    empty: Text
     mark: str
 
     def draw(self, seed: int, number: int) -> Draw:
@@ -67,10 +68,10 @@ def encode_examples(
     prompts = [prompt_of(picture.caption, style) for picture in pictures]
     progress = predictor.host.progress(len(pictures), "encoding pictures")
     with torch.no_grad(), predictor.loaded():
-        encoded = {prompt: predictor.encode_text([prompt]) for prompt in dict.fromkeys(prompts)}
+        encoded = {prompt: predictor.encode_text([prompt]) for prompt in dict.fromkeys([*prompts, ""])}
         for at, prompt in enumerate(prompts):
             images, mark = crops.images(at)
             latents.append(torch.cat([predictor.encode(one[None]).float().cpu() for one in images]))
             digest.update(f"{mark} {prompt}\n".encode())
             progress.update(at + 1)
-    return Examples(latents, [encoded[prompt] for prompt in prompts], prompts, digest.hexdigest())
+    return Examples(latents, [encoded[prompt] for prompt in prompts], prompts, encoded[""], digest.hexdigest())

@@ -68,19 +68,18 @@ def train_style(
     settings: TrainSettings,
     state: StateFile,
     *,
-    negative: Text,
     resume: bool = False,
     shown: Shown = lambda step, frame: None,
 ) -> Trained:
     """Train an attached expert, switched on and with gradients wanted, on encoded pictures.
 
-    negative: the empty prompt, for previews; resume: go on from the state file; shown(step, preview) is called for
-    every preview. Progress is reported and cancel looked for at every step; the state is saved at previews and in
-    any case at the end, also when cancelled. RegionStyleError for a state of another training.
+    resume: go on from the state file; shown(step, preview) is called for every preview. Progress is reported and
+    cancel looked for at every step; the state is saved at previews and in any case at the end, also when cancelled.
+    RegionStyleError for a state of another training.
     """
     progress = predictor.host.progress(settings.steps, "training")
     side = examples.latents[0].shape[-1]
-    preview = Preview(predictor, examples.texts[0], negative, side, settings.seed)
+    preview = Preview(predictor, examples.texts[0], examples.empty, side, settings.seed)
     frames: list[Tensor] = []
     with predictor.gradients():
         trainer = StyleTrainer(predictor, weights.parameters(), examples, settings)

@@ -1,0 +1,154 @@
+"""`regionstyle train style`: pictures of a style to an expert, a LoRA file that ComfyUI's own loader reads too."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..router.train_run import Trained
+
+TINY = "tinyworld"
+RATES = {TINY: 1e-3}
+USUAL_RATE = 1e-4
+
+
+def run_style_training(args: argparse.Namespace) -> int:
+    """Train, then write the expert, its previews and its loss curve; Ctrl-C keeps the state for --resume."""
+    from ..engine.errors import Cancelled
+
+    output, state = args.output, state_path(args.output)
+    _check_paths(output, state, args.resume)
+    with _interruptible() as interrupted:
+        try:
+            trained = _trained(args, state, interrupted)
+        except Cancelled:
+            kept = f"the state is kept in {state}; the same command with --resume goes on" if state.is_file() else ""
+            sys.stderr.write(f"regionstyle: stopped{'; ' + kept if kept else ''}\n")
+            raise KeyboardInterrupt from None
+    _write(args, trained)
+    sys.stdout.write(f"wrote {output}\n")
+    return 0
+
+
+def state_path(output: Path) -> Path:
+    """Where the state of a training is kept: beside its output."""
+    return output.with_suffix(".train.pt")
+
+
+def _check_paths(output: Path, state: Path, resume: bool) -> None:
+    """Before anything is computed. RegionStyleError for a wrong ending, and for a state that would be lost."""
+    from ..engine.errors import wrong_input
+    from ..router.train_state import unfinished
+
+    if output.suffix != ".safetensors":
+        raise wrong_input("--output", str(output), "a name ending in .safetensors", "Rename it.")
+    if not resume and unfinished(state):
+        got = f"{state}, left by a training that was stopped"
+        raise wrong_input("--output", got, "no unfinished training", "Go on with --resume, or delete that file.")
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C is noted, and looked at between two steps, so that the state is whole; a second one stops at once."""
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> Trained:
+    from ..engine.adapter_layers import ExpertWeights
+    from ..engine.adapters import ExpertStack
+    from ..engine.gates import Gates
+    from ..router.fresh_expert import fresh_expert
+    from ..router.style_pictures import Cropping, pictures_of_folder
+    from ..router.train_examples import encode_examples
+    from ..router.train_run import train_style
+    from ..router.train_state import StateFile, facts_of
+
+    settings, (name, style) = _settings(args), _names(args)
+    pictures = pictures_of_folder(args.images)
+    predictor = _predictor(args, interrupted)
+    cropping = Cropping(args.resolution or predictor.native_size, args.crop, flip=not args.no_flip)
+    examples = encode_examples(predictor, pictures, style, cropping, settings.seed)
+    more = {"resolution": cropping.side, "crop": cropping.smallest, "flip": cropping.flip, "model": str(args.model)}
+    facts = facts_of(settings, examples.mark, style=style, **more)
+    drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
+    weights = ExpertWeights(fresh_expert(predictor.network, name, style, **drawn))
+    with ExpertStack(predictor.network, [weights]) as stack, predictor.loaded():
+        weights.to(predictor.host.device).requires_grad_(True)
+        # Set, not given to each call: with checkpointing the backward pass computes layers again.
+        stack.set(Gates({name: 1.0}))
+        return train_style(
+            predictor, weights, examples, settings, StateFile(state, facts), resume=args.resume,
+            shown=lambda step, frame: _save_preview(args.output, step, frame),
+        )  # fmt: skip
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from ..router.train_style import TrainSettings
+
+    return TrainSettings(
+        steps=args.steps,
+        batch=args.batch,
+        accumulate=args.accumulate,
+        rate=args.lr if args.lr is not None else RATES.get(args.model, USUAL_RATE),
+        rank=args.rank,
+        layers=args.layers,
+        seed=args.seed,
+        preview_every=args.preview_every,
+    )
+
+
+def _names(args: argparse.Namespace) -> tuple[str, str]:
+    """Name and style words; each stands in for the other, the output's name for both."""
+    from ..router.style_pictures import check_style
+
+    name = args.name or args.output.stem
+    return name, check_style(args.style or name.replace("-", " ").replace("_", " "))
+
+
+def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
+    from .console import console_host
+
+    host = console_host(args.device, lambda: bool(interrupted))
+    if args.model == TINY:
+        from ..tinyworld.shipped import load_predictor
+
+        predictor = load_predictor(host)
+    else:
+        from .models import load_folder
+
+        predictor = load_folder(Path(args.model), None, host)
+    if args.checkpointing:
+        predictor.network.enable_gradient_checkpointing()
+        predictor.network.train()  # diffusers checkpoints in this mode only; these networks have no dropout
+    return predictor
+
+
+def _save_preview(output: Path, step: int, frame: Any) -> None:
+    from .pictures import save_image
+
+    save_image(frame[None], output.with_suffix("") / f"step-{step:06d}.png")
+
+
+def _write(args: argparse.Namespace, trained: Trained) -> None:
+    from ..engine.adapter_files import save_expert
+    from ..engine.curves import loss_panel
+    from .pictures import save_image
+
+    save_expert(trained.expert, args.output, layout=args.layout)
+    save_image(loss_panel("training", trained.losses, (40, 110, 200))[None], args.output.with_suffix("") / "loss.png")
