@@ -30,13 +30,17 @@ _BACKGROUND_ODDS = {"plain": 0.42, "gradient": 0.2, "leaves": 0.08, "noise": 0.1
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One named object: its words, its visible soft mask `[H, W]` in 0..1 and its box x0, y0, x1, y1 in pixels."""
+    """One named object: its words, its visible soft mask `[H, W]` in 0..1 and its box x0, y0, x1, y1 in pixels.
+
+    hidden: the share of it, 0..1, that objects in front of it cover.
+    """
 
     shape: str
     color: str
     mask: np.ndarray
     box: tuple[int, int, int, int]
     style: str | None = None
+    hidden: float = 0.0
 
     @property
     def phrase(self) -> str:
@@ -137,13 +141,15 @@ def scene(seed: int, *, split: str = "train", count: int | None = None, backgrou
     count = count or int(random.choice([1, 2, 3], p=[0.45, 0.45, 0.1]))
     image = background(ground, SIZE, random)
     masks: list[np.ndarray] = []
+    areas: list[float] = []
     words = _pick_words(count, random)
     for color, shape in words:
         image, mask = _draw(image, color, shape, random, masks)
         masks = [m * (1 - mask) for m in masks] + [mask]
+        areas.append(float(mask.sum()))
     things = tuple(
-        SceneObject(shape, color, mask.astype(np.float32), _box(mask))
-        for (color, shape), mask in zip(words, masks, strict=True)
+        SceneObject(shape, color, mask.astype(np.float32), _box(mask), hidden=1 - float(mask.sum()) / area)
+        for (color, shape), mask, area in zip(words, masks, areas, strict=True)
     )
     return Scene(np.clip(image, 0, 1).astype(np.float32), things, ground)
 
