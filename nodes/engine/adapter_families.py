@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from . import transformer_names, unet_names
 from .errors import RegionStyleError, wrong_input
-from .gates import Size, token_grid
+from .token_grid import Size, token_grid
 from .transformer_names import Part
 
 Parts = Callable[[str, nn.Module], list[Part]]

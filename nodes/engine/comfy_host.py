@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import RegionStyleError, wrong_input
+from .comfy_gradients import (
+    as_current,
+    networks_of,
+    ordinary_weights,
+    training_flag,
+    without_dynamic_memory,
+)
+from .errors import wrong_input
 from .host import PARTS, Progress, missing_file
 
 PREVIEW_SIZE = 512
@@ -113,10 +120,10 @@ class ComfyHost:
             extra = [model for patcher in whole for model in patcher.get_nested_additional_models()]
             management.load_models_gpu([*whole, *extra], force_full_load=True)
             for patcher in whole:
-                stack.enter_context(_current(patcher))
-                for module in _modules(patcher):
+                stack.enter_context(as_current(patcher))
+                for module in networks_of(patcher):
                     stack.enter_context(ordinary_weights(module))
-            stack.enter_context(_training_flag(management))
+            stack.enter_context(training_flag(management))
             stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
             yield whole
 
@@ -171,92 +178,3 @@ def to_pil(image: Tensor) -> Any:
 
     pixels = (image.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8)
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-
-
-def without_dynamic_memory(patcher: Any) -> Any:
-    """The patcher itself, or under dynamic VRAM one whose weights stay where they are during a backward pass."""
-    if not getattr(patcher, "is_dynamic", bool)():
-        return patcher
-    try:
-        return patcher.get_non_dynamic_delegate()
-    except RuntimeError as error:
-        raise RegionStyleError(
-            f"model: got one that ComfyUI streams from memory (dynamic VRAM) and cannot load a second time ({error}), "
-            "expected one that can be loaded whole, because this node needs gradients. Load it with one of ComfyUI's "
-            "own loader nodes, or start ComfyUI with --disable-dynamic-vram."
-        ) from error
-
-
-def ordinary(value: Any) -> Any:
-    """Tensors (also inside lists, tuples and dicts) as autograd accepts them: inference tensors are copied.
-
-    Call it where inference mode is off.
-    """
-    if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
-    if isinstance(value, dict):
-        return {key: ordinary(entry) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(ordinary(entry) for entry in value)
-    return value
-
-
-@contextmanager
-def ordinary_weights(module: nn.Module) -> Iterator[None]:
-    """Replace inference tensors among parameters and buffers by frozen ordinary ones over the same memory."""
-    replaced: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
-    try:
-        for part in module.modules():
-            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
-            for table in tables:
-                for name, tensor in table.items():
-                    if tensor is not None and tensor.is_inference():
-                        replaced.append((table, name, tensor, _alias(tensor)))
-                        table[name] = replaced[-1][-1]
-        yield
-    finally:
-        for table, name, before, alias in replaced:
-            # Loading anew inside the block may have moved the weight: then what is there now is right.
-            if table.get(name) is alias and alias.data_ptr() == before.data_ptr():
-                table[name] = before
-
-
-def _alias(tensor: Tensor) -> Tensor:
-    """An ordinary tensor, frozen, over the memory of an inference tensor."""
-    if type(tensor) not in (Tensor, nn.Parameter):
-        kind = type(tensor).__name__
-        raise wrong_input("model", f"weights of type {kind}", "plain weights", "Gradients need an unquantised model.")
-    empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    alias = empty.set_(tensor.data.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
-    return nn.Parameter(alias, requires_grad=False) if isinstance(tensor, nn.Parameter) else alias
-
-
-def _modules(patcher: Any) -> list[nn.Module]:
-    """The networks that loading a patcher loads with it."""
-    return [patcher.model, *(extra.model for extra in patcher.get_nested_additional_models())]
-
-
-@contextmanager
-def _current(patcher: Any) -> Iterator[None]:
-    """ComfyUI asks a model for its patcher during a forward pass."""
-    if not hasattr(patcher.model, "current_patcher"):
-        yield
-        return
-    before, patcher.model.current_patcher = patcher.model.current_patcher, patcher
-    try:
-        yield
-    finally:
-        patcher.model.current_patcher = before
-
-
-@contextmanager
-def _training_flag(management: Any) -> Iterator[None]:
-    """`in_training`, which exists since 0.14."""
-    if not hasattr(management, "in_training"):
-        yield
-        return
-    before, management.in_training = management.in_training, True
-    try:
-        yield
-    finally:
-        management.in_training = before

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .comfy_conditioning import conditioning_of, extras_of
-from .comfy_host import ordinary
+from .comfy_gradients import ordinary
 from .comfy_text import encode_prompts
 from .errors import wrong_input
 from .predictor import NoisePredictor, Text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -19,10 +20,31 @@ Result = TypeVar("Result")
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cudnn_status_alloc_failed")
 
 
+class OutOfMemory(RegionStyleError):
+    """Memory ran out even for the smallest part. Where this happens inside a larger halved call, that one goes on."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows `start` to `stop` of a batch of `total`."""
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
+
+    @property
+    def whole(self) -> bool:
+        return self.stop - self.start == self.total
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that memory ran out, whatever the device."""
     known = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
-    if isinstance(error, (known, MemoryError)):
+    if isinstance(error, (known, MemoryError, OutOfMemory)):
         return True
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
 
@@ -34,7 +56,7 @@ def with_halving(
 
     size: what one try takes at once: images of a batch, or the side of a tile; halves are rounded down to a multiple
     of `multiple`, and `smallest` is the last one tried. `work` starts anew at each try and must leave nothing behind.
-    Every other exception passes. RegionStyleError, naming `name`, when memory runs out at the smallest size.
+    Every other exception passes. OutOfMemory (a RegionStyleError), naming `name`, if it runs out at the smallest size.
     """
     if size < smallest:
         raise wrong_input(name, size, f"{smallest} or more", "Use a larger batch or tile.")
@@ -55,28 +77,37 @@ def with_halving(
         host.empty_cache()
 
 
+def in_parts(call: Callable[[Part], Result], total: int, *, host: Host, name: str) -> list[Result]:
+    """call(part) for a batch of `total`, as a whole or in as few parts as memory allows; the results in order.
+
+    At each try it begins again with the first part: a call that gathers something (gradients) starts anew there.
+    Cancel is checked before each part. RegionStyleError when there is no room for one row.
+    """
+
+    def run(size: int) -> list[Result]:
+        results = []
+        for start in range(0, max(total, 1), size):
+            host.check()
+            results.append(call(Part(start, min(start + size, total), total)))
+        return results
+
+    return with_halving(run, max(total, 1), host=host, name=name)
+
+
 def batched(call: Callable[..., Tensor], *tensors: Tensor, host: Host, name: str) -> Tensor:
     """call(*tensors), or in parts of the batch (the first axis of each tensor) where memory is short.
 
-    For calls that treat the images of a batch apart; the parts' results `[b,...]` are joined in order. Cancel is
-    checked before each part. RegionStyleError when there is no room for one image.
+    For calls that treat the images of a batch apart; the parts' results `[b,...]` are joined in order. See `in_parts`.
     """
     count = len(tensors[0])
     if any(len(tensor) != count for tensor in tensors):
         raise wrong_input(name, [len(tensor) for tensor in tensors], "equal batches", "Repeat the smaller one.")
-
-    def in_parts(size: int) -> Tensor:
-        parts = []
-        for start in range(0, max(count, 1), size):
-            host.check()
-            parts.append(call(*(tensor[start : start + size] for tensor in tensors)))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    return with_halving(in_parts, max(count, 1), host=host, name=name)
+    parts = in_parts(lambda part: call(*(tensor[part.rows] for tensor in tensors)), count, host=host, name=name)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _no_room(name: str, size: int) -> RegionStyleError:
-    return RegionStyleError(
+def _no_room(name: str, size: int) -> OutOfMemory:
+    return OutOfMemory(
         f"{name}: got no memory even for a size of {size}, expected room for that. Use a smaller picture, or close "
         "what else uses this device."
     )

@@ -35,7 +35,7 @@ import comfy.model_patcher
 import comfy.sd
 from comfy.model_patcher import PatcherInjection
 from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_host import ordinary
+from regionstyle.nodes.engine.comfy_gradients import ordinary
 
 class Streamed(comfy.model_patcher.ModelPatcher):
     # What ComfyUI's loaders give under dynamic VRAM, as far as making a replacement is concerned.

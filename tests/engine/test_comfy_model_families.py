@@ -248,7 +248,7 @@ GRADIENTS = (
     IN_PROMPT
     + """
 from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_host import ordinary
+from regionstyle.nodes.engine.comfy_gradients import ordinary
 import comfy.model_management as management
 
 def slopes(predictor, x, text, channels, target, weight):

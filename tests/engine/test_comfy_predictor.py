@@ -206,7 +206,7 @@ print(json.dumps(out))
 
 GRADIENTS = """
 import comfy.model_management as management
-from regionstyle.nodes.engine.comfy_host import ordinary
+from regionstyle.nodes.engine.comfy_gradients import ordinary
 
 def tensors(*modules):
     return [t for m in modules for t in (*m.parameters(), *m.buffers())]

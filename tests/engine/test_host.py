@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.comfy_host import load_whole, ordinary, ordinary_weights, to_pil, without_dynamic_memory
+from regionstyle.nodes.engine.comfy_gradients import ordinary, ordinary_weights, without_dynamic_memory
+from regionstyle.nodes.engine.comfy_host import load_whole, to_pil
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host import LocalHost
 

@@ -1,0 +1,117 @@
+"""What a gate may be: a number, one per image, or a mask; and the checks of a gate that somebody passes in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .errors import wrong_input
+
+Pooled = Literal["mean", "off"]
+SharedText = Literal["share", "off"]
+OPTIONS: dict[str, tuple[str, ...]] = {"pooled": get_args(Pooled), "shared_text": get_args(SharedText)}
+
+
+@dataclass(frozen=True, eq=False)
+class RegionGate:
+    """An expert at `strength` inside a mask.
+
+    mask `[B or 1,H,W]` or `[H,W]` in 0..1, in the resolution of the image, of the latent, or any other. Unlike a mask
+    multiplied by a number, a strength also changes the expert itself where keys and values come from the text.
+
+    words: bool `[B or 1,L]` or `[L]`, the text tokens of the (positive) prompt that name this expert's style or object;
+    tokens after the L-th are nobody's. It matters in joint attentions only; cross-attentions are blended by the mask.
+
+    pooled, shared_text: as in `Gates`, for this expert alone (None: what the `Gates` say).
+    """
+
+    mask: Tensor
+    strength: float = 1.0
+    words: Tensor | None = None
+    pooled: Pooled | None = None
+    shared_text: SharedText | None = None
+
+
+# A number; a tensor `[]` or `[B]`; a mask `[B or 1,H,W]` or `[H,W]`, which is short for RegionGate(mask).
+Gate = float | Tensor | RegionGate
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """Expert name -> gate; experts without an entry are off.
+
+    Tensors have one entry for each image, or one for all; they repeat when a batch holds the images several times,
+    one block of images after the other (positive and negative prompt). pooled: what a mask means for layers without
+    places, such as the time embedding or a modulation: "mean" (its average over the image) or "off". shared_text: what
+    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off".
+    """
+
+    values: Mapping[str, Gate] = field(default_factory=dict)
+    pooled: Pooled = "mean"
+    shared_text: SharedText = "share"
+
+    def explicit(self) -> Gates:
+        """The same with the options written into every mask, so that other gates can be added beside them."""
+        return replace(self, values={name: self._with_options(gate) for name, gate in self.values.items()})
+
+    def _with_options(self, gate: Gate) -> Gate:
+        if isinstance(gate, Tensor) and gate.ndim in (2, 3):
+            gate = RegionGate(gate)
+        if not isinstance(gate, RegionGate):
+            return gate
+        unset = {name: getattr(self, name) for name in OPTIONS if getattr(gate, name) is None}
+        return replace(gate, **unset)
+
+
+def check_options(gates: Gates | RegionGate) -> None:
+    """RegionStyleError for a value of `pooled` or `shared_text` that there is not."""
+    for option, accepted in OPTIONS.items():
+        if (value := getattr(gates, option)) not in accepted:
+            raise wrong_input(f"gates.{option}", repr(value), " or ".join(map(repr, accepted)), "Correct the option.")
+
+
+def checked_gate(name: str, gate: Gate) -> float | Tensor | RegionGate | None:
+    """The gate of explicit `Gates` in its plain form; None where it is off everywhere."""
+    if isinstance(gate, Tensor) and gate.ndim == 0:
+        gate = gate[None]
+    if isinstance(gate, RegionGate):
+        return _region(name, gate)
+    if isinstance(gate, Tensor) and gate.ndim == 1 and len(gate):
+        return _float(gate) if gate.requires_grad or bool(gate.any()) else None
+    if isinstance(gate, Tensor) and gate.ndim:
+        raise wrong_input(f"gate of {name!r}", list(gate.shape), "[B], [H,W] or [B,H,W]", "Reshape it.")
+    number = float(gate)
+    if number != number or number in (float("inf"), float("-inf")):
+        raise wrong_input(f"gate of {name!r}", number, "a finite number", "Correct it.")
+    return number or None
+
+
+def _region(name: str, gate: RegionGate) -> RegionGate | None:
+    mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+    if mask.ndim != 3 or not mask.numel():
+        raise wrong_input(f"mask of {name!r}", list(gate.mask.shape), "[H,W] or [B,H,W]", "Reshape it.")
+    low, high = (float(value) for value in mask.detach().float().aminmax())
+    if not (low >= 0 and high <= 1):
+        raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
+    check_options(gate)
+    if gate.strength == 0 or (high == 0 and not mask.requires_grad):
+        return None
+    return replace(gate, mask=_float(mask), strength=float(gate.strength), words=_words(name, gate.words))
+
+
+def _words(name: str, words: Tensor | None) -> Tensor | None:
+    if words is None:
+        return None
+    if words.dtype != torch.bool or words.ndim not in (1, 2):
+        got = f"{str(words.dtype).removeprefix('torch.')} {list(words.shape)}"
+        raise wrong_input(f"words of {name!r}", got, "bool [L] or [B,L]", "Mark the tokens with True.")
+    return words if words.ndim == 2 else words[None]
+
+
+def _float(value: Tensor) -> Tensor:
+    """In float32 or better."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
