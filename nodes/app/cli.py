@@ -209,8 +209,9 @@ def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = _command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
-    parser.add_argument("network", choices=["tinyworld"])
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="of a training (default: the bundled weights)")
+    parser.add_argument("what", choices=["tinyworld", "masks"], help="all networks, or masks per phrase and kind")
+    parser.add_argument("--scenes", type=_positive, metavar="N", help="default: 100 for tinyworld, 500 for masks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
     _add_device(parser)
 
 

@@ -8,9 +8,6 @@ position. Kinds overlap: a thing may be small and touch another.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,9 +130,7 @@ class MaskEvaluation:
         points = {at: segmenter.ask(0, SamPrompt(inside=(inner_point(things[at].mask),))).soft for at in seen}
         return {BOX: boxes, POINT: points}
 
-    def _grounded(
-        self, image: Tensor, embedding: SamEmbedding, named: Sequence[tuple[int, str]]
-    ) -> dict[int, Tensor]:
+    def _grounded(self, image: Tensor, embedding: SamEmbedding, named: Sequence[tuple[int, str]]) -> dict[int, Tensor]:
         """The masks of the things named in one sentence, `(index, phrase)`."""
         sentence = parse_regions(", ".join(f"the {phrase}" for _, phrase in named))
         source = AttentionSource(self._predictor, sentence)
@@ -179,14 +174,3 @@ def table(numbers: dict[str, Any]) -> str:
 
 def _cell(one: dict[str, Any]) -> str:
     return "-" if one["mean_iou"] is None else f"{one['mean_iou']:.3f} ({one['phrases']})"
-
-
-def run_mask_evaluation(args: argparse.Namespace) -> int:
-    """`regionstyle evaluate masks`: the table to stdout, the numbers to --json."""
-    from .console import console_host
-
-    numbers = evaluate_masks(console_host(args.device), args.scenes)
-    if args.json is not None:
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(table(numbers))
-    return 0

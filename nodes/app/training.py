@@ -1,4 +1,4 @@
-"""`regionstyle train tinyworld` and `regionstyle evaluate tinyworld`."""
+"""`regionstyle train tinyworld` and `regionstyle evaluate tinyworld|masks`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,22 @@ def run_training(args: argparse.Namespace) -> int:
 
 
 def run_evaluation(args: argparse.Namespace) -> int:
-    """Measure the shipped networks and write the numbers as JSON to stdout."""
-    from ..tinyworld.shipped import expert_files
+    """Measure the shipped networks; JSON, or the table of masks, to stdout, and the numbers to --json."""
     from .console import console_host
-    from .evaluation import evaluate
 
-    numbers = evaluate(console_host(args.device), list(expert_files()))
-    sys.stdout.write(json.dumps(numbers, indent=2) + "\n")
+    host = console_host(args.device)
+    if args.what == "masks":
+        from .mask_evaluation import evaluate_masks, table
+
+        numbers = evaluate_masks(host, args.scenes or 500)
+        shown = table(numbers)
+    else:
+        from ..tinyworld.shipped import expert_files
+        from .evaluation import evaluate
+
+        numbers = evaluate(host, list(expert_files()), args.scenes or 100)
+        shown = json.dumps(numbers, indent=2) + "\n"
+    if args.json is not None:
+        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(shown)
     return 0

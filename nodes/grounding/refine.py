@@ -21,9 +21,10 @@ FAINTEST = 0.02  # what the edge refinement leaves below this is none of the thi
 
 
 def _mean(x: Tensor, radius: int) -> Tensor:
-    """Mean over a square window, over the part of it inside the frame; `[B,C,H,W]`."""
+    """Mean over a square window, over the part of it inside the frame, columns then rows; `[B,C,H,W]`."""
     side = 2 * radius + 1
-    return F.avg_pool2d(x, side, 1, radius, count_include_pad=False)
+    columns = F.avg_pool2d(x, (side, 1), 1, (radius, 0), count_include_pad=False)
+    return F.avg_pool2d(columns, (1, side), 1, (0, radius), count_include_pad=False)
 
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-3) -> Tensor:
