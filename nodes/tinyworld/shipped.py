@@ -7,7 +7,8 @@ style in `experts/tinyworld/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,34 +85,70 @@ def write(name: str, state: Mapping[str, Tensor], metadata: dict[str, str] | Non
     return path
 
 
-def filled(module: nn.Module, name: str) -> Any:
-    """`module` with the tensors of one shipped file, in evaluation mode and without gradients."""
-    state = read(name)
-    module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+def filled(build: Callable[[], nn.Module], name: str) -> Any:
+    """The network `build()` makes, with the tensors of one shipped file, in evaluation mode and without gradients.
+
+    Its random initial values are not drawn: that would take longer than reading the file, and move torch's generator.
+    """
+    with _no_random_values():
+        module = build()
+    module.load_state_dict({key: _single(value) for key, value in read(name).items()}, assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _no_random_values() -> AbstractContextManager[Any]:
+    """Parameters made inside keep whatever their memory holds where a layer would draw them at random."""
+    from torch.overrides import TorchFunctionMode
+
+    # By name: transformers puts functions of its own in the place of torch's.
+    drawing = ("uniform_", "normal_", "kaiming_uniform_", "trunc_normal_")
+
+    class NoRandomValues(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__name__", "") in drawing:
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    return NoRandomValues()
+
+
+def _single(stored: Tensor) -> Tensor:
+    """float16 as float32; whole numbers stay.
+
+    By numpy, in this thread: torch would wake its thread pool for each of hundreds of small tensors, which takes
+    seconds where other programs use the cores.
+    """
+    import numpy as np
+    import torch
+
+    if not stored.is_floating_point():
+        return stored
+    made = torch.empty_like(stored, dtype=torch.float32)
+    np.copyto(made.numpy(), stored.numpy())
+    return made
 
 
 def load_text_tower(name: str = "text") -> tuple[Any, Any]:
     """A text tower and its tokenizer: "text", the denoiser's, or "clip_text", that of the measuring CLIP."""
     tokenizer = load_tokenizer()
-    tower = new_text_tower(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    return filled(tower, name), tokenizer
+    words = len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+    return filled(lambda: new_text_tower(*words), name), tokenizer
 
 
 def load_vae() -> Any:
     """The autoencoder."""
-    return filled(new_vae(), "vae")
+    return filled(new_vae, "vae")
 
 
 def load_image_tower() -> Any:
     """CLIP's image tower."""
-    return filled(new_image_tower(), "clip_image")
+    return filled(new_image_tower, "clip_image")
 
 
 def load_components() -> Components:
     """All parts of the pipeline."""
     tower, tokenizer = load_text_tower()
-    return Components(filled(new_unet(), "unet"), load_vae(), tower, tokenizer, scheduler())
+    return Components(filled(new_unet, "unet"), load_vae(), tower, tokenizer, scheduler())
 
 
 def expert_path(style: str) -> Path:
