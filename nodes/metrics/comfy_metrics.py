@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,11 @@ def score_in_comfy(
             settings,
             ComfyHost().check,
         )
-    return score, score_table(score, f"style: {', '.join(dict.fromkeys(styles))}"), score_json(score, styles)
+    return score, score_table(score, f"style: {', '.join(dict.fromkeys(styles))}"), score_json(score, styles, settings)
 
 
-def score_json(score: EditScore, styles: Sequence[str]) -> str:
-    """Means, means by foreground ratio, and every picture."""
+def score_json(score: EditScore, styles: Sequence[str], settings: RegionalStyleSettings) -> str:
+    """Means, means by foreground ratio, every picture, and the options they were measured with."""
     pictures = [
         {"style": style, "foreground_ratio": ratio, "measurements": with_json({m.name: m for m in row})}
         for style, ratio, row in zip(styles, score.ratios, score.per_image, strict=True)
@@ -70,6 +71,7 @@ def score_json(score: EditScore, styles: Sequence[str]) -> str:
         "mean": with_json({m.name: m for m in score.mean}),
         "by_foreground_ratio": {k: with_json({m.name: m for m in v}) for k, v in score.by_ratio().items()},
         "pictures": pictures,
+        "settings": asdict(settings),
     }
     return json.dumps(made, indent=2)
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ..engine.errors import wrong_input
 from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
 from .measurement import RANGE_SCALE, SIGNED
-from .regional_style import BACKGROUNDS
+from .regional_style import BACKGROUNDS, SENTENCE
 
 METRIC_NETWORKS = io.Custom("REGIONSTYLE_METRIC_NETWORKS")
 SLOTS = 6
@@ -53,6 +53,7 @@ class Score(io.ComfyNode):
         background: str = BACKGROUNDS[0],
         pixel_range: str = SIGNED,
         soft_mask: bool = True,
+        sentence: str = SENTENCE,
     ) -> io.NodeOutput:
         from .comfy_metrics import score_in_comfy
         from .regional_style import RegionalStyleSettings
@@ -60,7 +61,7 @@ class Score(io.ComfyNode):
         check_range(margin, 0, 4, "margin")
         check_choice(background, BACKGROUNDS, "background")
         check_choice(pixel_range, RANGE_SCALE, "pixel_range")
-        settings = RegionalStyleSettings(margin=margin, background=background, pixel_range=pixel_range, soft=soft_mask)
+        settings = RegionalStyleSettings(margin, sentence, background, pixel_range, soft_mask)
         score, table, report = score_in_comfy(networks, before, after, mask, style, settings)
         values = [score.value(name) for name in ("RSM", "LPIPS_bg", "MSE_bg")]
         return io.NodeOutput(*values, table, report, ui=ui.PreviewImage(table, cls=cls))
@@ -116,6 +117,13 @@ def _score_options() -> list[Any]:
             "soft_mask",
             default=True,
             tooltip="On: half-covered pixels count half. Off: the mask is cut at 0.5 first.",
+            advanced=True,
+        ),
+        node_input(
+            io.String,
+            "sentence",
+            default=SENTENCE,
+            tooltip="What RSM compares the region with; {style} stands for the style's words.",
             advanced=True,
         ),
     ]

@@ -21,6 +21,7 @@ from .pixels import masked_mse
 from .text_image import TextImageModel, region_crop, similarity
 
 BACKGROUNDS = ("map", "fill")
+SENTENCE = "a picture in {style} style"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class RegionalStyleSettings:
     """
 
     margin: float = 0.1
-    sentence: str = "a picture in {style} style"
+    sentence: str = SENTENCE
     background: str = "map"
     pixel_range: str = SIGNED
     soft: bool = True

@@ -84,6 +84,8 @@ def _json_html(data: Any) -> str:
     if isinstance(data, Mapping) and data and all(isinstance(v, Mapping) and "value" in v for v in data.values()):
         columns = list(dict.fromkeys(key for v in data.values() for key in v if key != "name"))
         return table(["metric", *columns], [[k, *(_shown(v.get(c, "")) for c in columns)] for k, v in data.items()])
+    if isinstance(data, Mapping) and data and not any(isinstance(v, Mapping | list) for v in data.values()):
+        return table(["name", "value"], [[key, _shown(value)] for key, value in data.items()])
     if isinstance(data, Mapping):
         return "".join(f"<h3>{escape(str(key))}</h3>{_json_html(value)}" for key, value in data.items())
     if isinstance(data, list):

@@ -37,12 +37,13 @@ with torch.inference_mode():
     after[:, 4:12, 4:16] = torch.tensor([1.0, 0, 0])
     after[1, 0, 0] = 1
     scored = Score.execute(networks, before, after, mask, "red\\ngreen", margin=0.0).result
+    worded = Score.execute(networks, before, after, mask, "blue", margin=0.0, sentence="red {style}").result
     grid = Compare.execute(before, "source", "a title", 0, 64, image_2=after, image_3=None).result[0]
     iou = MaskIoU.execute(mask, torch.roll(mask, 6, -1)).result
     first = SaveReport.execute(scored[4], "sub/report", grid).result[0]
     second = SaveReport.execute(scored[4], "sub/report").result[0]
     seen = {
-        "numbers": scored[:3], "table": list(scored[3].shape), "report": json.loads(scored[4]),
+        "numbers": scored[:3], "worded": worded[0], "table": list(scored[3].shape), "report": json.loads(scored[4]),
         "grid": list(grid.shape), "iou": iou[0], "lines": iou[1], "paths": [first, second],
         "page": open(first).read(), "untouched": bool((before == 0.5).all()),
         "choices": [i.options for i in MetricNetworksLoader.define_schema().inputs],
@@ -55,6 +56,12 @@ with torch.inference_mode():
             refused(lambda: Compare.execute(before, "a\\nb\\nc", side=64)),
             refused(lambda: MetricNetworksLoader.execute("tiny world", "LPIPS alex")),
             refused(lambda: MetricNetworksLoader.execute("nothing", "tiny world")),
+            refused(lambda: Score.execute(networks, before, after, mask, "red", sentence="no place for it")),
+            refused(lambda: MaskIoU.execute(mask, mask, 1.0)),
+            refused(lambda: Score.execute(networks, before * float("nan"), after, mask, "red")),
+            refused(lambda: Score.execute(networks, before, after, mask.repeat(3, 1, 1), "red")),
+            refused(lambda: Score.execute(networks, before, after, mask * 0, "red")),
+            refused(lambda: Score.execute(networks, before, after, mask, "")),
         ],
     }
 print(json.dumps(seen))
@@ -84,6 +91,14 @@ def test_score_gives_means_table_and_every_picture(seen):
         "name": "RSM-tiny", "value": 0, "backbone": "colour-tiny", "pixel_range": "0..1", "count": 2,
     }  # fmt: skip
     assert list(report["by_foreground_ratio"]) == ["5-15 %"]
+
+
+def test_the_sentence_is_what_rsm_compares_with(seen):
+    assert seen["worded"] == pytest.approx(1)  # "red blue" names red; the default sentence does not: 0.5
+    assert seen["report"]["settings"] == {
+        "margin": 0, "sentence": "a picture in {style} style", "background": "map", "pixel_range": "-1..1",
+        "soft": True,
+    }  # fmt: skip
 
 
 def test_compare_gives_a_row_per_picture(seen):
@@ -126,6 +141,12 @@ def test_choices_are_never_empty(seen):
         (5, "labels"),
         (6, "lpips|alexnet"),
         (7, "text_image"),
+        (8, "sentence: got 'no place for it'"),
+        (9, "threshold"),
+        (10, "nan"),
+        (11, "one mask or one per image"),
+        (12, "no region"),
+        (13, "style"),
     ],
 )
 def test_wrong_input_is_one_clear_error(seen, number, says):
