@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from regionstyle.nodes.app import benchmark, metric_networks
-from regionstyle.nodes.app.cli import _DATASETS, main
+from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.commands import DATASETS
 from regionstyle.nodes.metrics.datasets.catalogue import KINDS
 from regionstyle.nodes.tinyworld.classifier import Classifier
 
@@ -47,7 +48,7 @@ def run(tmp_path, *arguments):
 
 
 def test_the_command_knows_every_data_set():
-    assert tuple(KINDS) == _DATASETS
+    assert tuple(KINDS) == DATASETS
 
 
 def test_untouched_input_on_iharmony4(tmp_path, layouts, capsys):

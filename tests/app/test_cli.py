@@ -143,7 +143,7 @@ def test_verbose_shows_the_traceback(command, capsys):
 @pytest.mark.parametrize("command_name", sorted(cli._COMMANDS))
 def test_every_command_has_help(command_name, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main([command_name, "--help"])
+        cli.main([*command_name.split(), "--help"])
     assert stop.value.code == 0
     assert command_name in capsys.readouterr().out
 

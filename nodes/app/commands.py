@@ -1,0 +1,147 @@
+"""The commands of the command line and what each accepts: one function per command.
+
+Nothing heavy is imported here, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, fraction, minutes, positive
+
+# metrics/datasets/catalogue.py has the same names; a test compares them
+DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
+MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
+EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
+
+
+def add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "demo", "Restyle one object of a bundled picture and write every step as an image.")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-demo"), metavar="DIR", help=DEFAULT)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--scene", type=int, metavar="N", help="another picture (default: the demo's own)")
+    parser.add_argument("--style", help="another style (default: the one of the demo's sentence)")
+    add_device(parser)
+
+
+def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "stylize", "Restyle one thing, one region or the whole of your own picture.")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("prompt", metavar="PROMPT", help='for example "make the red ball pixel art"')
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
+    _add_region(parser)
+    parser.add_argument("--style", help="the style, when the prompt does not name it")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--strength", type=fraction, metavar="F", help="how far to go, 0 (not at all) to 1")
+    parser.add_argument("--steps", type=positive, metavar="N", help="sampling steps")
+    parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
+    parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
+    add_device(parser)
+
+
+def _add_region(parser: Parser) -> None:
+    region = parser.add_mutually_exclusive_group()
+    region.add_argument("--mask", type=Path, metavar="FILE", help="image: white is restyled, black stays")
+    region.add_argument("--box", type=box, metavar="x0,y0,x1,y1", help="a rectangle in pixels, from the top left")
+    region.add_argument("--whole", action="store_true", help="the whole picture")
+
+
+def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "run", "Run a ComfyUI workflow without the browser and collect its images.")
+    parser.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="saved from ComfyUI, in either JSON form")
+    parser.add_argument(
+        "--input", type=assignment, action="append", default=[], metavar="NAME=FILE",
+        help="give FILE to the load node NAME (its id, its title, or the file name it holds now)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", type=assignment, action="append", default=[], metavar="NODE.INPUT=VALUE",
+        help="change one value; NODE is an id or a title",
+    )  # fmt: skip
+    parser.add_argument("--server", metavar="URL", help="a running ComfyUI (default: start the installed one)")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-out"), metavar="DIR", help=DEFAULT)
+
+
+def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
+    text = "Train a style expert from pictures, or the bundled networks."
+    parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
+    networks = parser.add_subparsers(dest="network", required=True, metavar="style|tinyworld")
+    _add_train_style(networks)
+    _add_train_tinyworld(networks)
+
+
+def _add_train_tinyworld(networks: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(networks, "tinyworld", "Train the bundled networks; resumes where it stopped.")
+    parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
+    parser.add_argument("--time-budget", type=minutes, required=True, metavar="MINUTES")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
+    parser.add_argument("--from-nothing", action="store_true", help="start denoiser and experts from random weights")
+    add_device(parser)
+
+
+def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(
+        networks, "style", "Train a style expert (LoRA) from about ten pictures; Ctrl-C keeps the state."
+    )
+    parser.set_defaults(command="train style")
+    add = parser.add_argument
+    add("--images", type=Path, required=True, metavar="DIR", help="the pictures; FILE.txt beside one is its caption")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    add("--style", metavar="WORDS", help="the style's words, for prompts (default: the name)")
+    add("--name", help="what the expert is called (default: the output's name)")
+    add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 or SDXL class")
+    add("--steps", type=positive, default=1000, metavar="N", help=DEFAULT)
+    add("--rank", type=positive, default=8, metavar="N", help=DEFAULT)
+    add("--lr", type=float, metavar="RATE", help="learning rate (default: 1e-4; 1e-3 for the tiny world)")
+    add("--resolution", type=positive, metavar="PIXELS", help="side of the training pictures (default: the model's)")
+    add("--batch", type=positive, default=4, metavar="N", help=f"pictures per step ({DEFAULT})")
+    add("--accumulate", type=positive, default=1, metavar="N", help="take a batch in N parts, to save memory")
+    add("--checkpointing", action="store_true", help="compute activations twice, to save memory")
+    add("--layers", choices=["attention", "all"], default="all", help=f"which layers learn ({DEFAULT})")
+    add("--crop", type=fraction, default=1.0, metavar="F", help="smallest crop, as a share of the shorter side")
+    add("--no-flip", action="store_true", help="do not use mirrored pictures, for styles with a left and a right")
+    add("--layout", choices=["kohya", "diffusers"], help="of the file (default: what ComfyUI reads)")
+    add("--preview-every", type=positive, default=100, metavar="N", help=f"steps between two previews ({DEFAULT})")
+    add("--seed", type=int, default=0, help=DEFAULT)
+    add("--resume", action="store_true", help="go on where a training of the same output stopped")
+    add_device(parser)
+
+
+def add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
+    parser.add_argument("what", choices=["tinyworld", "masks"], help="all networks, or masks per phrase and kind")
+    parser.add_argument("--scenes", type=positive, metavar="N", help="default: 100 for tinyworld, 500 for masks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    add_device(parser)
+
+
+def add_report(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "report", "Repeat the papers' findings at small scale on the tiny world.")
+    parser.add_argument("--quick", action="store_true", help="fewer scenes, the same repetitions")
+    parser.add_argument("--row", action="append", default=[], metavar="NAME", help="only this row (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
+    parser.add_argument("--repetitions", type=positive, default=3, metavar="N", help=f"3 or more ({DEFAULT})")
+    parser.add_argument("--no-comfy", action="store_true", help="leave out what needs an installed ComfyUI")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-report"), metavar="DIR", help=DEFAULT)
+    add_device(parser)
+
+
+def add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "benchmark", "The papers' protocols on their data sets, with your weights and data.")
+    parser.add_argument("dataset", choices=DATASETS, metavar="DATASET", help=", ".join(DATASETS))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where the data set was unpacked")
+    made = parser.add_mutually_exclusive_group(required=True)
+    made.add_argument("--model", metavar="unchanged|tinyworld|FOLDER", help="make the results with this model")
+    made.add_argument("--results", type=Path, metavar="DIR", help="score finished pictures, named like the samples")
+    parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
+    parser.add_argument("--style", action="append", default=[], help="instead of the paper's styles; may be repeated")
+    parser.add_argument("--style-images", type=Path, metavar="DIR", help="pictures of the style, for FID and ArtFID")
+    parser.add_argument("--networks", type=Path, metavar="DIR", help="weights of LPIPS, FID, CFSD (default: stand-ins)")
+    parser.add_argument("--clip", type=Path, metavar="DIR", help="a CLIP folder (default: the stand-in)")
+    parser.add_argument("--vlm", type=Path, metavar="DIR", help="a LLaVA or Qwen-VL folder, for the questions Q1 to Q4")
+    parser.add_argument("--pickscore", type=Path, metavar="DIR", help="PickScore's folder, for whole-picture data sets")
+    parser.add_argument("--hps", type=Path, metavar="DIR", help="HPS v2's folder, likewise")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("regionstyle-benchmark"), metavar="DIR", help=DEFAULT)
+    add_device(parser)
