@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_adapters import attached_experts
+from ..engine.comfy_adapters import attached_experts, attached_gates
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of
@@ -21,7 +21,7 @@ from ..grounding.comfy_regions import check_found, check_pictures
 from ..grounding.composition import without_overlaps
 from ..grounding.prompt import parse_sentence
 from ..grounding.style_names import normal_style
-from ..router.comfy_experts import region_gates
+from ..router.comfy_experts import check_gate_batches, region_gates
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .sentence import named_in, prompt_for, restyle_in_turn
 
@@ -67,6 +67,7 @@ def restyle_sentence(
 ) -> SentenceResult:
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
     images, styles = images_of(image), expert_styles(model)
+    check_gate_batches(attached_gates(model), len(images))
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     with predictor.loaded():
         found, understood = _found(predictor, images, request, list(styles) or None, looking)

@@ -16,31 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from .adapter_families import Call, Family, bound, family_of
-from .adapter_layers import ExpertWeights, Update, conv_update, linear_update, new_update
-from .errors import RegionStyleError, wrong_input
+from .adapter_families import Family, bound, family_of
+from .adapter_gating import GatedForward, GatedLayer
+from .adapter_layers import ExpertWeights, new_update
+from .errors import wrong_input
 from .expert import Expert
-from .gates import ActiveGates, Gates, attention_share
+from .gates import ActiveGates, Gates
 from .wrapped_forward import WrappedForward
-
-
-@dataclass(eq=False)
-class _Layer:
-    """A layer of the network, what its rows stand for (`adapter_families.py`), and the updates experts have for it.
-
-    path: diffusers path (of one of its parts).
-    """
-
-    path: str
-    module: nn.Module
-    rows: str
-    updates: list[Update]
 
 
 class ExpertStack:
@@ -70,11 +57,8 @@ class ExpertStack:
         self._family = family or family_of(network)
         self._layers, self._attentions = self._find()
         self._wraps: list[WrappedForward] = []
-        self._call_hook: Any = None
-        self._call: Call | None = None
-        self._gates: ActiveGates | None = None
-        # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
-        self._region: str | None = None
+        self._hooks: list[Any] = []
+        self._gated = GatedForward()
 
     @property
     def names(self) -> list[str]:
@@ -104,12 +88,10 @@ class ExpertStack:
             return self
         try:
             for layer in self._layers:
-                self._wrap(layer.module, self._around_layer, layer)
+                self._wrap(layer.module, self._gated.around_layer, layer)
             for module, names in self._attentions:
-                self._wrap(module, self._around_attention, names)
-            # A function, not a method: a deep copy of the network must not copy this stack with it.
-            hook = lambda network, args, kwargs: self._see_call(args, kwargs)  # noqa: E731
-            self._call_hook = self.network.register_forward_pre_hook(hook, with_kwargs=True)
+                self._wrap(module, self._gated.around_attention, names)
+            self._watch_calls()
         except BaseException:
             self.detach()
             raise
@@ -119,10 +101,9 @@ class ExpertStack:
         """Restore the network exactly; does nothing when not attached. Gates stay set."""
         while self._wraps:
             self._wraps.pop().restore()
-        if self._call_hook is not None:
-            self._call_hook.remove()
-            self._call_hook = None
-        self._call = None
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._gated.call = None
 
     def __enter__(self) -> ExpertStack:
         return self.attach()
@@ -132,21 +113,25 @@ class ExpertStack:
 
     def set(self, gates: Gates) -> None:
         """Let the experts act from now on. RegionStyleError for gates that do not fit; the old ones then stay."""
-        self._gates = ActiveGates(gates, self.names)
+        self._act(ActiveGates(gates, self.names))
 
     def reset(self) -> None:
         """Switch all experts off."""
-        self._gates = None
+        self._act(None)
 
     @contextmanager
     def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
         """`set` for the length of a block (None: all off); what was set before comes back."""
-        before = self._gates
-        self._gates = ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates
+        before = self._gated.gates
+        self._act(ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates)
         try:
             yield
         finally:
-            self._gates = before
+            self._act(before)
+
+    def _act(self, gates: ActiveGates | None) -> None:
+        """Other gates from now on; what was known of an earlier pass is forgotten with those before."""
+        self._gated.gates, self._gated.call = gates, None
 
     def _named(self, name: str) -> ExpertWeights:
         for weights in self._experts:
@@ -159,18 +144,18 @@ class ExpertStack:
         if twice:
             raise wrong_input("experts", f"{sorted(twice)} twice", "different names", "Rename one: load_expert(name=).")
 
-    def _find(self) -> tuple[list[_Layer], list[tuple[nn.Module, list[str]]]]:
+    def _find(self) -> tuple[list[GatedLayer], list[tuple[nn.Module, list[str]]]]:
         """Layers with updates, and cross-attentions with updates inside and whose."""
         modules = dict(self.network.named_modules())
         places = self._family.places(self.network)
-        layers: dict[str, _Layer] = {}
+        layers: dict[str, GatedLayer] = {}
         attentions: dict[str, dict[str, None]] = {}
         self._check_paths(places)
         for expert in self._experts:
             for path, weights in expert.items():
                 place = places[path]
                 module = modules[place.path]
-                layer = layers.setdefault(place.path, _Layer(path, module, self._family.rows(path), []))
+                layer = layers.setdefault(place.path, GatedLayer(path, module, self._family.rows(path), []))
                 layer.updates.append(new_update(expert.name, path, weights, place, module))
                 if home := self._family.attention(path):
                     attentions.setdefault(places[home].path, {})[expert.name] = None
@@ -186,87 +171,19 @@ class ExpertStack:
     def _wrap(self, module: nn.Module, around: Callable[..., Any], what: object) -> None:
         self._wraps.append(WrappedForward(module, lambda original, *a, **kw: around(what, original, *a, **kw)))
 
-    def _see_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._gates is not None and self._gates.regions:
-            self._call = self._family.call(self.network, bound(self.network, args, kwargs))
+    def _watch_calls(self) -> None:
+        # Functions, not methods: a deep copy of the network must not copy this stack with it.
+        begin = lambda network, args, kwargs: self._begin_call(args, kwargs)  # noqa: E731
+        end = lambda network, args, output: self._end_call(failed=output is None)  # noqa: E731
+        self._hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
+        self._hooks.append(self.network.register_forward_hook(end, always_call=True))
 
-    def _around_layer(self, layer: _Layer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
-        y = original(x, *args, **kw)
-        gates = self._gates
-        if gates is None:
-            return y
-        found = [(u, self._gate(gates, layer, u.expert, x, y)) for u in layer.updates if u.expert in gates]
-        active = [(update, gate) for update, gate in found if gate is not None]
-        if not active:
-            return y
-        if isinstance(layer.module, nn.Conv2d):
-            return y + conv_update(layer.module, x, active).to(y.dtype)
-        return y + linear_update(x, active, y.shape[-1]).to(y.dtype)
+    def _begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._gated.call = None
+        if self._gated.gates is not None and self._gated.gates.regions:
+            self._gated.call = self._family.call(self.network, bound(self.network, args, kwargs))
 
-    def _gate(self, gates: ActiveGates, layer: _Layer, name: str, x: Tensor, y: Tensor) -> Tensor | None:
-        """An expert's gate at a layer: `[B]`, one per token `[B,N]`, one per pixel of the output `[B,h,w]`, or off."""
-        batch, device = len(x), x.device
-        if name not in gates.regions:
-            return gates.per_image(name, batch, device)
-        if self._region is not None:
-            return x.new_full((batch,), gates.strength(name)) if self._region == name else None
-        if layer.rows == "words":
-            raise RegionStyleError(
-                f"gate of {name!r}: got a mask, but something replaced the cross-attention around {layer.path}, where "
-                "it is blended; expected the network's own. Use a number as gate, or remove that patch."
-            )
-        if x.ndim == 4:
-            return gates.per_place(name, (y.shape[-2], y.shape[-1]), batch, device)
-        if layer.rows == "none" or x.ndim == 2:
-            return gates.averaged(name, self._seen().grids[0], batch, device)
-        return self._gate_of_tokens(gates, layer.rows, name, x)
-
-    def _gate_of_tokens(self, gates: ActiveGates, rows: str, name: str, x: Tensor) -> Tensor:
-        """The gate `[B,N]` for x `[B,N,I]`."""
-        batch, tokens, device = len(x), x.shape[1], x.device
-        if rows == "text":
-            return gates.over_text(name, tokens, batch, device)
-        if rows == "image":
-            return gates.over_image(name, self._seen().image(tokens), batch, device)
-        text, grids = self._seen().joint(tokens)
-        of_text = gates.over_text(name, text, batch, device)
-        return torch.cat([of_text, gates.over_image(name, grids, batch, device)], 1)
-
-    def _seen(self) -> Call:
-        if self._call is None:
-            raise RegionStyleError(
-                "gates: got a mask while a layer ran outside of its network; expected a pass of the whole network, "
-                "which tells the size of the latent. Use numbers as gates there."
-            )
-        return self._call
-
-    def _around_attention(
-        self, names: list[str], original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """One attention per masked expert and one for the rest, blended by the masks at this layer's grid."""
-        gates = self._gates
-        regions = [name for name in gates.regions if name in names] if gates is not None else []
-        if gates is None or not regions:
-            return original(x, *args, **kwargs)
-        (grid,) = self._seen().image(x.shape[1])
-        masks = gates.masks(grid, len(x), x.device).flatten(2)
-        shares = {name: masks[:, gates.regions.index(name)] for name in regions}
-        shares[""] = 1 - torch.stack(list(shares.values())).sum(0)
-        passes = []
-        for region, share in shares.items():
-            with self._only(region, share):
-                y = original(x, *args, **kwargs)
-            passes.append(share[..., None].to(y.dtype) * y)
-        return torch.stack(passes).sum(0)
-
-    @contextmanager
-    def _only(self, region: str, share: Tensor) -> Iterator[None]:
-        """One pass: only this region's expert acts, beside those without a mask; observers see the share."""
-        outer, before = attention_share.get(), self._region
-        token = attention_share.set(share if outer is None else outer * share)
-        self._region = region
-        try:
-            yield
-        finally:
-            self._region = before
-            attention_share.reset(token)
+    def _end_call(self, failed: bool) -> None:
+        """Forget the pass, unless gradient checkpointing may run its layers again before the gates change."""
+        if failed or not torch.is_grad_enabled():
+            self._gated.call = None

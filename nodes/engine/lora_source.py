@@ -1,4 +1,12 @@
-"""Opening a LoRA file or a PEFT folder. Only safetensors files are read: other formats can run code when opened."""
+"""What a LoRA comes in: a .safetensors file, a PEFT folder, or tensors. Only safetensors are read: other formats can
+run code when opened.
+
+To add another container (a folder of another trainer, several files), read this file: `read_lora` tells them apart,
+and each gives tensors by key, the text of its header, and the settings of PEFT's adapter_config.json that fix the
+scale (`lora_alpha`, `alpha_pattern`, `use_rslora`; with none of them a layer's scale is 1, or its own alpha / rank).
+How the keys of those tensors are written, in whatever container, is another file's subject and all in that one:
+`adapter_files.py`. What is damaged ends in one RegionStyleError that names the file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +36,7 @@ def read_lora(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, T
         got = str(source) if source.is_file() else f"{source}, which does not exist"
         raise wrong_input("LoRA file", got, "a .safetensors file, or a PEFT folder that holds one", "Choose another.")
     tensors, metadata = _open(source)
-    return tensors, metadata, config or _header_config(metadata)
+    return tensors, metadata, _check_config(config or _header_config(metadata, source), str(source))
 
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -47,15 +55,37 @@ def _peft_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         got = f"the folder {folder} without adapter_config.json"
         raise wrong_input("LoRA file", got, "a PEFT adapter folder or a file", "Choose the .safetensors file itself.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = _json_object(path.read_bytes(), str(path))
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
         got = "DoRA" if config.get("use_dora") else config.get("peft_type")
         raise wrong_input("LoRA file", f"a PEFT adapter of type {got}", "LORA", "Train a plain LoRA.")
     return config
 
 
-def _header_config(metadata: Mapping[str, str]) -> dict[str, Any]:
+def _header_config(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """What diffusers writes in a file's header: PEFT's configuration, its keys starting with the part's name."""
-    config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    config = _json_object(metadata.get("lora_adapter_metadata", "{}"), f"lora_adapter_metadata in the header of {path}")
     parts = ("unet.", "transformer.")
     return {key.split(".", 1)[1]: value for key, value in config.items() if key.startswith(parts)}
+
+
+def _json_object(text: str | bytes, where: str) -> dict[str, Any]:
+    """The object that a JSON text holds; RegionStyleError naming the file when it holds none."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:  # broken JSON, or bytes that are no text
+        raise wrong_input("LoRA file", f"{where} ({error})", "readable JSON", "Download it again.") from error
+    if not isinstance(found, dict):
+        got = f"{where}, which holds a {type(found).__name__}"
+        raise wrong_input("LoRA file", got, "a JSON object", "Download it again.")
+    return found
+
+
+def _check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings that give a layer's scale, of the kinds that PEFT writes."""
+    number, table = (int, float), (dict, type(None))
+    for key, kinds in (("lora_alpha", number), ("alpha_pattern", table), ("use_rslora", (bool, type(None)))):
+        if key in config and not isinstance(config[key], kinds):
+            got = f"{key} = {config[key]!r} in {where}"
+            raise wrong_input("LoRA file", got, " or ".join(kind.__name__ for kind in kinds), "Download it again.")
+    return config

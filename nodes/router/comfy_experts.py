@@ -67,6 +67,7 @@ def restyle_batch(
         )
     images = images_of(image)
     masks = masks_of(mask, images)
+    check_gate_batches(attached_gates(model), len(images))
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     names = {"prompt": prompt, "negative": negative if settings.cfg != 1 else None}
     with predictor.loaded():
@@ -104,6 +105,25 @@ def _restyle_one(
     return made.image, made.mask
 
 
+def check_gate_batches(gates: Gates, count: int) -> None:
+    """RegionStyleError unless every gate has one entry, or one for each of `count` pictures."""
+    for name, gate in gates.values.items():
+        for what, entries in _entries(gate).items():
+            if entries not in (1, count):
+                got, accepts = f"{entries} entries", "1" if count == 1 else f"1 or {count}, the number of pictures"
+                raise wrong_input(f"{what} of {name!r}", got, accepts, "Give one for all pictures, or one for each.")
+
+
+def _entries(gate: Gate) -> dict[str, int]:
+    """How many entries along the batch a gate has, by what has them."""
+    if isinstance(gate, RegionGate):
+        words = 1 if gate.words is None or gate.words.ndim == 1 else len(gate.words)
+        return {"mask": 1 if gate.mask.ndim == 2 else len(gate.mask), "words": words}
+    if isinstance(gate, Tensor) and gate.ndim >= 2:
+        return _entries(RegionGate(gate))
+    return {"gate": len(gate) if isinstance(gate, Tensor) and gate.ndim else 1}
+
+
 def region_gates(
     model: Any, at: int, only: Collection[str] | None = None
 ) -> Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]:
@@ -113,18 +133,26 @@ def region_gates(
     """
 
     def gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:
-        attached = attached_gates(model).values
-        acting = {name: gate for name, gate in attached.items() if only is None or name in only}
-        return Gates({name: _inside(gate, region, cut, at) for name, gate in acting.items()}) if attached else None
+        attached = attached_gates(model)
+        acting = {name: gate for name, gate in attached.values.items() if only is None or name in only}
+        inside = {name: _inside(gate, region, cut, at) for name, gate in acting.items()}
+        return replace(attached, values=inside) if attached.values else None
 
     return gates
 
 
 def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], at: int) -> Gate:
     """A gate limited to the region; an expert's own mask is cut like the picture."""
+    if isinstance(gate, Tensor) and gate.ndim >= 2:
+        gate = RegionGate(gate)
     if not isinstance(gate, RegionGate):
-        value = float(gate[min(at, len(gate) - 1)]) if isinstance(gate, Tensor) and gate.ndim else float(gate)
-        return RegionGate(region, value)
+        value = _entry(gate, at) if isinstance(gate, Tensor) and gate.ndim else gate
+        return RegionGate(region, float(value))
     own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
-    words = gate.words if gate.words is None or gate.words.ndim == 1 else gate.words[min(at, len(gate.words) - 1)]
-    return replace(gate, mask=region * cut(own[min(at, len(own) - 1)]).to(region), words=words)
+    words = gate.words if gate.words is None or gate.words.ndim == 1 else _entry(gate.words, at)
+    return replace(gate, mask=region * cut(_entry(own, at)).to(region), words=words)
+
+
+def _entry(values: Tensor, at: int) -> Tensor:
+    """The entry of picture `at`, of a batch that `check_gate_batches` accepts."""
+    return values[0 if len(values) == 1 else at]

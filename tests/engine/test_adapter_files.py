@@ -235,6 +235,36 @@ def test_other_adapters_of_peft_are_refused(config, tmp_path):
         load_expert(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "readable JSON"),
+        (b"\xff\xfe\x00{", "readable JSON"),
+        (b"[1, 2]", "holds a list"),
+        (b'{"peft_type": "LORA", "lora_alpha": "big"}', "lora_alpha = 'big'"),
+        (b'{"peft_type": "LORA", "alpha_pattern": [4]}', r"alpha_pattern = \[4\]"),
+    ],
+)
+def test_a_damaged_peft_configuration_is_one_clear_error(content, says, tmp_path):
+    save_file({f"base_model.model.{key}": value for key, value in LAYOUTS["diffusers"].items()},
+              tmp_path / "adapter_model.safetensors")  # fmt: skip
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    with pytest.raises(RegionStyleError, match=f"LoRA file: got .*{says}") as found:
+        load_expert(tmp_path, name="x")
+    assert str(tmp_path) in str(found.value)
+
+
+def test_a_damaged_header_is_one_clear_error(tmp_path):
+    path = tmp_path / "styles.safetensors"
+    save_file(LAYOUTS["kohya"], path)
+    data = path.read_bytes()
+    save_file(LAYOUTS["kohya"], path, metadata={"lora_adapter_metadata": '{"unet.r": '})
+    for content in (path.read_bytes(), data[:8] + b"[" + data[9:], data[:-4], b""):
+        path.write_bytes(content)
+        with pytest.raises(RegionStyleError, match="LoRA file: got .*styles.safetensors"):
+            load_expert(path)
+
+
 def test_saving_refuses_what_the_layout_cannot_hold(tmp_path):
     layers = {"conv_in": LoraLayer(*UPDATES["conv_in"])}
     rows = {"conv_in": LoraLayer(*UPDATES["conv_in"], 1.0, slice(0, 8))}

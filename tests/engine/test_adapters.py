@@ -392,6 +392,37 @@ def test_a_wrapper_below_ours_is_kept(unet, expert, run):
         del layer.forward
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_pass_is_forgotten_when_it_is_over(unet, expert, run, broken):
+    """A layer that is called alone later must not take the last picture's size for its own."""
+    layer = unet.get_submodule(CROSS.replace("attn2", "attn1.to_k"))
+    with ExpertStack(unet, [expert]) as stack, stack.using(Gates({"sketch": mask_of(1, 4, 4)})):
+        if broken:
+            handle = unet.get_submodule("conv_out").register_forward_hook(lambda *a: 1 / 0)
+            with pytest.raises(ZeroDivisionError):  # here gradients are wanted
+                unet(torch.zeros(2, 4, *SIZE), 300, encoder_hidden_states=torch.zeros(2, 7, 24))
+            handle.remove()
+        else:
+            run()
+        with pytest.raises(RegionStyleError, match="outside of its network"):
+            layer(torch.zeros(2, SIZE[0] * SIZE[1], layer.in_features))
+    assert not unet._forward_hooks
+
+
+def test_gradient_checkpointing_runs_masked_layers_again():
+    unet = new_unet()
+    x, text = torch.randn(1, 4, *SIZE), torch.randn(1, 7, 24)
+    found = []
+    for enable in (unet.disable_gradient_checkpointing, unet.enable_gradient_checkpointing):
+        enable()
+        unet.train()
+        with ExpertStack(unet, [new_expert(unet)]) as stack, stack.using(Gates({"sketch": mask_of(1, 4, 4)})):
+            latent = x.clone().requires_grad_()
+            unet(latent, 1, encoder_hidden_states=text).sample.square().sum().backward()
+            found.append(latent.grad)
+    close(*found)
+
+
 # --- gradients and parameters ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,14 @@
 """The expert node in real ComfyUI: the same effect as the stock LoRA loader, and no trace on the model it was given."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.router.comfy_experts import check_gate_batches, region_gates, restyle_batch
+from regionstyle.nodes.router.restyle import RestyleSettings
 
 SCRIPT = """
 import torch
@@ -53,6 +61,10 @@ with torch.inference_mode():
         attach(model, "tinyworld/none.safetensors", 1.0, None)
     except ValueError as error:
         result["missing"] = str(error)
+    try:
+        restyle_batch(attach(model, FILE, 1.0, torch.ones(3, 8, 8))[0], clip, vae, image, mask, "a", "", settings)
+    except ValueError as error:
+        result["three"] = str(error)
 print(json.dumps(result))
 """
 
@@ -72,6 +84,7 @@ def check(result: dict) -> None:
     assert result["inside"] > 0.01
     assert "image 0" in result["notice"]
     assert "none.safetensors" in result["missing"]
+    assert "got 3 entries, expected 1 or 2" in result["three"]
 
 
 @pytest.mark.slow
@@ -82,3 +95,41 @@ def test_experts_in_comfy(run_in_comfy):
 @pytest.mark.slow
 def test_experts_in_the_oldest_version(run_in_old_comfy):
     check(run_in_old_comfy(SCRIPT))
+
+
+def model_with(gates):
+    """What `restyle_batch` may look at before it begins: the gates and nothing else."""
+    return SimpleNamespace(get_attachment=lambda key: SimpleNamespace(gates=gates, weights=[]))
+
+
+WORDS = torch.zeros(2, 5, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("gate", "name"),
+    [
+        (RegionGate(torch.ones(2, 8, 8)), "mask of 'oil'"),
+        (torch.ones(2, 8, 8), "mask of 'oil'"),
+        (torch.ones(2), "gate of 'oil'"),
+        (RegionGate(torch.ones(8, 8), 1.0, WORDS), "words of 'oil'"),
+    ],
+)
+def test_gates_of_another_batch_are_refused_before_any_work(gate, name):
+    image, mask = torch.zeros(3, 16, 16, 3), torch.ones(3, 16, 16)
+    with pytest.raises(RegionStyleError, match=f"{name}: got 2 entries, expected 1 or 3"):
+        restyle_batch(model_with(Gates({"oil": gate})), None, None, image, mask, "a", "", RestyleSettings())
+    check_gate_batches(Gates({"oil": gate}), 2)
+    with pytest.raises(RegionStyleError, match=name):
+        check_gate_batches(Gates({"oil": gate}), 1)
+
+
+def test_each_picture_has_its_own_gate_inside_the_region():
+    masks = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)])
+    region = torch.full((1, 8, 8), 0.5)
+    gates = Gates({"oil": masks, "ink": torch.tensor([0.2, 0.7]), "wax": 2.0}, pooled="off", shared_text="off")
+    for at in (0, 1):
+        made = region_gates(model_with(gates), at)(region, lambda mask: mask)
+        assert torch.equal(made.values["oil"].mask, region * masks[at])
+        assert made.values["ink"].strength == pytest.approx([0.2, 0.7][at])
+        assert made.values["wax"].strength == 2
+        assert (made.pooled, made.shared_text) == ("off", "off")
