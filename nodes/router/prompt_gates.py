@@ -1,0 +1,83 @@
+"""Gates from words: the experts whose style a prompt names, or those whose style is near to its meaning.
+
+RegionRoute chooses one expert by its name (its section on inference). Soft routing without training:
+specs/regionroute.md 10.2. Both give weights g_e >= 0 that sum to 1, or all 0: then no expert acts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..engine.errors import wrong_input
+from ..engine.gates import Gates
+from ..engine.predictor import Text
+from .experts import Experts, StackedExpert, style_key
+
+# Sentences whose mean embedding stands for a style, beside its bare words.
+SENTENCES = ("{}", "a picture in {} style", "a {} artwork")
+
+
+def named_in_prompt(experts: Experts, prompt: str) -> list[str]:
+    """Names of the experts whose phrase or name stands in a prompt, in its order: whole words, longer phrases first."""
+    text, found = style_key(prompt), {}
+    words = {style_key(word): item.name for item in experts for word in (item.name, *item.phrases)}
+    for phrase in sorted(words, key=len, reverse=True):
+        for match in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text):
+            found[match.start()] = words[phrase]
+        text = re.sub(rf"(?<!\w){re.escape(phrase)}(?!\w)", lambda m: " " * len(m[0]), text)
+    return list(dict.fromkeys(name for _, name in sorted(found.items())))
+
+
+def hard_weights(experts: Experts, prompt: str) -> dict[str, float]:
+    """The experts a prompt names in equal shares, the others 0."""
+    named = named_in_prompt(experts, prompt)
+    return {name: (1 / len(named) if name in named else 0.0) for name in experts.names}
+
+
+def soft_weights(
+    query: Tensor, prototypes: Tensor, *, top_k: int = 2, temperature: float = 0.05, floor: float = 0.0
+) -> Tensor:
+    """g = softmax over the top k of cos(query, prototype_e) / temperature; 0 elsewhere, and below the floor.
+
+    query `[D]`, prototypes `[E,D]` -> `[E]`, sums to 1, or to 0 when no cosine reaches the floor (-1..1).
+    RegionStyleError for k below 1 and a temperature that is not above 0.
+    """
+    if top_k < 1:
+        raise wrong_input("top_k", top_k, "1 or more", "1 chooses the nearest style alone.")
+    if not temperature > 0:
+        raise wrong_input("temperature", temperature, "a number above 0", "0.05 is usual.")
+    cosines = F.cosine_similarity(query[None].float(), prototypes.float(), dim=-1)
+    near = torch.zeros_like(cosines, dtype=torch.bool)
+    near[cosines.topk(min(top_k, len(cosines))).indices] = True
+    near &= cosines >= floor
+    if not bool(near.any()):
+        return torch.zeros_like(cosines)
+    return (cosines / temperature).masked_fill(~near, float("-inf")).softmax(0)
+
+
+def embedding(text: Text) -> Tensor:
+    """One vector per prompt, `[B,D]` of length 1: the encoder's pooled one, else the mean of its words' states."""
+    if text.pooled is not None:
+        return F.normalize(text.pooled.float(), dim=-1)
+    words = text.valid.to(text.states.device)[..., None].float()
+    return F.normalize((text.states.float() * words).sum(1) / words.sum(1).clamp_min(1), dim=-1)
+
+
+def style_sentences(item: StackedExpert) -> list[str]:
+    """The sentences whose mean embedding stands for an expert."""
+    return [sentence.format(phrase) for phrase in item.phrases for sentence in SENTENCES]
+
+
+def prototypes_of(embedded: Sequence[Tensor]) -> Tensor:
+    """Prototypes `[E,D]` from the embeddings `[n,D]` of each expert's sentences."""
+    return torch.stack([F.normalize(one.mean(0), dim=-1) for one in embedded])
+
+
+def weighted_gates(experts: Experts, weights: Mapping[str, float]) -> Gates:
+    """Every expert everywhere, at its strength times its weight."""
+    return Gates({item.name: item.strength * weights[item.name] for item in experts})

@@ -1,0 +1,67 @@
+"""Gates from regions: the expert of each region's style acts inside its mask (specs/regionroute.md 10.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.feather import feather_mask
+from ..engine.gates import Gates, RegionGate
+from ..engine.regions import Regions
+from .experts import Experts
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedStyle:
+    """What one expert is for: its name, the style's words, the things that get it, and where, `[B,H,W]` in 0..1."""
+
+    expert: str
+    style: str
+    things: tuple[str, ...]
+    mask: Tensor
+
+
+def route_regions(experts: Experts, regions: Regions, *, edge: int = 0) -> list[RoutedStyle]:
+    """Every style of the regions with its expert, in their order; regions of one style become one mask.
+
+    edge: width in pixels of the masks' soft edge, outwards or, below 0, inwards (0: as they are). Where masks sum to
+    more than 1 they are divided by their sum, so that they sum to 1 at most everywhere. RegionStyleError for no region
+    at all, a region without style, and a style without expert.
+    """
+    if not len(regions):
+        raise RegionStyleError(
+            "regions: got none, expected one or more. Make them with Regions from Mask or Find Regions by Attention."
+        )
+    found: dict[str, RoutedStyle] = {}
+    for item in regions:
+        if not item.style.strip():
+            remedy = "Give it one in Regions from Mask, or name it in the sentence it is found by."
+            raise wrong_input("regions", f"{item.phrase!r} without a style", "a style for every region", remedy)
+        expert = experts.of_style(item.style).name
+        empty = RoutedStyle(expert, item.style, (), torch.zeros(regions.batch, regions.height, regions.width))
+        before = found.get(expert, empty)
+        mask = before.mask.clone()
+        mask[item.image] = torch.maximum(mask[item.image], _soft(item.mask.to(mask), edge))
+        things = tuple(dict.fromkeys((*before.things, item.phrase)))
+        found[expert] = RoutedStyle(expert, before.style, things, mask)
+    return _at_most_one(list(found.values()))
+
+
+def region_gates_of(experts: Experts, routed: Sequence[RoutedStyle]) -> Gates:
+    """Gates for `ExpertStack` and `attach_to_comfy`; experts without a region are off."""
+    strengths = {item.name: item.strength for item in experts}
+    masked = {one.expert: RegionGate(one.mask, strengths[one.expert]) for one in routed}
+    return Gates({item.name: masked.get(item.name, 0.0) for item in experts})
+
+
+def _soft(mask: Tensor, edge: int) -> Tensor:
+    return feather_mask(mask, edge).clamp(0, 1) if edge else mask
+
+
+def _at_most_one(routed: list[RoutedStyle]) -> list[RoutedStyle]:
+    total = torch.stack([one.mask for one in routed]).sum(0).clamp_min(1)
+    return [RoutedStyle(one.expert, one.style, one.things, one.mask / total) for one in routed]

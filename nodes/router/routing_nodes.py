@@ -1,0 +1,269 @@
+"""ComfyUI nodes that stack style experts and route them by regions or by prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ..engine.regions import REGIONS_TYPE
+from .experts import EXPERTS_TYPE
+
+EXPERTS = io.Custom(EXPERTS_TYPE)
+REGIONS = io.Custom(REGIONS_TYPE)
+CATEGORY = "RegionStyle/experts"
+MODES = ("named styles", "nearest styles")
+
+
+class ExpertStack(io.ComfyNode):
+    """One more expert on a stack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        from .comfy_experts import expert_choices
+
+        return node_schema(
+            node_id="RegionStyleExpertStack",
+            display_name="Stack Style Expert",
+            category=CATEGORY,
+            description="Puts a style LoRA on a stack, with the words that mean its style. Chain nodes for more; route "
+            "the stack by regions or by prompt. Nothing is loaded here.",
+            search_aliases=["lora stack", "style lora", "experts"],
+            inputs=[
+                node_input(
+                    io.Combo,
+                    "expert",
+                    options=expert_choices(),
+                    tooltip="A LoRA file from models/loras; those under tinyworld/ come with the pack and fit its tiny "
+                    "world only.",
+                ),
+                node_input(
+                    io.String,
+                    "phrases",
+                    default="",
+                    tooltip="The words that mean this style, commas between them; the first is the usual one. Empty: "
+                    "what the file says, else its name.",
+                ),
+                node_input(
+                    io.Float,
+                    "strength",
+                    default=1.0,
+                    min=-4.0,
+                    max=4.0,
+                    step=0.05,
+                    tooltip="How strongly the style acts where it is routed to: 0 off, 1 as trained, negative away.",
+                ),
+                node_input(
+                    io.String,
+                    "name",
+                    default="",
+                    tooltip="What the expert is called in notices, and another way to ask for it. Empty: its style.",
+                    advanced=True,
+                ),
+                node_input(EXPERTS, "experts", optional=True, tooltip="The stack to add to; none begins a new one."),
+            ],
+            outputs=[
+                node_output(
+                    EXPERTS,
+                    "stacked_experts",
+                    display_name="experts",
+                    tooltip="The stack given, then this expert.",
+                ),
+                node_output(io.String, "style", tooltip="This expert's usual style words, for prompts."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, expert: str, phrases: str = "", strength: float = 1.0, name: str = "", experts: Any = None
+    ) -> io.NodeOutput:
+        from .comfy_routing import stacked
+
+        check_range(strength, -4, 4, "strength")
+        made = stacked(experts, expert, name, phrases, strength)
+        return io.NodeOutput(made, made.items[-1].phrases[0])
+
+
+class RouteByRegions(io.ComfyNode):
+    """Each region's style by its own expert, in one pass."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRouteByRegions",
+            display_name="Route Experts by Regions",
+            category=CATEGORY,
+            description="Lets the expert of each region's style act inside that region's mask, all of them in one pass "
+            "of the model. The model's weights are never changed; remove the node and it is the same bit for bit.",
+            search_aliases=["regional lora", "lora mask", "multi style", "mixture of loras"],
+            inputs=[
+                _model(),
+                _experts(),
+                node_input(
+                    REGIONS,
+                    "regions",
+                    tooltip="Regions with styles; one mask per picture of the batch. Regions of one style share its "
+                    "expert. Where masks overlap, styles share the place.",
+                ),
+                node_input(
+                    io.Int,
+                    "edge",
+                    default=4,
+                    min=-256,
+                    max=256,
+                    tooltip="Soft edge of the masks in pixels of the picture: above 0 the style fades outwards, below "
+                    "0 inwards, 0 leaves the masks as they are. Half a latent cell (4) or more avoids plain rims.",
+                ),
+                *_when(),
+            ],
+            outputs=[
+                node_output(io.Model, "MODEL", tooltip="The model with the experts routed; the one given is unchanged.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, experts: Any, regions: Any, edge: int = 4, start: float = 0.0, end: float = 1.0
+    ) -> io.NodeOutput:
+        from .comfy_routing import by_regions
+        from .noise_range import NoiseRange
+
+        check_range(edge, -256, 256, "edge")
+        patched, notice = by_regions(model, experts, regions, int(edge), NoiseRange(float(start), float(end)))
+        return io.NodeOutput(patched, ui=ui.PreviewText(notice))
+
+
+class RouteByPrompt(io.ComfyNode):
+    """The experts a prompt means, everywhere."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRouteByPrompt",
+            display_name="Route Experts by Prompt",
+            category=CATEGORY,
+            description="Chooses experts by the words of a prompt: those it names, or those whose style is nearest in "
+            "meaning. They act on the whole picture, in shares that sum to 1.",
+            search_aliases=["lora by prompt", "auto lora", "mixture of loras", "style router"],
+            inputs=[
+                _model(),
+                _experts(),
+                node_input(
+                    io.String,
+                    "prompt",
+                    default="a red star in mosaic style",
+                    multiline=True,
+                    tooltip="The prompt, or only the words for the style. For nearest styles, fewer other words tell "
+                    "styles apart better.",
+                ),
+                node_input(
+                    io.Combo,
+                    "mode",
+                    options=list(MODES),
+                    default=MODES[0],
+                    tooltip="named styles: the experts whose phrases stand in the prompt, in equal shares. nearest "
+                    "styles: by meaning, with the text encoder; needs clip.",
+                ),
+                node_input(
+                    io.Int,
+                    "top_k",
+                    default=2,
+                    min=1,
+                    max=64,
+                    tooltip="For nearest styles: how many experts share at most. 1 takes the nearest alone.",
+                    advanced=True,
+                ),
+                node_input(
+                    io.Float,
+                    "temperature",
+                    default=0.05,
+                    min=0.001,
+                    max=10.0,
+                    step=0.005,
+                    round=False,
+                    tooltip="For nearest styles: lower gives the nearest more, higher mixes more evenly.",
+                    advanced=True,
+                ),
+                node_input(
+                    io.Float,
+                    "floor",
+                    default=0.5,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="For nearest styles: experts whose similarity (cosine, -1 to 1) is below this stay off. "
+                    "Higher is stricter; with none left the prompt alone makes the style.",
+                    advanced=True,
+                ),
+                *_when(),
+                node_input(io.Clip, "clip", optional=True, tooltip="The model's text encoder, for nearest styles."),
+            ],
+            outputs=[
+                node_output(io.Model, "MODEL", tooltip="The model with the experts; the one given is unchanged."),
+                node_output(io.String, "weights", tooltip="Every expert and its share, one per line."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        experts: Any,
+        prompt: str,
+        mode: str = MODES[0],
+        top_k: int = 2,
+        temperature: float = 0.05,
+        floor: float = 0.5,
+        start: float = 0.0,
+        end: float = 1.0,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        from .comfy_routing import by_prompt
+        from .noise_range import NoiseRange
+
+        soft = None if check_choice(mode, MODES, "mode") == MODES[0] else (int(top_k), float(temperature), float(floor))
+        when = NoiseRange(float(start), float(end))
+        patched, weights = by_prompt(model, clip, experts, prompt, soft, when)
+        return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
+
+
+def _model() -> Any:
+    return node_input(
+        io.Model,
+        "model",
+        tooltip="The denoiser: SD1.5, SD2, SDXL, SD3 or FLUX.1. Experts attached before stay.",
+    )
+
+
+def _experts() -> Any:
+    return node_input(EXPERTS, "experts", tooltip="A stack from Stack Style Expert. Those not needed are not loaded.")
+
+
+def _when() -> list[Any]:
+    """During which part of the denoising experts act."""
+    return [
+        node_input(
+            io.Float,
+            "start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="From which share of the denoising on the experts act: 0 the first step. Later keeps more layout.",
+            advanced=True,
+        ),
+        node_input(
+            io.Float,
+            "end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Until which share of the denoising they act: 1 the last step. Earlier gives less of the texture.",
+            advanced=True,
+        ),
+    ]
+
+
+NODES = [ExpertStack, RouteByRegions, RouteByPrompt]

@@ -1,0 +1,150 @@
+"""Routing on ComfyUI MODELs, inside ComfyUI's interpreter: one pass, beside ordinary LoRAs, and no trace afterwards."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+MODELS = Path(__file__).parents[1].joinpath("engine", "comfy_models.py").read_text()
+
+SCRIPT = """
+import comfy.sample, comfy.sd, comfy.utils
+from comfy.patcher_extension import WrappersMP
+from regionstyle.nodes.engine.comfy_adapters import attached_experts
+from regionstyle.nodes.engine.regions import Regions, region_of
+from regionstyle.nodes.router.comfy_experts import attach
+from regionstyle.nodes.router.comfy_routing import by_prompt, by_regions, stacked
+from regionstyle.nodes.router.noise_range import NoiseRange
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
+
+tiny.register_experts()
+ALL = NoiseRange()
+
+def sample(model, clip, steps=3, cfg=4.0):
+    encode = lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    latent = torch.zeros(1, 4, 16, 16)
+    return comfy.sample.sample(model, noise(1, 4, 16, 16), steps, cfg, "euler", "normal", encode("a picture"),
+                               encode("a star"), latent, disable_pbar=True, seed=0)
+
+def left_right():
+    halves = torch.zeros(2, 128, 128)
+    halves[0, :, :64], halves[1, :, 64:] = 1, 1
+    items = [region_of(name, mask, style=style) for name, mask, style in zip(("a", "b"), halves, ("mosaic", "neon"))]
+    return halves, Regions(tuple(items), 128, 128)
+
+def counted(model):
+    '''A clone that counts the calls of its network.'''
+    calls, model = [], model.clone()
+    def see(executor, *args, **kwargs):
+        calls.append(1)
+        return executor(*args, **kwargs)
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "count", see)
+    return model, calls
+
+def merged(model, style):
+    lora = comfy.utils.load_torch_file(str(shipped.expert_path(style)))
+    return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
+
+result = {}
+with torch.inference_mode():
+    model, clip = tiny.load_model(), tiny.load_clip()
+    experts = None
+    for style in ("mosaic", "neon", "watercolor"):
+        experts = stacked(experts, f"tinyworld/{style}.safetensors", "", "", 1.0)
+    halves, regions = left_right()
+    before = sample(model, clip)
+
+    routed, notice = by_regions(model, experts, regions, 0, ALL)
+    result["notice"] = notice
+    result["loaded"] = [one.name for one in attached_experts(routed)]
+    by_hand = model
+    for style, mask in zip(("mosaic", "neon"), halves):
+        by_hand, _ = attach(by_hand, f"tinyworld/{style}.safetensors", 1.0, mask)
+    made = sample(routed, clip)
+    result["by_hand"] = far(made, sample(by_hand, clip))
+    result["change"] = far(made, before)
+    plain_counted, plain_calls = counted(model)
+    sample(plain_counted, clip)
+    routed_counted, routed_calls = counted(routed)
+    sample(routed_counted, clip)
+    result["calls"] = [len(plain_calls), len(routed_calls)]
+    result["after"] = torch.equal(sample(model, clip), before)
+    result["again"] = torch.equal(sample(routed, clip), made)
+
+    beside, _ = by_regions(merged(model, "watercolor"), experts, regions, 0, ALL)
+    after, before_lora = sample(beside, clip), sample(merged(model, "watercolor"), clip)
+    result["beside"] = far(sample(merged(routed, "watercolor"), clip), after)
+    result["both"] = [far(after, made), far(after, before_lora)]
+
+    # Euler's first half without experts, then with them.
+    late, _ = by_regions(model, experts, regions, 0, NoiseRange(0.5, 1.0))
+    early, _ = by_regions(model, experts, regions, 0, NoiseRange(0.0, 0.5))
+    never, _ = by_regions(model, experts, regions, 0, NoiseRange(0.6, 0.9))  # its steps: 0, 0.5 and 1
+    one_step = {name: sample(m, clip, 1) for name, m in dict(all=routed, late=late, early=early, plain=model).items()}
+    result["late"] = torch.equal(one_step["late"], one_step["plain"])
+    result["early"] = torch.equal(one_step["early"], one_step["all"])
+    result["never"] = torch.equal(sample(never, clip), before)
+    result["part"] = [far(sample(late, clip), other) for other in (before, made)]
+
+    named, weights = by_prompt(model, None, experts, "a star in neon style", None, ALL)
+    result["weights"] = weights
+    result["named"] = far(sample(named, clip), sample(attach(model, "tinyworld/neon.safetensors", 1.0, None)[0], clip))
+    near, weights = by_prompt(model, clip, experts, "mosaic", (1, 0.05, 0.5), ALL)
+    result["near"] = weights
+    plain, weights = by_prompt(model, None, experts, "a star", None, ALL)
+    result["plain"] = [torch.equal(sample(plain, clip), before), weights]
+
+    class Other(torch.nn.Module):
+        pass
+
+    strange = type("Strange", (), {"model": type("Model", (), {"diffusion_model": Other()})})
+    result["errors"] = {
+        "unsupported": message(by_regions, strange, experts, regions, 0, ALL),
+        "taken": message(by_regions, routed, experts, regions, 0, ALL),
+        "clip": message(by_prompt, model, None, experts, "mosaic", (1, 0.05, 0.5), ALL),
+        "empty": message(by_prompt, model, None, experts, " ", None, ALL),
+        "file": message(stacked, None, "tinyworld/none.safetensors", "", "", 1.0),
+        "twice": message(stacked, experts, "tinyworld/mosaic.safetensors", "", "", 1.0),
+        "sd": message(by_regions, flux_model(), experts, regions, 0, ALL),
+    }
+print(json.dumps(result))
+"""
+
+
+def check(result: dict) -> None:
+    assert result["notice"].splitlines() == ["mosaic -> a", "neon -> b", "watercolor: no region, off"]
+    assert result["loaded"] == ["mosaic", "neon"], "an expert without a region was loaded"
+    assert result["by_hand"] == 0
+    assert result["change"] > 0.05
+    assert result["calls"][0] == result["calls"][1], "routing took more calls of the network"
+    assert result["after"], "the model that was given has changed"
+    assert result["again"]
+    assert result["beside"] < 1e-4, "an ordinary LoRA acts differently before and after routing"
+    assert min(result["both"]) > 0.01
+    assert result["late"], "an expert acted before its range"
+    assert result["early"], "an expert did not act within its range"
+    assert result["never"]
+    assert min(result["part"]) > 1e-3
+    assert result["weights"].splitlines() == ["mosaic: 0.000", "neon: 1.000", "watercolor: 0.000"]
+    assert result["named"] == 0
+    assert result["near"].splitlines() == ["mosaic: 1.000", "neon: 0.000", "watercolor: 0.000"]
+    assert result["plain"][0]
+    assert "plain prompting" in result["plain"][1]
+    errors = result["errors"]
+    assert all(text.startswith("RegionStyleError") for text in errors.values()), errors
+    assert "Stable Diffusion" in errors["unsupported"]
+    assert "FLUX" in errors["unsupported"]
+    assert "SD3" in errors["unsupported"]
+    assert "already" in errors["taken"]
+    assert "clip" in errors["clip"]
+    assert "prompt" in errors["empty"]
+    assert "none.safetensors" in errors["file"]
+    assert "twice" in errors["twice"]
+
+
+def test_routing_in_comfy(run_in_comfy):
+    check(run_in_comfy(MODELS + SCRIPT))
+
+
+def test_routing_in_the_oldest_version(run_in_old_comfy):
+    check(run_in_old_comfy(MODELS + SCRIPT))
