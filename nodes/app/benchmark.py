@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,7 +16,9 @@ from ..metrics.datasets.catalogue import KINDS, Dataset, load_dataset
 from ..metrics.datasets.published import Published
 from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, STYLES
 from ..metrics.drawing import shown
+from ..metrics.harmonization import HarmonizationSettings
 from ..metrics.measurement import Measurement
+from ..metrics.regional_style import RegionalStyleSettings
 from .benchmark_methods import Made, Task, method_of, read_task
 from .benchmark_scores import Instruments, Preference, Questions, Scores, run_samples
 from .console import console_host
@@ -25,6 +27,7 @@ from .stylize import TINY
 
 Rows = Sequence[tuple[str, Sequence[Measurement]]]
 GRID = 4  # samples shown on the page
+LEFT_OUT = 8  # samples named when some could not be measured
 
 
 def run_benchmark(args: argparse.Namespace) -> int:
@@ -39,22 +42,39 @@ def run_benchmark(args: argparse.Namespace) -> int:
         args.style_images,
         _preferences(args),
         _questions(args, dataset),
+        *_score_settings(args),
     )
     panels: list[Any] = []
     finished = count(1)
     progress = console_host(args.device).progress(len(dataset.samples), args.dataset)
 
-    def done(task: Task, made: Made) -> None:
+    def done(task: Task, made: Made | None) -> None:
+        progress.update(next(finished))
+        if made is None:
+            return
         if args.results is None:
             save_image(made.image, args.out / "results" / f"{task.sample.name}.png")
         if len(panels) < 2 * GRID:
             panels.extend([(f"{task.sample.name}: input", task.image[0]), (task.sample.prompt or name, made.image[0])])
-        progress.update(next(finished))
 
     with loaded:
         run_samples([partial(read_task, sample, dataset.kind) for sample in dataset.samples], method, scores, done)
-    _write(args, dataset, name, scores.rows(), panels)
+    _write(args, dataset, name, scores, panels)
     return 0
+
+
+def _score_settings(args: argparse.Namespace) -> tuple[RegionalStyleSettings, HarmonizationSettings]:
+    """The options of the regional and of the harmonisation score. RegionStyleError for those of another data set."""
+    names = ("margin", "sentence", "background", "pixel_range")
+    regional: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    regional |= {"soft": False} if args.hard_mask else {}
+    composite: dict[str, Any] = {"size": None} if args.full_resolution else {}
+    composite |= {"truth_background": False} if args.own_background else {}
+    for kind, given in ((REGIONAL, regional), (HARMONIZATION, composite)):
+        if given and KINDS[args.dataset] != kind:
+            got = f"options of the {kind} score with {args.dataset}"
+            raise wrong_input("options", got, f"a {kind} data set with them", "Leave them out.")
+    return RegionalStyleSettings(**regional), HarmonizationSettings(**composite)
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -131,21 +151,33 @@ def _instruments(args: argparse.Namespace, kind: str) -> Instruments | None:
     )
 
 
-def _write(args: argparse.Namespace, dataset: Dataset, name: str, rows: Rows, panels: Sequence[Any]) -> None:
+def _write(args: argparse.Namespace, dataset: Dataset, name: str, scores: Scores, panels: Sequence[Any]) -> None:
+    rows = scores.rows()
     args.out.mkdir(parents=True, exist_ok=True)
     made = {
         "dataset": dataset.name,
         "samples": len(dataset.samples),
         "method": name,
+        "left_out": scores.left_out,
+        "settings": scores.options(),
         "rows": {label: {m.name: m.as_json() for m in found} for label, found in rows},
         "published": _published_json(dataset.published),
     }
     (args.out / "benchmark.json").write_text(json.dumps(made, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    parts = [_page_table(name, rows), _published_table(dataset.published, rows), html.grid(panels)]
+    left = html.note(_left_out(scores.left_out)) if scores.left_out else ""
+    parts = [_page_table(name, rows), left, _published_table(dataset.published, rows), html.grid(panels)]
     page = html.page(f"Benchmark {dataset.name}: {name}", [html.section(dataset.published.source, *parts)])
     (args.out / "benchmark.html").write_text(page, encoding="utf-8")
     sys.stdout.write(as_text(name, rows, dataset.published))
+    sys.stdout.write(f"{_left_out(scores.left_out)}\n" if scores.left_out else "")
     sys.stdout.write(f"wrote {args.out / 'benchmark.html'}\n")
+
+
+def _left_out(samples: Mapping[str, str]) -> str:
+    """How many samples were not measured, with the reasons of the first few."""
+    shown = [f"{sample}: {why}" for sample, why in list(samples.items())[:LEFT_OUT]]
+    more = f"; and {len(samples) - LEFT_OUT} more (benchmark.json)" if len(samples) > LEFT_OUT else ""
+    return f"left out {len(samples)}: {'; '.join(shown)}{more}"
 
 
 def _published_json(published: Published) -> dict[str, Any]:

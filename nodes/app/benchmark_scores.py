@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import wrong_input
-from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, pictures_in
+from ..engine.errors import RegionStyleError, wrong_input
+from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, pictures_in
 from ..metrics.distributions import Embed, art_fid, frechet_distance, gather_features
-from ..metrics.harmonization import HarmonizationScore, harmonization_score, harmonization_table
+from ..metrics.harmonization import (
+    HarmonizationScore,
+    HarmonizationSettings,
+    compared_region,
+    harmonization_score,
+    harmonization_table,
+)
 from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
 from ..metrics.networks import MetricNetworks
+from ..metrics.regional_style import RegionalStyleSettings
 from ..metrics.scoring import score_edit
 from ..metrics.structure import FeatureMap, cfsd
 from ..metrics.text_image import TextImageModel, preference_score
@@ -79,34 +87,36 @@ class Scores:
     style_images: Path | None = None
     preferences: Sequence[Preference] = ()
     questions: Questions | None = None
+    regional: RegionalStyleSettings = field(default_factory=RegionalStyleSettings)
+    composite: HarmonizationSettings = field(default_factory=HarmonizationSettings)
+    left_out: dict[str, str] = field(default_factory=dict)  # sample -> why it was not measured
     _edits: list[tuple[Measurement, ...]] = field(default_factory=list)
     _composites: list[HarmonizationScore] = field(default_factory=list)
     _vectors: list[Tensor] = field(default_factory=list)
 
     def add(self, task: Task, made: Made) -> None:
         """Measure one result. RegionStyleError naming the sample when it cannot be."""
-        if self.kind == HARMONIZATION:
-            self._add_composite(task, made)
-        elif self.kind == REGIONAL:
-            self._add_regional(task, made)
-        else:
-            self._add_style(task, made)
+        ways = {HARMONIZATION: self._add_composite, REGIONAL: self._add_regional, STYLE: self._add_style}
+        try:
+            ways[self.kind](task, made)
+        except RegionStyleError as error:
+            raise RegionStyleError(f"{task.sample.name}: {error}") from error
 
     def _add_composite(self, task: Task, made: Made) -> None:
         if task.sample.truth is None or task.mask is None:
-            raise wrong_input(task.sample.name, "no truth or mask", "both", "Use the data set's own files.")
+            raise wrong_input("sample", "no truth or mask", "both", "Use the data set's own files.")
         truth = read_image(task.sample.truth)
         mask = task.mask
         if mask.shape != truth.shape[-2:]:
             mask = F.interpolate(mask[None, None], truth.shape[-2:], mode="nearest")[0, 0]
-        self._composites.append(harmonization_score(made.image, truth, mask, subset=task.sample.subset))
+        self._composites.append(harmonization_score(made.image, truth, mask, self.composite, task.sample.subset))
 
     def _add_regional(self, task: Task, made: Made) -> None:
         if made.mask is None:
-            got = "no mask, and none was found by a model"
-            raise wrong_input(task.sample.name, got, "a mask", "Put mask files beside the data, or use --model.")
+            got = "none, and none was found by a model"
+            raise wrong_input("mask", got, "a mask", "Put mask files beside the data, or use --model.")
         networks = self._tools().networks
-        score = score_edit(networks, made.image, task.image, made.mask[None], [task.style])
+        score = score_edit(networks, made.image, task.image, made.mask[None], [task.style], self.regional)
         answers = self.questions.measure(made.image, task) if self.questions else []
         self._edits.append((*score.per_image[0], *answers))
 
@@ -129,8 +139,28 @@ class Scores:
             raise ValueError(f"a {self.kind} benchmark needs instruments")
         return self.instruments
 
+    def unmeasurable(self, task: Task) -> str:
+        """Why no number can be had of a sample, whatever the method makes of it; "" where one can."""
+        if self.kind == STYLE or task.mask is None:
+            return ""
+        if self.kind == HARMONIZATION:
+            inside = compared_region(task.mask, self.composite)
+        else:
+            inside = task.mask if self.regional.soft else (task.mask > 0.5).to(task.mask)
+        if not bool((inside > 0).any()):
+            return "its mask is empty"
+        return "its mask leaves no background" if self.kind == REGIONAL and bool((inside == 1).all()) else ""
+
+    def options(self) -> dict[str, Any]:
+        """What the numbers were measured with, as JSON."""
+        used = {REGIONAL: self.regional, HARMONIZATION: self.composite}
+        return asdict(used[self.kind]) if self.kind in used else {"shorter_side": STYLE_SIDE}
+
     def rows(self) -> list[tuple[str, list[Measurement]]]:
         """The result: one row, or R2R's table by subset and foreground ratio."""
+        if not self._edits and not self._composites:
+            why = next(iter(self.left_out.values()), "no sample")
+            raise wrong_input("--data", f"no sample that can be measured ({why})", "one or more", "Check the masks.")
         if self.kind == HARMONIZATION:
             table = harmonization_table(self._composites)
             return [(f"{r.subset}, foreground {r.ratio}", list(r.measurements)) for r in table]
@@ -164,11 +194,18 @@ def run_samples(
     tasks: Sequence[Callable[[], Task]],
     method: Callable[[Task], Made],
     scores: Scores,
-    done: Callable[[Task, Made], None],
+    done: Callable[[Task, Made | None], None],
 ) -> None:
-    """Read, make, measure one sample after the other, so that memory holds one; done(task, made) after each."""
+    """Read, make, measure one sample after the other, so that memory holds one; done(task, made) after each.
+
+    A sample whose mask gives no number is left out and noted in `scores.left_out`: one of thousands must not end a run.
+    """
     for read in tasks:
         task = read()
+        if why := scores.unmeasurable(task):
+            scores.left_out[task.sample.name] = why
+            done(task, None)
+            continue
         with torch.no_grad():
             made = method(task)
             scores.add(task, made)

@@ -141,7 +141,21 @@ def add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--vlm", type=Path, metavar="DIR", help="a LLaVA or Qwen-VL folder, for the questions Q1 to Q4")
     parser.add_argument("--pickscore", type=Path, metavar="DIR", help="PickScore's folder, for whole-picture data sets")
     parser.add_argument("--hps", type=Path, metavar="DIR", help="HPS v2's folder, likewise")
+    _add_score_options(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("regionstyle-benchmark"), metavar="DIR", help=DEFAULT)
     add_device(parser)
+
+
+def _add_score_options(parser: Parser) -> None:
+    """What the papers leave open, or vary, about their scores; nodes/metrics has the defaults and checks the values."""
+    group = parser.add_argument_group("options of the regional score, which its paper leaves open")
+    group.add_argument("--margin", type=float, metavar="SHARE", help="around the region's box for RSM (default: 0.1)")
+    group.add_argument("--sentence", metavar="TEXT", help="for RSM (default: a picture in {style} style)")
+    group.add_argument("--background", metavar="map|fill", help="how LPIPS_bg leaves out the region (default: map)")
+    group.add_argument("--pixel-range", metavar="RANGE", help="of MSE_bg: 0..1, 0..255 or -1..1 (default)")
+    group.add_argument("--hard-mask", action="store_true", help="cut soft masks at 0.5 first")
+    group = parser.add_argument_group("options of the harmonisation score")
+    group.add_argument("--full-resolution", action="store_true", help="the truth's own size (default: 256 x 256)")
+    group.add_argument("--own-background", action="store_true", help="do not put the truth's background in first")

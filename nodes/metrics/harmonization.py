@@ -70,13 +70,19 @@ def harmonization_score(
         if len(check_images(images, name)) != 1:
             raise wrong_input(name, f"{len(images)} pictures", "one", "Measure them one after the other.")
     mask = check_mask(mask, truth)[0]
-    size = truth.shape[-2:] if settings.size is None else (settings.size, settings.size)
-    output, target = _resized(result, size), _resized(truth, size)
-    region = F.interpolate((mask >= 0.5)[None, None].float(), size, mode="nearest")[0]
+    region = compared_region(mask, settings)
+    output, target = (_resized(image, region.shape[-2:]) for image in (result, truth))
     check_not_empty(region, "region")
     if settings.truth_background:
         output = output * region[:, None] + target * (1 - region[:, None])
     return _score(output, target, region, subset)
+
+
+def compared_region(mask: Tensor, settings: HarmonizationSettings | None = None) -> Tensor:
+    """The region `[1,h,w]`, 0 or 1, of a mask `[H,W]` at the size pictures are compared at; it may vanish there."""
+    size = (settings or HarmonizationSettings()).size
+    shape = tuple(mask.shape) if size is None else (size, size)
+    return F.interpolate((mask >= 0.5)[None, None].float(), shape, mode="nearest")[0]
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:

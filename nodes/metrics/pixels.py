@@ -57,6 +57,18 @@ def psnr_of(error: Tensor) -> Tensor:
     return -10 * torch.log10(error)
 
 
+def masked_psnr(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """PSNR in dB inside a mask `[B,H,W]` in 0..1 (`masked_mse`); RegionStyleError when a mask is empty."""
+    return psnr_of(masked_mse(result, source, mask, "0..1"))
+
+
+def equal_outside(result: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """Whether pictures are equal bit for bit wherever the composited mask `[B,H,W]` is exactly 0, bool `[B]`."""
+    check_pair(result, source)
+    inside = check_mask(mask, result)[:, None] > 0
+    return ((result == source) | inside).flatten(1).all(1)
+
+
 def ssim(result: Tensor, source: Tensor, data_range: Tensor | float = 1.0) -> Tensor:
     """Structural similarity (Wang et al. 2004) as scikit-image computes it by default.
 

@@ -2,7 +2,7 @@
 
 Nothing is fetched: a missing library or file is one error that names it. Licences, none of them non-commercial:
 `lpips` (learnt weights) BSD-2, torchvision's AlexNet, VGG-16 and VGG-19 BSD-3, `pytorch-fid` with its Inception
-weights Apache-2.0, OpenAI's CLIP MIT, PickScore v1 MIT, HPS v2 Apache-2.0. Files are read as tensors only
+weights Apache-2.0, OpenAI's CLIP MIT, PickScore's repository MIT, HPS v2 Apache-2.0. Files are read as tensors only
 (`weights_only`). Each function imports what it needs when it is called.
 """
 

@@ -129,6 +129,11 @@ def test_the_tiny_world_restyles_a_data_set(tmp_path, layouts):
         (["coco", "--model", "unchanged", "--clip", "."], "no config.json"),
         (["coco", "--model", "unchanged", "--pickscore", "."], "whole-picture"),
         (["realhm", "--model", "unchanged", "--vlm", "."], "regional"),
+        (["realhm", "--model", "unchanged", "--margin", "0.2"], "regional score with realhm"),
+        (["coco", "--model", "unchanged", "--own-background"], "harmonization score with coco"),
+        (["coco", "--model", "unchanged", "--sentence", "a picture"], "{style}"),
+        (["coco", "--model", "unchanged", "--pixel-range", "0..7"], "pixel range"),
+        (["coco", "--model", "unchanged", "--background", "crop"], "map, fill"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
@@ -142,6 +147,66 @@ def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
     code, _ = run(tmp_path, arguments[0], "--data", data, *arguments[1:])
     assert code == 2
     assert says in capsys.readouterr().err
+
+
+def test_options_of_the_regional_score_reach_it(tmp_path, layouts):
+    data, results = tmp_path / "data", tmp_path / "results"
+    layouts.write_coco(data)
+    for name in ("000000000001", "000000000002"):
+        layouts.picture(results / f"{name}.png", color=(0, 0, 0))
+    _, usual = run(tmp_path, "coco", "--data", data, "--results", results)
+    options = ("--pixel-range", "0..1", "--margin", "0.5", "--sentence", "{style}", "--background", "fill")
+    _, found = run(tmp_path, "coco", "--data", data, "--results", results, *options, "--hard-mask")
+    assert found["settings"] == {
+        "margin": 0.5, "sentence": "{style}", "background": "fill", "pixel_range": "0..1", "soft": False,
+    }  # fmt: skip
+    assert usual["rows"]["all"]["MSE_bg"]["value"] == pytest.approx(4 * found["rows"]["all"]["MSE_bg"]["value"])
+    assert usual["rows"]["all"]["RSM-tiny"]["value"] != found["rows"]["all"]["RSM-tiny"]["value"]
+
+
+def test_options_of_the_harmonisation_score_reach_it(tmp_path, layouts):
+    data = tmp_path / "data"
+    paths = layouts.write_iharmony4(data, ("c100_7_1",))
+    (data / "test.jsonl").write_text(json.dumps({"file_name": paths[0]}), encoding="utf-8")
+    _, usual = run(tmp_path, "iharmony4", "--data", data, "--model", "unchanged")
+    _, found = run(tmp_path, "iharmony4", "--data", data, "--model", "unchanged", "--own-background")
+    _, large = run(tmp_path, "iharmony4", "--data", data, "--model", "unchanged", "--full-resolution")
+    mse = [x["rows"]["all, foreground all"]["MSE"]["value"] for x in (usual, found, large)]
+    # unlike everywhere: with its own background the whole picture is as wrong as the foreground, 180 of 1200 pixels
+    assert mse[1] == pytest.approx(usual["rows"]["all, foreground all"]["fMSE"]["value"], rel=0.01)
+    assert mse[2] == pytest.approx(0.15 * mse[1], rel=0.01)
+    assert large["settings"] == {"size": None, "truth_background": True}
+
+
+def test_a_sample_without_region_is_left_out_and_named(tmp_path, layouts, capsys):
+    data = tmp_path / "big"
+    for name in ("a", "b", "c"):
+        layouts.picture(data / f"{name}_im.jpg")
+    layouts.mask_file(data / "a_gt.png")
+    layouts.mask_file(data / "b_gt.png", (0, 0, 0, 0))
+    layouts.mask_file(data / "c_gt.png", (0, 0, 40, 30))
+    code, found = run(tmp_path, "big", "--data", data, "--model", "unchanged")
+    assert code == 0
+    assert found["left_out"] == {"b": "its mask is empty", "c": "its mask leaves no background"}
+    assert found["rows"]["all"]["MSE_bg"]["count"] == 1
+    assert "left out 2: b: its mask is empty" in capsys.readouterr().out
+    assert "left out 2: b" in (tmp_path / "out" / "benchmark.html").read_text(encoding="utf-8")
+    for name in ("a", "c"):
+        (data / f"{name}_im.jpg").unlink()
+    assert run(tmp_path, "big", "--data", data, "--model", "unchanged")[0] == 2
+    assert "no sample that can be measured (its mask is empty)" in capsys.readouterr().err
+
+
+def test_a_composite_without_region_is_left_out(tmp_path, layouts):
+    data = tmp_path / "data"
+    paths = layouts.write_iharmony4(data, ("c100_7_1", "f1_1_1"))
+    (data / "test.jsonl").write_text("\n".join(json.dumps({"file_name": p}) for p in paths), encoding="utf-8")
+    layouts.mask_file(data / "HCOCO" / "masks" / "c100_7.png", (0, 0, 0, 0))
+    code, found = run(tmp_path, "iharmony4", "--data", data, "--model", "unchanged")
+    assert code == 0
+    assert found["left_out"] == {"c100_7_1": "its mask is empty"}
+    assert "HFlickr, foreground all" in found["rows"]
+    assert "HCOCO, foreground all" not in found["rows"]
 
 
 def test_a_result_that_is_missing_is_named(tmp_path, layouts, capsys):

@@ -30,6 +30,12 @@ COCO = Published(
         "InstructPix2Pix": (0.5978, 0.1867, 0.0516, None, None, None, None),
         "SD2-Inpainting (given the mask)": (0.6028, 0.0859, 0.0039, None, None, None, None),
         "RegionRoute": (0.6128, 0.2103, 0.0729, 0.73, 0.07, 0.12, 0.00),
+        "RegionRoute, no Cover": (0.6120, 0.2174, 0.0730, None, None, None, None),
+        "RegionRoute, no Focus": (0.6127, 0.2132, 0.0740, None, None, None, None),
+        "RegionRoute, single-stream blocks": (0.6168, 0.4225, 0.1409, None, None, None, None),
+        "RegionRoute, double-stream blocks": (0.6190, 0.5203, 0.2284, None, None, None, None),
+        "RegionRoute, rank 8": (0.6137, 0.2007, 0.0752, None, None, None, None),
+        "RegionRoute, rank 16": (0.6126, 0.1876, 0.0671, None, None, None, None),
     },
     _OPEN,
 )
@@ -47,6 +53,10 @@ LEAST = Published(
     },
     "The paper's users preferred LEAST to CLIPstyler in 97.89 % of comparisons: this score does not see locality.",
 )
+_ART_FID = (
+    "The paper does not name the networks of LPIPS and FID: ArtFID's own program takes AlexNet, and an Inception "
+    "network trained on artworks, which is not measured here."
+)
 SMS = Published(
     "SMS, arXiv:2503.07601, single image",
     ("LPIPS", "CFSD", "FID", "ArtFID", "PickScore", "HPSv2"),
@@ -56,10 +66,16 @@ SMS = Published(
         "SMS, Ghibli, neither spectrum nor relevance": (0.703, None, None, 26.403, None, None),
         "SMS, Ghibli, spectrum only": (0.505, None, None, 24.132, None, None),
         "SMS, Ghibli, relevance only": (0.536, None, None, 27.514, None, None),
+        "SMS, Ghibli, uniform timesteps": (0.389, None, None, 32.936, None, None),
+        "SMS, Ghibli, linear timesteps": (0.408, None, None, 23.524, None, None),
     },
+    f"{_ART_FID} Its PickScore is not on the usual scale, which is about 20: how it was taken is not known.",
 )
 LHQ = Published(
-    "SMS, arXiv:2503.07601, feed-forward, LHQ", ("LPIPS", "FID", "ArtFID"), {"SMS": (0.268, 12.472, 17.079)}
+    "SMS, arXiv:2503.07601, feed-forward, LHQ",
+    ("LPIPS", "FID", "ArtFID"),
+    {"SMS": (0.268, 12.472, 17.079)},
+    _ART_FID,
 )
 _HARMONIZATION = ("PSNR", "MSE", "fMSE", "SSIM")
 IHARMONY4 = Published(
