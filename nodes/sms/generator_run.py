@@ -1,0 +1,191 @@
+"""A whole training of a generator: set up, go on from a saved state, train, show pictures, save.
+
+The state file is `torch.save`d beside itself and moved into place; it is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..engine.errors import wrong_input
+from ..engine.gates import Gate
+from ..engine.predictor import NoisePredictor
+from .generator import Generator, new_generator
+from .generator_files import StyleGenerator
+from .generator_pictures import Pictures, validation_crops
+from .generator_training import Distiller, DistillHistory, DistillSettings
+from .score import Prompts
+
+SAVE_EVERY = 60.0  # seconds between two states
+FRAMES = 8  # pictures of the progression, at most
+OnValidation = Callable[[int, Tensor, Tensor], None]  # iterations done, inputs and results `[N,3,h,w]`
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """The trained generator, on the CPU; frames: the first validation picture now and then; losses."""
+
+    generator: StyleGenerator
+    frames: list[Tensor]
+    history: DistillHistory
+
+
+def distill(
+    predictor: NoisePredictor,
+    pictures: Pictures,
+    caption: str,
+    style_words: str,
+    style: Mapping[str, Gate],
+    fake: Sequence[nn.Parameter],
+    settings: DistillSettings,
+    *,
+    name: str = "",
+    validation: Pictures | None = None,
+    state: Path | None = None,
+    on_validation: OnValidation = lambda done, inputs, results: None,
+) -> Distilled:
+    """Train a generator to paint the style of the attached experts.
+
+    caption: of all pictures, may be empty; style_words: the style as prompts name it; name: what the file will call the
+    style (default: the words); style: gates of the style experts; fake: parameters of the attached `fresh_fake`;
+    validation: pictures to look at (default: the first of the training); state: file to save to and, if it is there, to
+    go on from. Shows previews; a cancel at any iteration leaves the state saved.
+    RegionStyleError for empty style words, pictures that cannot be read, and a state of other settings.
+    """
+    style_words = style_words.strip()
+    if not style_words:
+        raise wrong_input("style", "nothing", "words for the style", "Type for example 'watercolor'.")
+    with torch.no_grad(), predictor.loaded():
+        prompts = Prompts.of(predictor, [caption], style_words, settings.sms.preset)
+    with predictor.gradients(decode=True):
+        generator = new_generator(settings.architecture, settings.sms.seed)
+        generator.to(predictor.host.device)
+        distiller = Distiller(predictor, pictures, prompts, style, fake, generator, settings)
+        told = _identity(settings, style_words, caption)
+        if state is not None and state.is_file():
+            restore(distiller, state, told)
+        frames = _Run(distiller, validation or pictures, state, told, on_validation).all()
+        trained = _copy_of(generator)
+    return Distilled(StyleGenerator(trained, name or style_words), frames, distiller.history)
+
+
+class _Run:
+    """The iterations that are left, with validation pictures and saved states between them."""
+
+    def __init__(
+        self, distiller: Distiller, validation: Pictures, state: Path | None, told: dict[str, Any],
+        on_validation: OnValidation,
+    ) -> None:  # fmt: skip
+        self.distiller, self.state, self.told, self.on_validation = distiller, state, told, on_validation
+        self.inputs = validation_crops(validation, distiller.size)
+        self.frames: list[Tensor] = []
+
+    def all(self) -> list[Tensor]:
+        distiller, total = self.distiller, self.distiller.settings.total
+        progress = distiller.predictor.host.progress(total, "training the generator")
+        every = distiller.settings.sms.preview_every
+        kept = {round(total * at / (FRAMES - 1)) for at in range(FRAMES)}
+        saved = time.monotonic()
+        try:
+            while distiller.iteration < total:
+                at = distiller.iteration
+                shown = self._look(at in kept) if at % every == 0 or at in kept else None
+                progress.update(at, shown)
+                distiller.step()
+                if time.monotonic() - saved > SAVE_EVERY:
+                    saved = time.monotonic()
+                    self._save()
+        finally:
+            self._save()
+        progress.update(total, self._look(True))
+        return self.frames
+
+    def _look(self, keep: bool) -> Tensor:
+        with torch.no_grad():
+            self.distiller.predictor.host.load(self.distiller.generator)
+            inputs = self.inputs.to(self.distiller.predictor.host.device)
+            results = self.distiller.generator(inputs).clamp(0, 1).cpu()
+        self.on_validation(self.distiller.iteration, self.inputs, results)
+        if keep:
+            self.frames.append(results[0])
+        return results[0]
+
+    def _save(self) -> None:
+        if self.state is not None:
+            save_state(self.distiller, self.state, self.told)
+
+
+def _identity(settings: DistillSettings, style_words: str, caption: str) -> dict[str, Any]:
+    """What must be the same when a training goes on: all but the number of iterations and when pictures are shown."""
+    sms = {k: v for k, v in asdict(settings.sms).items() if k not in ("iterations", "preview_every", "preset")}
+    own = {"architecture": settings.architecture, "copies": settings.copies, "warm_up": settings.warm_up}
+    words = {"style": style_words, "caption": caption, "preset": settings.sms.preset.name}
+    return {**sms, **own, **words, "size": settings.size}
+
+
+def save_state(distiller: Distiller, path: Path, told: dict[str, Any]) -> None:
+    """Everything a training needs to go on; half a file is never left behind."""
+    saved = {
+        "settings": told,
+        "iteration": distiller.iteration,
+        "generator": distiller.generator.state_dict(),
+        "optimizer": distiller.optimizer.state_dict(),
+        "fake": [parameter.detach() for parameter in distiller.fake],
+        "fake_optimizer": distiller.fake_optimizer.state_dict(),
+        "history": asdict(distiller.history),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(saved, part)
+    os.replace(part, path)
+
+
+def restore(distiller: Distiller, path: Path, told: dict[str, Any]) -> None:
+    """Go on where a state was saved. RegionStyleError for a file of another kind, or of other settings (named)."""
+    saved = _read(path)
+    differ = [f"{key} {saved['settings'].get(key)!r}, not {value!r}" for key, value in told.items()
+              if saved["settings"].get(key) != value]  # fmt: skip
+    if differ:
+        got = f"{path.name} of a training with {'; '.join(differ)}"
+        raise wrong_input("state", got, "one of the same settings", "Give them again, or begin anew elsewhere.")
+    if saved["iteration"] > distiller.settings.total:
+        got = f"{path.name} after {saved['iteration']} iterations"
+        accepts = f"at most the {distiller.settings.total} asked for (warm-up included)"
+        raise wrong_input("state", got, accepts, "Ask for more iterations.")
+    if len(saved["fake"]) != len(distiller.fake):
+        raise wrong_input("state", path.name, "one of the same model", "Load the model it was begun with.")
+    try:
+        distiller.generator.load_state_dict(saved["generator"])
+        with torch.no_grad():
+            for parameter, value in zip(distiller.fake, saved["fake"], strict=True):
+                parameter.copy_(value)
+    except RuntimeError as error:
+        raise wrong_input("state", path.name, "one of the same model", "Load the model it was begun with.") from error
+    distiller.optimizer.load_state_dict(saved["optimizer"])
+    distiller.fake_optimizer.load_state_dict(saved["fake_optimizer"])
+    distiller.iteration, distiller.history = saved["iteration"], DistillHistory(**saved["history"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(saved, dict) or not {"settings", "generator", "fake", "iteration"} <= saved.keys():
+            raise TypeError("no training state")
+    except Exception as error:  # torch raises many kinds, and unpickling errors of its own
+        got = f"{path.name} ({type(error).__name__})"
+        raise wrong_input("state", got, "the state of a training of a generator", "Check the path.") from error
+    return saved
+
+
+def _copy_of(generator: Generator) -> Generator:
+    made = Generator(generator.name)
+    made.load_state_dict({key: value.detach().cpu() for key, value in generator.state_dict().items()})
+    return made.eval().requires_grad_(False)

@@ -1,0 +1,159 @@
+"""Feed-forward distillation of SMS: a generator learns to do in one pass what the optimiser does in hundreds.
+
+Warm-up: the generator learns to give its input back (L1). Then, per iteration: one picture, one result, `copies` noisy
+versions of its latent with a timestep and noise of their own each; the style gradient and the spectrum term reach the
+generator through the autoencoder, averaged over the copies; the fake predictor follows (arXiv 2503.07601, distillation
+with per-batch variable timesteps, same narrowing schedule).
+
+Everything an iteration draws follows from the seed and its number, so a training that was stopped goes on exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..engine.errors import wrong_input
+from ..engine.gates import Gate
+from ..engine.predictor import NoisePredictor
+from .generator import Generator, architecture
+from .generator_pictures import Pictures, draw_crop
+from .schedule import Kind
+from .score import Prompts, SmsSettings, StyleScore
+
+RANGE_WEIGHT = 10.0  # of the square of what leaves 0..1, beside losses of latents of unit variance
+LARGEST_NORM = 1.0  # of the generator's gradient
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """How a generator is trained. sms: the method (its `iterations` come after the warm-up, its `rate` is the
+    generator's learning rate, its tolerance is not read and must be 0).
+
+    architecture: key of `ARCHITECTURES`; copies: noisy versions of one picture per iteration (4 in the paper);
+    warm_up: iterations of reconstruction; size: side of the crops in pixels (None: the model's own).
+    """
+
+    sms: SmsSettings = SmsSettings(iterations=2000, rate=3e-4)
+    architecture: str = "tiny"
+    copies: int = 4
+    warm_up: int = 100
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        architecture(self.architecture)
+        if self.copies < 1 or self.warm_up < 0:
+            got = f"{self.copies} and {self.warm_up}"
+            raise wrong_input("copies, warm_up", got, "1 or more, and 0 or more", "The paper takes 4 copies.")
+        if self.sms.tolerance:
+            raise wrong_input("tolerance", self.sms.tolerance, "0", "A training does not stop early.")
+
+    @property
+    def total(self) -> int:
+        """All iterations, warm-up included."""
+        return self.warm_up + self.sms.iterations
+
+
+@dataclass
+class DistillHistory:
+    """Losses, one entry per iteration; during the warm-up the style is 0 and `content` is the L1 error."""
+
+    style: list[float] = field(default_factory=list)
+    content: list[float] = field(default_factory=list)
+    fake: list[float] = field(default_factory=list)
+
+
+class Distiller:
+    """The state of one training. Use inside `predictor.gradients(decode=True)`.
+
+    generator: as trained so far, valid at any moment, also after a cancel.
+    """
+
+    def __init__(
+        self,
+        predictor: NoisePredictor,
+        pictures: Pictures,
+        prompts: Prompts,
+        style: Mapping[str, Gate],
+        fake: Sequence[nn.Parameter],
+        generator: Generator,
+        settings: DistillSettings,
+    ) -> None:
+        """style: gates of the attached style experts; fake: the parameters of the attached `fresh_fake`.
+
+        RegionStyleError without a style expert, or for a size that autoencoder or generator cannot halve.
+        """
+        self.predictor, self.pictures, self.settings = predictor, pictures, settings
+        self.generator, self.history, self.iteration = generator, DistillHistory(), 0
+        self.score = StyleScore(predictor, prompts, style, settings.sms)
+        self.size = settings.size or predictor.native_size
+        grid = math.lcm(predictor.factor, generator.architecture.stride)
+        if self.size % grid:
+            raise wrong_input("size", self.size, f"a multiple of {grid}", "Choose another size of the crops.")
+        self.fake = list(fake)
+        self.optimizer = torch.optim.AdamW(generator.parameters(), lr=settings.sms.rate, weight_decay=0.0)
+        self.fake_optimizer = torch.optim.AdamW(self.fake, lr=settings.sms.fake_rate, weight_decay=0.0)
+
+    def step(self) -> None:
+        """One iteration of the warm-up or of SMS."""
+        random = torch.Generator().manual_seed(self.settings.sms.seed * 1_000_003 + self.iteration)
+        images = draw_crop(self.pictures, self.size, random).to(self.predictor.host.device)
+        self.predictor.host.load(self.generator)
+        if self.iteration < self.settings.warm_up:
+            self._reconstruct(images)
+        else:
+            self._distil(images, random)
+        self.iteration += 1
+
+    def _reconstruct(self, images: Tensor) -> None:
+        loss = (self.generator(images) - images).abs().mean()
+        self._update(loss)
+        self._note(torch.zeros(()), loss, torch.zeros(()))
+
+    def _distil(self, images: Tensor, random: torch.Generator) -> None:
+        with torch.no_grad():
+            source = self._copies(self.predictor.encode(images))
+        made = self.generator(images)
+        kept = made.clamp(0, 1)
+        latent = self._copies(self.predictor.encode(kept))
+        losses = self.score.losses(latent, source, *self._draw(self.settings.sms.schedule, latent, random))
+        # a clamp has no gradient outside 0..1: what leaves it is called back
+        beyond = RANGE_WEIGHT * F.mse_loss(made, kept.detach())
+        self._update((losses.style + losses.content).mean() + beyond)
+        fake = self._follow(latent.detach(), random)
+        self._note(losses.style, losses.content, fake)
+
+    def _draw(self, kind: Kind, latent: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.score.draw(kind, self._done(), latent, random)
+
+    def _done(self) -> float:
+        return max(0.0, (self.iteration - self.settings.warm_up) / self.settings.sms.iterations)
+
+    def _copies(self, latent: Tensor) -> Tensor:
+        return latent.expand(self.settings.copies, -1, -1, -1)
+
+    def _update(self, loss: Tensor) -> None:
+        """The learning rate falls from its full value to a hundredth along a cosine."""
+        share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._done()))
+        self.optimizer.param_groups[0]["lr"] = self.settings.sms.rate * share
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.generator.parameters(), LARGEST_NORM)
+        self.optimizer.step()
+
+    def _follow(self, latent: Tensor, random: torch.Generator) -> Tensor:
+        """The fake predictor learns the noise of the results as they are now."""
+        loss = self.score.fake_error(latent, *self._draw("uniform", latent, random))
+        self.fake_optimizer.zero_grad(set_to_none=True)
+        loss.mean().backward()
+        self.fake_optimizer.step()
+        return loss
+
+    def _note(self, style: Tensor, content: Tensor, fake: Tensor) -> None:
+        for name, value in (("style", style), ("content", content), ("fake", fake)):
+            getattr(self.history, name).append(float(value.detach().double().mean()))

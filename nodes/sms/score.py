@@ -1,0 +1,154 @@
+"""What SMS asks of its predictors in one iteration: for an optimised latent and for a generator's output alike.
+
+The formulas are in `objective.py`, the timesteps in `schedule.py`, the batched call in `roles.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import wrong_input
+from ..engine.gates import Gate, Gates
+from ..engine.predictor import NoisePredictor, Text
+from .fake import NAME
+from .objective import fake_loss, guided_noise, relevance_map, spectrum_loss, style_gradient, style_loss
+from .presets import REFERENCE, Preset
+from .roles import Role, predict_roles
+from .schedule import LARGEST, SMALLEST, Kind, draw_times, frequency_limit, squared_alpha, style_weight
+
+INSTRUCTION = "Turn it into {style}"
+
+
+@dataclass(frozen=True)
+class SmsSettings:
+    """How SMS runs; the defaults are the published ones.
+
+    iterations: N; balance: weight of the spectrum term (None: the preset's; 0 switches it off, more keeps more of the
+    content); guidance: None: the preset's; rate, fake_rate: learning rates of latent and fake predictor; relevance:
+    whether the gradient is weighed by the relevance map; schedule: of the timesteps; lowest, highest: their range;
+    seed; tolerance: stop early when the mean of |R * gradient| / w_t over `window` iterations falls below (0: never);
+    preview_every: iterations between two previews.
+    """
+
+    preset: Preset = REFERENCE
+    iterations: int = 500
+    balance: float | None = None
+    guidance: float | None = None
+    rate: float = 0.1
+    fake_rate: float = 1e-3
+    relevance: bool = True
+    schedule: Kind = "narrowing"
+    lowest: int = SMALLEST
+    highest: int = LARGEST
+    seed: int = 0
+    tolerance: float = 0.0
+    window: int = 25
+    preview_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.iterations < 2:
+            # the first one has a learning rate of 0, as published: alone it would change nothing
+            raise wrong_input("iterations", self.iterations, "2 or more", "The paper takes 500.")
+        if self.preview_every < 1 or self.window < 1:
+            got = f"{self.preview_every} and {self.window}"
+            raise wrong_input("preview_every, window", got, "1 or more", "Correct them.")
+        if not 3 <= self.lowest < self.highest <= 1000:
+            got = f"{self.lowest}..{self.highest}"
+            raise wrong_input("timesteps", got, "3 <= lowest < highest <= 1000", "The paper takes 20..500.")
+        for name in ("rate", "fake_rate", "tolerance", "balance", "guidance"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise wrong_input(name, getattr(self, name), "0 or more", "Correct it.")
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """Encoded prompts: 1 or B each. style: read by style and fake predictor; edit: the instruction to restyle."""
+
+    style: Text
+    edit: Text
+    empty: Text
+
+    @classmethod
+    def of(cls, predictor: NoisePredictor, captions: Sequence[str], style: str, preset: Preset) -> Prompts:
+        """Encode them for captions of the pictures (one, or one each) and the style's words."""
+        told = [
+            f"{style}, {caption}" if preset.style_in_prompt and caption else caption or style for caption in captions
+        ]
+        return cls(*(predictor.encode_text(texts) for texts in (told, [INSTRUCTION.format(style=style)], [""])))
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Of the pictures of a batch, `[B]` each: style, content (weighted), and the mean of |R * gradient| / w_t."""
+
+    style: Tensor
+    content: Tensor
+    movement: Tensor
+
+
+class StyleScore:
+    """The style matching score of latents, with the three predictors on one network."""
+
+    def __init__(
+        self, predictor: NoisePredictor, prompts: Prompts, style: Mapping[str, Gate], settings: SmsSettings
+    ) -> None:
+        """style: gates of the attached style experts. RegionStyleError without one."""
+        if not style:
+            raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
+        self.predictor, self.prompts, self.style, self.settings = predictor, prompts, style, settings
+
+    def draw(self, kind: Kind, done: float, like: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps `[B]` and noise like the latents `[B,C,h,w]`, drawn on the CPU so that every device gives the same.
+
+        done: share of the iterations that are over.
+        """
+        settings = self.settings
+        times = draw_times(settings.preset, kind, done, len(like), random, settings.lowest, settings.highest)
+        return times, torch.randn(like.shape, generator=random, dtype=torch.float32).to(like)
+
+    def losses(
+        self, latent: Tensor, source: Tensor, times: Tensor, noise: Tensor, mask: Tensor | None = None
+    ) -> Losses:
+        """Steps 2 to 5 of the specification; only `latent` `[B,C,h,w]` gets a gradient.
+
+        source: clean latents of the source; mask `[B or 1,1,h,w]`: limits what may move.
+        """
+        settings, preset = self.settings, self.settings.preset
+        weight = style_weight(preset, self.predictor.alpha_sigma, times)
+        with torch.no_grad():
+            gradient, relevance = self._look(latent.detach(), source, times, noise, weight)
+        pull = gradient * (relevance if mask is None else relevance * mask.to(relevance))
+        limit = frequency_limit(times, source.shape[-2], source.shape[-1], settings.highest)
+        balance = preset.balance if settings.balance is None else settings.balance
+        content = spectrum_loss(latent, source, limit, preset.power, mask)
+        movement = pull.abs().flatten(1).mean(1).double().cpu() / weight.cpu()
+        return Losses(style_loss(latent, pull), balance * content, movement)
+
+    def _look(
+        self, latent: Tensor, source: Tensor, times: Tensor, noise: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The style gradient `[B,C,h,w]` and the relevance map `[B,1,h,w]`, from one batched forward."""
+        settings, prompts, preset = self.settings, self.prompts, self.settings.preset
+        guidance = preset.guidance if settings.guidance is None else settings.guidance
+        roles = [Role(who, text) for who in ("style", "fake") for text in (prompts.style, prompts.empty)]
+        if settings.relevance:
+            roles += [Role("plain", text, source=True) for text in (prompts.edit, prompts.empty)]
+        result, clean = (self.predictor.add_noise(z, noise, times / 1000) for z in (latent, source))
+        seen = predict_roles(self.predictor, roles, result, clean, times / 1000, self.style)
+        style, fake = (guided_noise(seen[at], seen[at + 1], guidance) for at in (0, 2))
+        gradient = style_gradient(style, fake, weight)
+        if not settings.relevance:
+            return gradient, torch.ones_like(gradient[:, :1])
+        return gradient, relevance_map(seen[4], seen[5], preset.relevance)
+
+    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor) -> Tensor:
+        """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance."""
+        noisy = self.predictor.add_noise(latent.detach(), noise, times / 1000)
+        predicted = self.predictor.predict(noisy, times / 1000, self.prompts.style, Gates({NAME: 1.0})).eps
+        signal = squared_alpha(self.predictor.alpha_sigma, times)
+        weight = signal if self.settings.preset.fake_weight == "signal" else torch.ones_like(signal)
+        return fake_loss(predicted, noise, weight)
