@@ -8,6 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 NODE_MODULES = (
     "tinyworld.nodes",
     "router.nodes",
+    "router.train_nodes",
     "router.routing_nodes",
     "sms.nodes",
     "app.nodes",

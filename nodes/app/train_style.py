@@ -84,8 +84,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
     predictor = _predictor(args, interrupted)
     cropping = Cropping(args.resolution or predictor.native_size, args.crop, flip=not args.no_flip)
     examples = encode_examples(predictor, pictures, style, cropping, settings.seed)
-    more = {"resolution": cropping.side, "crop": cropping.smallest, "flip": cropping.flip, "model": str(args.model)}
-    facts = facts_of(settings, examples.mark, style=style, **more)
+    facts = facts_of(settings, examples.mark, style=style, model=str(args.model), **vars(cropping))
     drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
     weights = ExpertWeights(fresh_expert(predictor.network, name, style, **drawn))
     with ExpertStack(predictor.network, [weights]) as stack, predictor.loaded():

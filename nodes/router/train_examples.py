@@ -71,7 +71,7 @@ def encode_examples(
         encoded = {prompt: predictor.encode_text([prompt]) for prompt in dict.fromkeys([*prompts, ""])}
         for at, prompt in enumerate(prompts):
             images, mark = crops.images(at)
-            latents.append(torch.cat([predictor.encode(one[None]).float().cpu() for one in images]))
+            latents.append(predictor.encode(images).float().cpu())
             digest.update(f"{mark} {prompt}\n".encode())
             progress.update(at + 1)
     return Examples(latents, [encoded[prompt] for prompt in prompts], prompts, encoded[""], digest.hexdigest())

@@ -1,0 +1,167 @@
+"""Training a style expert on ComfyUI's MODEL, CLIP and VAE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..engine.adapter_files import save_expert
+from ..engine.adapter_layers import ExpertWeights
+from ..engine.comfy_adapters import attach_to_comfy, attached_experts
+from ..engine.comfy_host import ComfyHost
+from ..engine.comfy_predictor import ComfyPredictor
+from ..engine.comfy_tensors import image_of, images_of
+from ..engine.curves import loss_panel
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.gates import Gates
+from .fresh_expert import fresh_expert
+from .style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
+from .train_examples import encode_examples
+from .train_run import Trained, train_style
+from .train_state import StateFile, facts_of, unfinished
+from .train_style import TrainSettings
+
+SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder for states
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a style and their crops (`Cropping`); resolution 0: the model's own."""
+
+    pictures: Sequence[StylePicture]
+    resolution: int = 0
+    crop: float = 1.0
+    flip: bool = True
+
+    def cropping(self, native: int) -> Cropping:
+        return Cropping(self.resolution or native, self.crop, flip=self.flip)
+
+
+@dataclass(frozen=True)
+class TrainedOnComfy:
+    """model: a clone with the expert on it; file: as ComfyUI lists it among its LoRAs; previews `[F,H,W,3]`,
+    curve `[1,H,W,3]`."""
+
+    model: Any
+    file: str
+    previews: Tensor
+    curve: Tensor
+    notice: str
+
+
+def pictures_for(image: Tensor | None, folder: str, captions: str) -> list[StylePicture]:
+    """The pictures of a batch with a caption per line, or those of a folder inside ComfyUI's input folder.
+
+    RegionStyleError for both or none, a folder elsewhere, and captions beside a folder, where they are files.
+    """
+    if (image is None) == (not folder.strip()):
+        got = "nothing" if image is None else "a batch and a folder"
+        raise wrong_input("image, folder", got, "one of the two", "Connect pictures, or name a folder of them.")
+    if image is not None:
+        # the node's tensors come from inference mode; what is trained on must not
+        return pictures_of_batch(images_of(image), captions.splitlines() if captions.strip() else [])
+    if captions.strip():
+        remedy = "Write the caption of a.png into a.txt beside it."
+        raise wrong_input("captions", "text beside a folder", "nothing", remedy)
+    return pictures_of_folder(input_folder(folder))
+
+
+def input_folder(name: str) -> Path:
+    """A folder inside ComfyUI's input folder. RegionStyleError for one that is not there."""
+    import folder_paths
+
+    root = Path(folder_paths.get_input_directory()).resolve()
+    path = (root / name.strip()).resolve()
+    if root not in path.parents or not path.is_dir():
+        raise wrong_input("folder", repr(name), f"a folder inside {root}", "Put the pictures there.")
+    return path
+
+
+def folder_mark(name: str) -> str:
+    """Names, sizes and times of the files in an input folder; "" without one (training says what is wrong)."""
+    try:
+        files = sorted(file for file in input_folder(name).iterdir() if file.is_file())
+    except RegionStyleError:
+        return ""
+    return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def train_on_comfy(
+    model: Any, clip: Any, vae: Any, pictures: Pictures, style: str, name: str, settings: TrainSettings, *,
+    resume: bool,
+) -> TrainedOnComfy:  # fmt: skip
+    """Train an expert and save it among ComfyUI's LoRAs. The MODEL given stays as it is.
+
+    name: "" for the style's words. RegionStyleError for a name that is no file name, a state that would be lost or is
+    of another training, and whatever training refuses.
+    """
+    style, name = check_style(style), _file_name(name or style)
+    state = _state_path(name)
+    if not resume and unfinished(state):
+        got = f"a training of {name!r} that was stopped ({state})"
+        raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
+    plain = ComfyPredictor(model, clip, vae, ComfyHost())
+    cropping = pictures.cropping(plain.native_size)
+    # Before the expert is attached: what is loaded here is loaded in inference mode.
+    examples = encode_examples(plain, pictures.pictures, style, cropping, settings.seed)
+    facts = facts_of(settings, examples.mark, style=style, **vars(cropping))
+    trained = _train(model, clip, vae, examples, style, name, settings, StateFile(state, facts), resume)
+    file = _saved(trained, name)
+    with torch.inference_mode(False):
+        expert = replace(trained.expert, name=_free(name, model))
+        used = attach_to_comfy(model, [expert], Gates({expert.name: 1.0}))
+    curve = image_of(loss_panel("training", trained.losses, (40, 110, 200))[None])
+    notice = f"{len(trained.losses)} steps, {len(pictures.pictures)} pictures: {file}"
+    return TrainedOnComfy(used, file, image_of(torch.stack(trained.frames)), curve, notice)
+
+
+def _train(
+    model: Any, clip: Any, vae: Any, examples: Any, style: str, name: str, settings: TrainSettings, state: StateFile,
+    resume: bool,
+) -> Trained:  # fmt: skip
+    with torch.inference_mode(False):
+        network, free = model.model.diffusion_model, _free(name, model)
+        drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
+        weights = ExpertWeights(fresh_expert(network, free, style, **drawn)).requires_grad_(True)
+    trainable = attach_to_comfy(model, [weights], Gates({free: 1.0}))
+    predictor = ComfyPredictor(trainable, clip, vae, ComfyHost())
+    return train_style(predictor, weights, examples, settings, state, resume=resume)
+
+
+def _free(name: str, model: Any) -> str:
+    """The expert's name on the MODEL, other than those of experts it has already."""
+    taken = {expert.name for expert in attached_experts(model)}
+    return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
+
+
+def _file_name(name: str) -> str:
+    """A name as a file's stem. RegionStyleError for one that leads elsewhere."""
+    name = "-".join(name.split())
+    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
+        accepts = "letters, digits, spaces, dots, + and -"
+        raise wrong_input("name", repr(name), accepts, "It becomes a file in models/loras/regionstyle.")
+    return name
+
+
+def _state_path(name: str) -> Path:
+    """Not among the LoRAs: ComfyUI would list it as one."""
+    import folder_paths
+
+    return Path(folder_paths.get_output_directory()) / SUBFOLDER / f"{name}.train.pt"
+
+
+def _saved(trained: Trained, name: str) -> str:
+    """Save the expert under a name that is free, as ComfyUI numbers pictures; returns it as ComfyUI lists it."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER
+    candidates = (f"{name}.safetensors" if i == 1 else f"{name}-{i}.safetensors" for i in range(1, 100000))
+    file = next(f for f in candidates if not (folder / f).exists())
+    save_expert(replace(trained.expert, name=name), folder / file)
+    return f"{SUBFOLDER}/{file}"
