@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.picture_files import read_image
 
 log = logging.getLogger("regionstyle")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -72,20 +72,17 @@ class PictureFiles:
 
     def read(self, index: int) -> Tensor | None:
         """The upright picture in RGB; None, said once per file, when it cannot be read."""
-        from PIL import Image, ImageOps
+        from PIL import Image
 
-        path = self.paths[index]
         try:
-            with Image.open(path) as file:
-                array = np.asarray(ImageOps.exif_transpose(file).convert("RGB"), dtype=np.float32) / 255
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            return self._skip(path, error)
-        return torch.from_numpy(array).permute(2, 0, 1)
+            return read_image(self.paths[index])[0]
+        except (RegionStyleError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return self._skip(self.paths[index], error)
 
     def _skip(self, path: Path, error: Exception) -> None:
         if self.strict:
-            accepts = "pictures that can be read"
-            remedy = f"It says: {error}. Repair or remove it, or leave out --strict."
+            accepts = "only pictures that can be read"
+            remedy = f"({error}) Repair or remove it, or do without 'strict'."
             raise wrong_input("images", repr(str(path)), accepts, remedy) from error
         if path not in self.unreadable:
             self.unreadable.append(path)

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..engine.gates import Gate
@@ -26,8 +26,8 @@ from .generator_pictures import Pictures, draw_crop
 from .schedule import Kind
 from .score import Prompts, SmsSettings, StyleScore
 
-RANGE_WEIGHT = 10.0  # of the square of what leaves 0..1, beside losses of latents of unit variance
 LARGEST_NORM = 1.0  # of the generator's gradient
+SMALLEST = 1e-12  # of AdamW: w_t makes gradients of 1e-6, which its usual 1e-8 would shorten
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,24 @@ class DistillHistory:
     fake: list[float] = field(default_factory=list)
 
 
+class _KeepInRange(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, images: Tensor) -> Tensor:
+        context.save_for_backward(images)
+        return images.clamp(0, 1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (images,) = context.saved_tensors
+        outwards = ((images > 1) & (gradient < 0)) | ((images < 0) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0.0)
+
+
+def keep_in_range(images: Tensor) -> Tensor:
+    """`clamp(0, 1)` whose gradient still leads back inside: a plain clamp never lets go of what has left the range."""
+    return _KeepInRange.apply(images)
+
+
 class Distiller:
     """The state of one training. Use inside `predictor.gradients(decode=True)`.
 
@@ -96,7 +114,8 @@ class Distiller:
         if self.size % grid:
             raise wrong_input("size", self.size, f"a multiple of {grid}", "Choose another size of the crops.")
         self.fake = list(fake)
-        self.optimizer = torch.optim.AdamW(generator.parameters(), lr=settings.sms.rate, weight_decay=0.0)
+        rate = settings.sms.rate
+        self.optimizer = torch.optim.AdamW(generator.parameters(), lr=rate, weight_decay=0.0, eps=SMALLEST)
         self.fake_optimizer = torch.optim.AdamW(self.fake, lr=settings.sms.fake_rate, weight_decay=0.0)
 
     def step(self) -> None:
@@ -118,13 +137,10 @@ class Distiller:
     def _distil(self, images: Tensor, random: torch.Generator) -> None:
         with torch.no_grad():
             source = self._copies(self.predictor.encode(images))
-        made = self.generator(images)
-        kept = made.clamp(0, 1)
-        latent = self._copies(self.predictor.encode(kept))
+        latent = self._copies(self.predictor.encode(keep_in_range(self.generator(images))))
         losses = self.score.losses(latent, source, *self._draw(self.settings.sms.schedule, latent, random))
-        # a clamp has no gradient outside 0..1: what leaves it is called back
-        beyond = RANGE_WEIGHT * F.mse_loss(made, kept.detach())
-        self._update((losses.style + losses.content).mean() + beyond)
+        # as sums over the latent: its mean would make gradients still smaller
+        self._update((losses.style + losses.content).mean() * latent[0].numel())
         fake = self._follow(latent.detach(), random)
         self._note(losses.style, losses.content, fake)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.curves import loss_panel
+from .generator_training import DistillHistory
 from .optimise import History
 
 CURVES = (("style", (200, 60, 40)), ("content", (40, 110, 200)), ("fake", (60, 150, 70)))
@@ -23,6 +24,6 @@ def strip(frames: Sequence[Tensor], height: int = 192) -> Tensor:
     return torch.cat([s[:, :height] for s in scaled], -1).clamp(0, 1)
 
 
-def curves(history: History) -> Tensor:
+def curves(history: History | DistillHistory) -> Tensor:
     """One panel per loss over the iterations, with its smallest and largest value: `[3,H,W]` in 0..1."""
     return torch.cat([loss_panel(name, getattr(history, name), colour) for name, colour in CURVES], 1)

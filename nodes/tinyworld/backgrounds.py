@@ -22,19 +22,23 @@ HELD_OUT_PHOTOS = {"cat": "chelsea.png", "coffee": "coffee.png"}
 PROCEDURAL = ("plain", "gradient", "leaves", "noise")
 
 
-@lru_cache(maxsize=16)
-def photograph(filename: str) -> np.ndarray:
-    """One photograph of scikit-image's package, `[H, W, 3]` float32 in 0..1.
+def photograph_path(filename: str) -> Path:
+    """Where a photograph of scikit-image's package lies.
 
     Raises FileNotFoundError saying which package to install when scikit-image is missing.
     """
-    from PIL import Image
-
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("the tiny world's photographs come with scikit-image: pip install scikit-image")
-    path = Path(spec.submodule_search_locations[0]) / "data" / filename
-    return np.asarray(Image.open(path).convert("RGB"), dtype=np.float32) / 255
+    return Path(spec.submodule_search_locations[0]) / "data" / filename
+
+
+@lru_cache(maxsize=16)
+def photograph(filename: str) -> np.ndarray:
+    """One photograph of scikit-image's package, `[H, W, 3]` float32 in 0..1; FileNotFoundError as `photograph_path`."""
+    from PIL import Image
+
+    return np.asarray(Image.open(photograph_path(filename)).convert("RGB"), dtype=np.float32) / 255
 
 
 def photo_crop(filename: str, size: int, random: np.random.Generator) -> np.ndarray:
