@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from .arguments import USER_ERROR, Parser
-from .commands import add_benchmark, add_demo, add_evaluate, add_report, add_run, add_stylize, add_train
+from .commands import add_apply, add_benchmark, add_demo, add_evaluate, add_report, add_run, add_stylize, add_train
 
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 _COMMANDS = {
     "demo": (".demo", "run_demo"),
     "stylize": (".stylize", "run_stylize"),
+    "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
     "train": (".training", "run_training"),
     "train style": (".train_style", "run_style_training"),
+    "train sms-generator": (".train_generator", "run_generator_training"),
     "evaluate": (".training", "run_evaluation"),
     "report": (".report", "run_report"),
     "benchmark": (".benchmark", "run_benchmark"),
@@ -85,7 +87,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="regionstyle", description="Restyle the thing a sentence names; leave the rest as it is.")
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_demo, add_stylize, add_run, add_train, add_evaluate, add_report, add_benchmark):
+    for add in (add_demo, add_stylize, add_apply, add_run, add_train, add_evaluate, add_report, add_benchmark):
         add(commands)
     return parser
 

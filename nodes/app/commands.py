@@ -63,10 +63,11 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
-    text = "Train a style expert from pictures, or the bundled networks."
+    text = "Train a style expert from pictures, a generator from an expert, or the bundled networks."
     parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
-    networks = parser.add_subparsers(dest="network", required=True, metavar="style|tinyworld")
+    networks = parser.add_subparsers(dest="network", required=True, metavar="style|sms-generator|tinyworld")
     _add_train_style(networks)
+    _add_train_generator(networks)
     _add_train_tinyworld(networks)
 
 
@@ -104,6 +105,50 @@ def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--preview-every", type=positive, default=100, metavar="N", help=f"steps between two previews ({DEFAULT})")
     add("--seed", type=int, default=0, help=DEFAULT)
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
+    add_device(parser)
+
+
+def _add_train_generator(networks: argparse._SubParsersAction[Parser]) -> None:
+    text = "Teach a network to paint an expert's style in one pass (SMS distillation); Ctrl-C keeps the state."
+    parser = add_command(networks, "sms-generator", text)
+    parser.set_defaults(command="train sms-generator")
+    add = parser.add_argument
+    add("--images", type=Path, metavar="DIR", help="any pictures, subfolders too (default: the tiny world's)")
+    add("--style", required=True, metavar="WORDS", help="the style, as its expert was trained on")
+    add("--expert", type=Path, metavar="LORA.safetensors", help="the style's LoRA, for your own model")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 class")
+    add("--validation", type=Path, metavar="DIR", help="pictures to look at (default: the first of the training)")
+    add("--strict", action="store_true", help="stop at a picture that cannot be read, instead of leaving it out")
+    add("--caption", default="", metavar="WORDS", help="what all pictures show (default: nothing is said)")
+    add("--architecture", choices=["tiny", "residual"], default="tiny", help=f"2 MB, or the paper's 43 MB ({DEFAULT})")
+    add("--iterations", type=positive, default=2000, metavar="N", help=f"after the warm-up ({DEFAULT})")
+    add("--warm-up", type=int, default=100, metavar="N", help=f"of reconstruction ({DEFAULT})")
+    add("--copies", type=positive, default=4, metavar="N", help=f"noisy versions per picture ({DEFAULT})")
+    add("--size", type=positive, metavar="PIXELS", help="side of the crops (default: the model's)")
+    add("--lr", type=float, metavar="RATE", help="learning rate (default: 1e-3 for tiny, 3e-4 for residual)")
+    add("--fake-lr", type=float, default=1e-3, metavar="RATE", help=f"of the fake predictor ({DEFAULT})")
+    add("--guidance", type=float, default=4.5, metavar="F", help=f"classifier-free guidance ({DEFAULT})")
+    add("--content", type=float, default=5e-4, metavar="F", help=f"how much low frequencies are held ({DEFAULT})")
+    add("--strength", type=float, default=0.8, metavar="F", help=f"of the expert ({DEFAULT})")
+    add("--no-relevance", action="store_true", help="let every place change alike, without a relevance map")
+    add("--preset", choices=["reference", "paper"], default="reference", help=f"whose formulas ({DEFAULT})")
+    add("--preview-every", type=positive, default=100, metavar="N", help=f"iterations between pictures ({DEFAULT})")
+    add("--seed", type=int, default=0, help=DEFAULT)
+    add("--resume", action="store_true", help="go on where a training of the same output stopped")
+    add_device(parser)
+
+
+def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
+    text = "Restyle pictures, folders of pictures or frames with a trained generator, at their full size."
+    parser = add_command(commands, "apply", text)
+    add = parser.add_argument
+    add("images", type=Path, nargs="+", metavar="IMAGE", help="pictures, or folders of them (subfolders too)")
+    add("--generator", required=True, metavar="FILE|STYLE", help="a generator's file, or the style of a bundled one")
+    add("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture for one picture, else a folder")
+    add("--mask", type=Path, metavar="FILE", help="image of their size: white is restyled, black stays")
+    add("--feather", type=int, default=0, metavar="PIXELS", help=f"seam of the mask, negative: inwards ({DEFAULT})")
+    add("--tile", type=positive, default=512, metavar="PIXELS", help=f"worked on at once; less needs less ({DEFAULT})")
     add_device(parser)
 
 

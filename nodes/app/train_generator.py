@@ -81,7 +81,7 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
 
     rate = args.lr if args.lr is not None else RATES[args.architecture]
     sms = SmsSettings(
-        preset(args.preset), args.iterations, args.content, args.guidance, rate, args.fake_lr,
+        preset(args.preset), args.iterations, args.content, args.guidance, rate, args.fake_lr, not args.no_relevance,
         seed=args.seed, preview_every=args.preview_every,
     )  # fmt: skip
     return DistillSettings(sms, args.architecture, args.copies, args.warm_up, args.size)
