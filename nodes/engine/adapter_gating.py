@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from torch import Tensor, nn
 
 from .adapter_families import Call
 from .adapter_layers import Update, conv_update, linear_update
-from .errors import RegionStyleError
-from .gates import ActiveGates, attention_share
+from .errors import RegionStyleError, wrong_input
+from .gates import ActiveGates, RegionPart, attention_share, positive_rows
 
 
 @dataclass(eq=False)
@@ -39,11 +40,13 @@ class GatedForward:
     call: Call | None = None
     # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
     _region: str | None = None
+    # What layers over the text gave to the same text before, during the passes over one cross-attention.
+    _kept: dict[int, tuple[Tensor, Tensor]] | None = None
 
     def around_layer(
         self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any
     ) -> Tensor:
-        y = original(x, *args, **kw)
+        y = self._kept_or(layer, original, x, *args, **kw)
         gates = self.gates
         if gates is None:
             return y
@@ -54,6 +57,16 @@ class GatedForward:
         if isinstance(layer.module, nn.Conv2d):
             return y + conv_update(layer.module, x, active).to(y.dtype)
         return y + linear_update(x, active, y.shape[-1]).to(y.dtype)
+
+    def _kept_or(self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
+        """The layer's own output; keys and values of one text are computed once for all passes."""
+        if self._kept is None or layer.rows != "words":
+            return original(x, *args, **kw)
+        seen, y = self._kept.get(id(layer), (None, None))
+        if y is None or seen is not x:
+            y = original(x, *args, **kw)
+            self._kept[id(layer)] = (x, y)
+        return y
 
     def _gate(self, gates: ActiveGates, layer: GatedLayer, name: str, x: Tensor, y: Tensor) -> Tensor | None:
         """An expert's gate at a layer: `[B]`, one per token `[B,N]`, one per pixel of the output `[B,h,w]`, or off."""
@@ -97,19 +110,62 @@ class GatedForward:
     ) -> Tensor:
         """One attention per masked expert and one for the rest, blended by the masks at this layer's grid."""
         gates = self.gates
-        regions = [name for name in gates.regions if name in names] if gates is not None else []
+        regions = [name for name in gates.regions if name in names or gates.isolated] if gates is not None else []
         if gates is None or not regions:
             return original(x, *args, **kwargs)
         (grid,) = self._seen().image(x.shape[1])
-        masks = gates.masks(grid, len(x), x.device).flatten(2)
-        shares = {name: masks[:, gates.regions.index(name)] for name in regions}
-        shares[""] = 1 - torch.stack(list(shares.values())).sum(0)
-        passes = []
-        for region, share in shares.items():
-            with self._only(region, share):
-                y = original(x, *args, **kwargs)
-            passes.append(share[..., None].to(y.dtype) * y)
-        return torch.stack(passes).sum(0)
+        before, self._kept = self._kept, {}
+        try:
+            return self._blended(gates, gates.parts(regions, grid, len(x), x.device), original, x, args, kwargs)
+        finally:
+            self._kept = before
+
+    def _blended(
+        self,
+        gates: ActiveGates,
+        parts: list[RegionPart],
+        original: Callable[..., Tensor],
+        x: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Tensor:
+        """The passes of all parts, each over its own places, times their shares. Queries do not see each other."""
+        total: Tensor | None = None
+        for part in parts:
+            own = x if part.places is None else x[:, part.places]
+            with self._only(part.region, part.share):
+                y = self._pass(gates, part.region, original, own, args, kwargs)
+            y = part.share[..., None].to(y.dtype) * y
+            if part.places is not None:
+                y = y.new_zeros(*x.shape[:2], y.shape[-1]).index_copy(1, part.places, y)
+            total = y if total is None else total + y
+        assert total is not None  # shares sum to 1, so some part has one
+        return total
+
+    def _pass(
+        self,
+        gates: ActiveGates,
+        region: str,
+        original: Callable[..., Tensor],
+        x: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Tensor:
+        """One pass; places of an isolated region see only the tokens it may read, as if the others were not there.
+
+        Leaving keys out is a bias of minus infinity, works with any attention function, and costs less.
+        """
+        if not gates.isolated:
+            return original(x, *args, **kwargs)
+        text = text_arguments(original, x, args, kwargs)
+        readable = gates.reads(region, text.tokens) if bool((positive := positive_rows(len(x))).any()) else None
+        if readable is None:
+            return original(x, *args, **kwargs)
+        if bool(positive.all()):
+            return original(x, **text.read(readable))
+        made = {rows: original(x[list(rows)], **text.read(only, rows)) for rows, only in _groups(positive, readable)}
+        order = torch.tensor([row for rows in made for row in rows]).argsort().to(x.device)
+        return torch.cat(list(made.values()))[order]
 
     @contextmanager
     def _only(self, region: str, share: Tensor) -> Iterator[None]:
@@ -122,3 +178,45 @@ class GatedForward:
         finally:
             self._region = before
             attention_share.reset(token)
+
+
+@dataclass(frozen=True)
+class TextArguments:
+    """The arguments of a cross-attention's forward beside the image, by name, and which of them are text."""
+
+    given: dict[str, Any]
+    names: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        return int(self.given[self.names[0]].shape[1])
+
+    def read(self, tokens: Tensor | None, rows: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """The arguments for some rows of the batch, with some tokens of the text only."""
+
+        def part(value: Tensor) -> Tensor:
+            value = value if rows is None or len(value) == 1 else value[list(rows)]
+            return value if tokens is None else value[:, tokens.to(value.device)]
+
+        return {name: part(value) if name in self.names else value for name, value in self.given.items()}
+
+
+def text_arguments(
+    original: Callable[..., Tensor], x: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> TextArguments:
+    """Of diffusers' and ComfyUI's cross-attentions. RegionStyleError for a mask over the text, and without a text."""
+    bound = inspect.signature(original).bind_partial(x, *args, **kwargs)
+    given = dict(list(bound.arguments.items())[1:])
+    given = {**given.pop("cross_attention_kwargs", {}), **given.pop("kwargs", {}), **given}
+    names = tuple(n for n in ("encoder_hidden_states", "context", "value") if isinstance(given.get(n), Tensor))
+    masked = next((n for n in ("attention_mask", "mask") if given.get(n) is not None), None)
+    if masked or not names:
+        got = "an attention mask over the text" if masked else "no text"
+        raise wrong_input("cross-attention", got, "a text without one", "Switch the isolation of prompts off.")
+    return TextArguments(given, names)
+
+
+def _groups(positive: Tensor, readable: Tensor) -> list[tuple[tuple[int, ...], Tensor | None]]:
+    """Rows of the batch with the tokens they may read: those of the positive prompt, and the others."""
+    rows = positive.nonzero().squeeze(1).tolist(), (~positive).nonzero().squeeze(1).tolist()
+    return [(tuple(rows[0]), readable), (tuple(rows[1]), None)]

@@ -145,12 +145,15 @@ class ExpertStack:
             raise wrong_input("experts", f"{sorted(twice)} twice", "different names", "Rename one: load_expert(name=).")
 
     def _find(self) -> tuple[list[GatedLayer], list[tuple[nn.Module, list[str]]]]:
-        """Layers with updates, and cross-attentions with updates inside and whose."""
+        """Layers with updates, and all cross-attentions with whose updates are inside."""
         modules = dict(self.network.named_modules())
         places = self._family.places(self.network)
         layers: dict[str, GatedLayer] = {}
         attentions: dict[str, dict[str, None]] = {}
         self._check_paths(places)
+        for path in places:
+            if home := self._family.attention(path):
+                attentions.setdefault(places[home].path, {})
         for expert in self._experts:
             for path, weights in expert.items():
                 place = places[path]

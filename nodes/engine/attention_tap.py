@@ -16,7 +16,7 @@ from torch import Tensor
 from ...kernels import token_attention, token_logodds
 from .attention_layers import AttentionLayers, attention_layers
 from .errors import RegionStyleError, wrong_input
-from .gates import Size, attention_share
+from .gates import Size, attention_share, whole_passes
 
 QUANTITIES = ("logodds", "share")
 
@@ -58,9 +58,11 @@ class AttentionTap:
     def __enter__(self) -> AttentionTap:
         layers, paths = self._find()
         self._handles = layers.watch(paths, self._start, self._collect)
+        self._whole = whole_passes.set(True)
         return self
 
     def __exit__(self, *error: object) -> None:
+        whole_passes.reset(self._whole)
         while self._handles:
             self._handles.pop().remove()
 

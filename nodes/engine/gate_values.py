@@ -27,6 +27,9 @@ class RegionGate:
     tokens after the L-th are nobody's. It matters in joint attentions only; cross-attentions are blended by the mask.
 
     pooled, shared_text: as in `Gates`, for this expert alone (None: what the `Gates` say).
+
+    reads: bool `[L]`, the text tokens of the (positive) prompt that places in this region may read, of L tokens in all
+    (None: every one). Others are hidden from it as by a bias of minus infinity: attention isolation.
     """
 
     mask: Tensor
@@ -34,6 +37,7 @@ class RegionGate:
     words: Tensor | None = None
     pooled: Pooled | None = None
     shared_text: SharedText | None = None
+    reads: Tensor | None = None
 
 
 # A number; a tensor `[]` or `[B]`; a mask `[B or 1,H,W]` or `[H,W]`, which is short for RegionGate(mask).
@@ -47,12 +51,14 @@ class Gates:
     Tensors have one entry for each image, or one for all; they repeat when a batch holds the images several times,
     one block of images after the other (positive and negative prompt). pooled: what a mask means for layers without
     places, such as the time embedding or a modulation: "mean" (its average over the image) or "off". shared_text: what
-    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off".
+    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off". rest_reads: what
+    `RegionGate.reads` is, for the places outside all masks.
     """
 
     values: Mapping[str, Gate] = field(default_factory=dict)
     pooled: Pooled = "mean"
     shared_text: SharedText = "share"
+    rest_reads: Tensor | None = None
 
     def explicit(self) -> Gates:
         """The same with the options written into every mask, so that other gates can be added beside them."""
@@ -100,7 +106,18 @@ def _region(name: str, gate: RegionGate) -> RegionGate | None:
     check_options(gate)
     if gate.strength == 0 or (high == 0 and not mask.requires_grad):
         return None
-    return replace(gate, mask=_float(mask), strength=float(gate.strength), words=_words(name, gate.words))
+    return replace(gate, mask=_float(mask), strength=float(gate.strength), words=_words(name, gate.words),
+                   reads=checked_reads(name, gate.reads))  # fmt: skip
+
+
+def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
+    """`reads` of a region, or of the rest; RegionStyleError unless it is bool `[L]` with a token to read."""
+    if reads is None:
+        return None
+    if reads.dtype != torch.bool or reads.ndim != 1 or not bool(reads.any()):
+        got = f"{str(reads.dtype).removeprefix('torch.')} {list(reads.shape)} with {int(reads.sum())} set"
+        raise wrong_input(f"reads of {name!r}", got, "bool [L] with one or more set", "Mark tokens with True.")
+    return reads
 
 
 def _words(name: str, words: Tensor | None) -> Tensor | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import wrong_input
-from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate
+from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate, checked_reads
 from .memory import Part
 from .token_grid import Size, latent_size, token_grid
 
@@ -37,12 +38,17 @@ __all__ = [
     "own_rows",
     "part_of_batch",
     "prompts_of_batch",
+    "positive_rows",
     "token_grid",
+    "whole_passes",
 ]
 
 # While a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's output.
 # Whoever observes attention (AttentionTap) weights what it sees by it.
 attention_share: ContextVar[Tensor | None] = ContextVar("attention_share", default=None)
+
+# Somebody observes attention: passes for regions then run over all image places, not only over their own.
+whole_passes: ContextVar[bool] = ContextVar("whole_passes", default=False)
 
 # While a batch is predicted in parts because memory is short: the running part. Gates stay those of the whole batch.
 part_of_batch: ContextVar[Part | None] = ContextVar("part_of_batch", default=None)
@@ -79,6 +85,23 @@ def own_rows(value: Tensor) -> Tensor:
     return value if part is None or len(value) != part.total else value[part.rows]
 
 
+@dataclass(frozen=True, eq=False)
+class RegionPart:
+    """Where one pass over a cross-attention counts: share `[B,K]` of it at the K image places `[K]` (None: at all)."""
+
+    region: str
+    share: Tensor
+    places: Tensor | None
+
+
+def _part(region: str, share: Tensor, whole: bool) -> RegionPart | None:
+    """A part, at those places only where some image of the batch has a share; None where there is none."""
+    places = None if whole else (share > 0).any(0).nonzero().squeeze(1)
+    if places is None or len(places) == share.shape[1]:
+        return RegionPart(region, share, None)
+    return RegionPart(region, share[:, places], places) if len(places) else None
+
+
 class ActiveGates:
     """Gates of one call, checked, ready to be read layer by layer. Experts that are off everywhere are left out.
 
@@ -94,7 +117,9 @@ class ActiveGates:
         checked = {name: checked_gate(name, gate) for name, gate in gates.explicit().values.items()}
         self._values = {name: gate for name, gate in checked.items() if gate is not None}
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
+        self._rest_reads = checked_reads("the rest", gates.rest_reads)
         self._resized: dict[Any, Tensor] = {}
+        self._parts: dict[Any, list[RegionPart]] = {}
 
     def __contains__(self, name: object) -> bool:
         return name in self._values
@@ -150,6 +175,40 @@ class ActiveGates:
             self._resized[key] = self._resized[key] / self._resized[key].sum(1, keepdim=True).clamp_min(1)
         return self._resized[key]
 
+    @property
+    def isolated(self) -> bool:
+        """Whether some places may not read some tokens of the prompt."""
+        return bool(self.regions) and any(self._reads(name) is not None for name in (*self.regions, ""))
+
+    def reads(self, region: str, tokens: int) -> Tensor | None:
+        """Positions of the tokens that a region may read, "" for the rest, on the CPU; None for all of them.
+
+        ComfyUI repeats a prompt that runs together with a longer one: then all its repetitions.
+        """
+        reads = self._reads(region)
+        if reads is None:
+            return None
+        if tokens % len(reads):
+            got, accepts = f"{len(reads)} entries", f"{tokens}, the text tokens of the prompt that runs"
+            name = region or "the rest"
+            raise wrong_input(f"reads of {name!r}", got, accepts, "Use the prompt that was encoded for these gates.")
+        return reads.cpu().repeat(tokens // len(reads)).nonzero().squeeze(1)
+
+    def _reads(self, region: str) -> Tensor | None:
+        return self._region(region).reads if region else self._rest_reads
+
+    def parts(self, names: Sequence[str], size: Size, batch: int, device: torch.device) -> list[RegionPart]:
+        """How a grid is divided among some experts with masks and, "", what they leave. Parts without any share are
+        left out."""
+        masks, whole = self.masks(size, batch, device), whole_passes.get()
+        key = (tuple(names), masks.data_ptr(), tuple(masks.shape), whole)
+        if key not in self._parts:
+            shares = {name: masks[:, self.regions.index(name)].flatten(1) for name in names}
+            shares[""] = (1 - torch.stack(list(shares.values())).sum(0)).clamp_min(0)
+            made = [_part(name, share, whole or share.requires_grad) for name, share in shares.items()]
+            self._parts[key] = [part for part in made if part is not None]
+        return self._parts[key]
+
     def _region(self, name: str) -> RegionGate:
         gate = self._values[name]
         assert isinstance(gate, RegionGate)
@@ -190,6 +249,11 @@ def _repeated(value: Tensor, batch: int, name: str) -> Tensor:
         accepts = f"1 or the number of images (the batch has {batch} entries)"
         raise wrong_input(f"gate of {name!r}", f"{len(value)} entries", accepts, "Give one mask, or one per image.")
     return value.repeat(batch // len(value), *[1] * (value.ndim - 1))
+
+
+def positive_rows(batch: int) -> Tensor:
+    """Which rows of the running batch belong to a positive prompt, bool `[batch]` on the CPU."""
+    return _in_positive(batch)
 
 
 def _in_positive(batch: int) -> Tensor:
