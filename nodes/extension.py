@@ -11,6 +11,7 @@ NODE_MODULES = (
     "router.train_nodes",
     "router.routing_nodes",
     "sms.nodes",
+    "sms.generator_nodes",
     "app.nodes",
     "grounding.nodes",
     "grounding.network_nodes",
@@ -31,4 +32,5 @@ class RegionStyleExtension(ComfyExtension):
         # not in on_load, which 0.3.64 does not call
         import_module(".grounding.comfy_networks", __package__).register_folders()
         import_module(".tinyworld.comfy_tinyworld", __package__).register_experts()
+        import_module(".sms.comfy_generator", __package__).register_folder()
         return [node for module in NODE_MODULES for node in import_module(f".{module}", __package__).NODES]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..engine.adapters import ExpertWeights
 from ..engine.comfy_adapters import attach_to_comfy, attached_gates
@@ -13,7 +13,7 @@ from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of, masks_of
 from ..engine.errors import wrong_input
-from ..engine.gates import Gates
+from ..engine.gates import Gate, Gates
 from .fake import fresh_fake
 from .optimise import SmsSettings
 from .pictures import curves, strip
@@ -39,23 +39,33 @@ def match_batch(
 
     RegionStyleError when the MODEL has no style experts, or they have masks of their own.
     """
-    style_gates = attached_gates(model).values
-    if not style_gates:
-        raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
-    if masked := [name for name, gate in style_gates.items() if has_mask(gate)]:
-        accepts = "experts without a mask of their own; the mask of this node says where the style acts"
-        raise wrong_input("model", f"masks on {masked}", accepts, "Take the mask off Attach Style Expert.")
     images = images_of(image)
     masks = None if mask is None else masks_of(mask, images)
-    fake = ExpertWeights(fresh_fake(model.model.diffusion_model, settings.seed))
-    for parameter in fake.parameters():
+    predictor, style_gates, fake = with_fake(model, clip, vae, strength, settings.seed)
+    made = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing)
+    return _batch(made, settings)
+
+
+def with_fake(
+    model: Any, clip: Any, vae: Any, strength: float, seed: int
+) -> tuple[ComfyPredictor, dict[str, Gate], list[nn.Parameter]]:
+    """A predictor over a clone of the MODEL with a fresh fake expert on it; the style's gates; the fake's parameters.
+
+    strength multiplies the strengths the style experts are attached with. RegionStyleError when there are none, or
+    they have masks of their own.
+    """
+    gates = attached_gates(model).values
+    if not gates:
+        raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
+    if masked := [name for name, gate in gates.items() if has_mask(gate)]:
+        accepts = "experts without a mask of their own; the mask of this node says where the style acts"
+        raise wrong_input("model", f"masks on {masked}", accepts, "Take the mask off Attach Style Expert.")
+    fake = ExpertWeights(fresh_fake(model.model.diffusion_model, seed))
+    parameters = list(fake.parameters())
+    for parameter in parameters:
         parameter.requires_grad_(True)
     predictor = ComfyPredictor(attach_to_comfy(model, [fake], Gates()), clip, vae, ComfyHost())
-    made = match_style(
-        predictor, images, masks, [caption], style, scaled_gates(style_gates, strength), list(fake.parameters()),
-        settings, framing,
-    )  # fmt: skip
-    return _batch(made, settings)
+    return predictor, scaled_gates(gates, strength), parameters
 
 
 def _batch(made: Matched, settings: SmsSettings) -> MatchedBatch:
