@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError
-from ..engine.gates import Gates, RegionGate
 from ..engine.heatmap import overlay
 from ..engine.host import Host
+from ..engine.regions import region_of
 from ..grounding.attention import AttentionSettings, Grounding, ground_by_attention
 from ..grounding.prompt import Request, parse_prompt
-from ..router.restyle import Restyled, RestyleSettings, restyle_region
+from ..metrics.pixels import equal_outside, mask_iou, masked_psnr
+from ..router.restyle import Restyled, RestyleSettings
 from ..tinyworld.clip import TinyClip, region_crop
 from ..tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
 from ..tinyworld.world import Scene, restyle_object, scene
 from .console import console_host
-from .measure import equal_outside, iou, peak_memory_mb, psnr
+from .measure import peak_memory_mb
 from .pictures import save_image, sheet, whole_steps
+from .sentence import WHOLE, restyle_with_expert
 
 DEFAULT_SCENE = 4
 DEFAULT_STYLE = "halftone"
@@ -58,16 +60,9 @@ def tiny_settings(style: str, **chosen: Any) -> RestyleSettings:
 
 
 def stylize_tiny(predictor: Any, image: Tensor, mask: Tensor, request: Request, settings: RestyleSettings) -> Restyled:
-    """Restyle with the attached expert of the style, acting inside the region only."""
-    prompt = f"a {request.phrase} in {request.style} style" if request.phrase else f"a picture in {request.style} style"
-    return restyle_region(
-        predictor,
-        image,
-        mask,
-        prompt,
-        settings=settings,
-        gate=lambda region, cut: Gates({request.style: RegionGate(region)}),
-    )
+    """Restyle a thing, or with an empty phrase a picture, with the attached expert of the style."""
+    region = region_of(request.phrase or WHOLE, mask, style=request.style)
+    return restyle_with_expert(predictor, image, region, settings)
 
 
 def measured(
@@ -75,15 +70,15 @@ def measured(
 ) -> tuple[Tensor, dict[str, Any]]:
     """The truth and how near the result came to it."""
     truth = as_image(restyle_object(made, index, request.style))
-    true_mask = torch.from_numpy(made.objects[index].mask)
+    true_mask = torch.from_numpy(made.objects[index].mask)[None]
     clip = TinyClip()
     score = clip.style_probabilities(region_crop(restyled.image, made.objects[index].box))[request.style]
     return truth, {
-        "mask_iou": round(iou(grounding.mask, true_mask), 4),
-        "psnr_region_input": round(psnr(image, truth, true_mask), 3),
-        "psnr_region_result": round(psnr(restyled.image, truth, true_mask), 3),
+        "mask_iou": round(float(mask_iou(grounding.mask[None].cpu(), true_mask)), 4),
+        "psnr_region_input": round(float(masked_psnr(image, truth, true_mask)), 3),
+        "psnr_region_result": round(float(masked_psnr(restyled.image, truth, true_mask)), 3),
         "style_score": round(float(score), 4),
-        "background_equal": equal_outside(restyled.image, image, restyled.mask),
+        "background_equal": bool(equal_outside(restyled.image, image, restyled.mask)),
     }
 
 

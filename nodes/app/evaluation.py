@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.host import Host
+from ..engine.host import Host, LocalHost
 from ..engine.sampling import ddim, partial_times
-from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import Request
+from ..metrics.pixels import equal_outside, masked_psnr, psnr
 from ..tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
 from ..tinyworld.classifier import Classifier, load_classifier
 from ..tinyworld.clip import TinyClip, region_crop
@@ -24,23 +24,26 @@ from ..tinyworld.shipped import load_predictor, load_shipped_expert
 from ..tinyworld.styles import STYLES, UNSTYLED
 from ..tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
 from .demo import as_image, stylize_tiny, tiny_settings
-from .measure import equal_outside, iou, psnr
+from .evaluation_attention import attention_iou
 
 Numbers = dict[str, Any]
+CROPS = 24  # of each held-out photograph
 
 
 def evaluate(host: Host, styles: Sequence[str], scenes: int = 100) -> Numbers:
-    """All measurements, by name."""
-    predictor = load_predictor(host, [load_shipped_expert(style) for style in styles])
+    """All measurements, by name; each loop reports its progress to the host."""
+    predictor = load_predictor(LocalHost(host.device), [load_shipped_expert(style) for style in styles])
     clip, classifier = TinyClip(), load_classifier()
     with torch.no_grad(), predictor.loaded():
         return {
-            "autoencoder": autoencoder(predictor, scenes),
-            "clip": retrieval(clip, scenes),
-            "classifier": classification(classifier, scenes),
-            "generation": generation(predictor, classifier),
-            "attention": attention(predictor, scenes),
-            "restyle": restyle(predictor, clip, styles, scenes),
+            "held_out_photographs": list(HELD_OUT_PHOTOS.values()),
+            "scenes": scenes,
+            "autoencoder": autoencoder(predictor, scenes, host),
+            "clip": retrieval(clip, scenes, host),
+            "classifier": classification(classifier, scenes, host),
+            "generation": generation(predictor, classifier, host),
+            "attention": attention_iou(predictor, held_out, scenes, host),
+            "restyle": restyle(predictor, clip, styles, scenes, host),
         }
 
 
@@ -49,51 +52,65 @@ def held_out(number: int) -> Scene:
     return scene(number, split="held-out", background_kind=("cat", "coffee")[number % 2] if number % 3 == 0 else None)
 
 
-def autoencoder(predictor: Any, count: int) -> Numbers:
+def autoencoder(predictor: Any, count: int, host: Host) -> Numbers:
     """PSNR in dB after encoding and decoding, by held-out photograph and for scenes."""
     random, found = np.random.default_rng(7), {}
-    for word, filename in HELD_OUT_PHOTOS.items():
-        crops = np.stack([photo_crop(filename, 128, random) for _ in range(24)])
+    progress = host.progress(len(HELD_OUT_PHOTOS) + 1, "autoencoder")
+    for done, (word, filename) in enumerate(HELD_OUT_PHOTOS.items(), 1):
+        crops = np.stack([photo_crop(filename, 128, random) for _ in range(CROPS)])
         found[f"psnr_{word}"] = _psnr_of(predictor, torch.from_numpy(crops).permute(0, 3, 1, 2))
+        progress.update(done)
     images = torch.cat([as_image(held_out(i)) for i in range(min(count, 48))])
-    return {**found, "psnr_scenes": _psnr_of(predictor, images)}
+    found["psnr_scenes"] = _psnr_of(predictor, images)
+    progress.update(len(found))
+    return {**found, "crops_per_photograph": CROPS, "scenes": len(images)}
 
 
 def _psnr_of(predictor: Any, images: Tensor) -> float:
     made = torch.cat([predictor.decode(predictor.encode(part)) for part in images.split(8)])
-    return round(float(np.mean([psnr(a[None], b[None]) for a, b in zip(made, images, strict=True)])), 2)
+    return round(float(psnr(made.to(images), images).mean()), 2)
 
 
-def retrieval(clip: TinyClip, count: int) -> Numbers:
+def retrieval(clip: TinyClip, count: int, host: Host) -> Numbers:
     """Share of captions whose own picture is the best of 32 held-out scenes with different captions."""
     right = total = 0
-    for start in range(0, max(count, 96) // 32 * 32 * 2, 64):
+    starts = range(0, max(count, 96) // 32 * 32 * 2, 64)
+    progress = host.progress(len(starts), "retrieval")
+    for done, start in enumerate(starts, 1):
         chosen = {made.caption: made for made in map(held_out, range(start, start + 64))}
         pairs = list(chosen.items())[:32]
         images = clip.embed_images(torch.cat([as_image(made) for _, made in pairs]))
         best = (clip.embed_texts([caption for caption, _ in pairs]) @ images.T).argmax(1)
         right += int((best == torch.arange(len(pairs))).sum())
         total += len(pairs)
+        progress.update(done)
     return {"top1_of_32": round(right / total, 3), "captions": total}
 
 
-def classification(classifier: Classifier, count: int) -> Numbers:
+def classification(classifier: Classifier, count: int, host: Host) -> Numbers:
     """Share of crops around held-out objects, each with one style or none, that are read rightly by property."""
     names, right = [*STYLES, UNSTYLED], []
+    progress = host.progress(count, "classifier")
     for number in range(count):
         made, style = held_out(number), names[number % len(names)]
         thing, index = made.objects[-1], len(made.objects) - 1
         picture = made if style == UNSTYLED else restyle_object(made, index, style)
         found = classifier.read(region_crop(as_image(picture), thing.box))[0]
         right.append((found["shape"] == thing.shape, found["color"] == thing.color, found["style"] == style))
+        progress.update(number + 1)
     shares = np.mean(right, axis=0)
-    return {name: round(float(v), 3) for name, v in zip(("shape", "colour", "style"), shares, strict=True)}
+    read = {name: round(float(v), 3) for name, v in zip(("shape", "colour", "style"), shares, strict=True)}
+    return read | {"crops": count}
 
 
-def generation(predictor: Any, classifier: Classifier, steps: int = 20, cfg: float = 4.0) -> Numbers:
+def generation(predictor: Any, classifier: Classifier, host: Host, steps: int = 20, cfg: float = 4.0) -> Numbers:
     """Share of pictures generated from "a COLOUR SHAPE on plain background" that the classifier reads the same way."""
-    words = [(color, shape) for color in COLORS for shape in SHAPES]
-    images = torch.cat([_generated(predictor, words[i : i + 16], steps, cfg) for i in range(0, len(words), 16)])
+    words, made = [(color, shape) for color in COLORS for shape in SHAPES], []
+    progress = host.progress(len(words), "generation")
+    for start in range(0, len(words), 16):
+        made.append(_generated(predictor, words[start : start + 16], steps, cfg))
+        progress.update(min(start + 16, len(words)))
+    images = torch.cat(made)
     right = [
         (found["color"] == color, found["shape"] == shape)
         for found, (color, shape) in zip(classifier.read(images), words, strict=True)
@@ -114,26 +131,15 @@ def _generated(predictor: Any, words: Sequence[tuple[str, str]], steps: int, cfg
     return torch.cat([predictor.decode(part) for part in latent.split(8)]).cpu()
 
 
-def attention(predictor: Any, count: int) -> Numbers:
-    """Mean IoU of attention masks of object phrases with the exact masks, and how often the phrase was found."""
-    scores, found = [], []
-    for number in range(count):
-        made = held_out(number)
-        thing = made.objects[number % len(made.objects)]
-        grounding = ground_by_attention(predictor, as_image(made), thing.phrase, settings=AttentionSettings())
-        scores.append(iou(grounding.mask, torch.from_numpy(thing.mask)))
-        found.append(grounding.found)
-    return {"mean_iou": round(float(np.mean(scores)), 3), "found": round(float(np.mean(found)), 3), "scenes": count}
-
-
-def restyle(predictor: Any, clip: TinyClip, styles: Sequence[str], count: int) -> Numbers:
+def restyle(predictor: Any, clip: TinyClip, styles: Sequence[str], count: int, host: Host) -> Numbers:
     """Restyling with the exact mask: style recognised (score 0.5 or more), and nearer to the truth than the input."""
     rows: dict[str, list[tuple[float, float, float, bool]]] = {style: [] for style in styles}
+    progress = host.progress(count, "restyling")
     for number in range(count):
         style = styles[number % len(styles)]
         rows[style].append(_restyle_one(predictor, clip, held_out(number), style))
+        progress.update(number + 1)
     return {
-        "scenes": count,
         **_summary([r for part in rows.values() for r in part]),
         "by_style": {style: _summary(part) for style, part in rows.items() if part},
     }
@@ -143,22 +149,22 @@ def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tup
     image, index = as_image(made), len(made.objects) - 1
     thing = made.objects[index]
     mask = torch.from_numpy(thing.mask)
-    result = stylize_tiny(
-        predictor, image, mask, Request(thing.phrase, style), tiny_settings(style, seed=index, feather=0)
-    )
+    settings = tiny_settings(style, seed=index, feather=0)
+    result = stylize_tiny(predictor, image, mask, Request(thing.phrase, style), settings)
     truth = as_image(restyle_object(made, index, style))
     score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
     return (
         score,
-        psnr(image, truth, mask),
-        psnr(result.image, truth, mask),
-        equal_outside(result.image, image, result.mask),
+        float(masked_psnr(image, truth, mask)),
+        float(masked_psnr(result.image, truth, mask)),
+        bool(equal_outside(result.image, image, result.mask)),
     )
 
 
 def _summary(rows: Sequence[tuple[float, float, float, bool]]) -> Numbers:
     score, before, after, equal = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     return {
+        "scenes": len(rows),
         "recognised": round(float((score >= 0.5).mean()), 3),
         "nearer_to_truth": round(float((after > before).mean()), 3),
         "psnr_input": round(float(before.mean()), 2),

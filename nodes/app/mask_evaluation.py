@@ -20,11 +20,11 @@ from ..engine.host import Host, LocalHost
 from ..grounding.prompt import parse_regions
 from ..grounding.sam import SamEmbedding, SamNetwork, SamPrompt, SamSegmenter, encode
 from ..grounding.text_grounding import AttentionSource, look_at_all, segment_all
+from ..metrics.pixels import mask_iou
 from ..tinyworld.shipped import load_predictor
 from ..tinyworld.tiny_sam import load_tiny_sam
 from ..tinyworld.world import SIZE, Scene, SceneObject, scene
 from .demo import as_image
-from .measure import iou
 
 SMALL = 0.04  # share of the picture below which a thing counts as small
 HIDDEN = 0.05  # share of a thing that others cover from which it counts as occluded
@@ -98,6 +98,10 @@ def placed_phrases(made: Scene, pair: tuple[int, int]) -> list[tuple[int, str]]:
     return [(at, f"{word} {made.objects[at].shape}") for at, word in zip((first, second), words, strict=True)]
 
 
+def _iou(mask: Tensor, thing: SceneObject) -> float:
+    return float(mask_iou(mask[None], torch.from_numpy(thing.mask)[None]))
+
+
 class MaskEvaluation:
     """Measures scene by scene. Use inside the predictor's `loaded()`."""
 
@@ -118,7 +122,9 @@ class MaskEvaluation:
             rows[BY_COLOUR] = {at: together[at] for at in pair}
             rows[BY_POSITION] = self._grounded(image, embedding, placed_phrases(made, pair))
         return [
-            Measured(row, kinds_of(made, at), iou(mask, torch.from_numpy(made.objects[at].mask)))
+            Measured(
+                row, kinds_of(made, at), float(mask_iou(mask[None], torch.from_numpy(made.objects[at].mask)[None]))
+            )
             for row, masks in rows.items()
             for at, mask in masks.items()
         ]

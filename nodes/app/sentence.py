@@ -1,22 +1,28 @@
-"""Restyling everything a sentence names: one region after the other, each by its own mask, on the result so far."""
+"""Restyling everything a sentence names: one region after the other, each by its own mask, on the result so far.
+
+What a region's prompt says and which expert acts in it is decided here, for the command line, demo and evaluation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.gates import Gates, RegionGate
 from ..engine.region import Region
 from ..engine.regions import Regions
 from ..grounding.attention_finder import FoundRegions, find_regions
 from ..grounding.region_words import subject
 from ..grounding.requests import Request, Rule, Sentence
 from ..grounding.sentence_regions import Finder
-from ..router.restyle import Restyled
+from ..router.restyle import Restyled, RestyleSettings, restyle_region
 
 TEMPLATE = "a {phrase} in {style} style"
+WHOLE = "whole picture"  # the phrase of a region that is no thing
 
 
 def restyle_in_turn(
@@ -43,6 +49,33 @@ def prompt_for(region: Region, template: str = TEMPLATE) -> str:
             f"Use for example {TEMPLATE!r}."
         )
     return template.replace("{phrase}", subject(region.phrase)).replace("{style}", region.style)
+
+
+def restyle_with_expert(
+    predictor: Any, image: Tensor, region: Region, settings: RestyleSettings, negative: str | None = None
+) -> Restyled:
+    """Restyle a region of a picture `[1,3,H,W]` with the predictor's expert of its style, inside the region only."""
+    return restyle_region(
+        predictor,
+        image,
+        region.mask,
+        prompt_for(region),
+        negative=negative,
+        settings=settings,
+        gate=lambda inside, cut: style_gates(predictor, region.style, inside),
+    )
+
+
+def style_gates(predictor: Any, style: str, inside: Tensor) -> Gates | None:
+    """The expert of a style acts inside a mask; a single expert whatever its name; None for a model without experts.
+
+    RegionStyleError when none of several experts is called like the style.
+    """
+    names = list(predictor.experts.names) if predictor.experts is not None else []
+    chosen = names if len(names) < 2 else [name for name in names if name == style]
+    if names and not chosen:
+        raise wrong_input("style", repr(style), f"one of {', '.join(names)}", "Use one of these.")
+    return Gates({name: RegionGate(inside) for name in chosen}) if chosen else None
 
 
 def named_in(sentence: Sentence, regions: Regions) -> FoundRegions:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError
-from ..engine.gates import Gates, RegionGate
 from ..engine.region import Region, box_mask, checked_box
 from ..engine.regions import region_of
 from ..grounding.attention import AttentionSettings
@@ -20,11 +19,11 @@ from ..grounding.attention_finder import regions_by_attention
 from ..grounding.prompt import parse_sentence
 from ..grounding.requests import Sentence
 from ..grounding.sentence_regions import queries
-from ..router.restyle import Restyled, RestyleSettings, restyle_region
+from ..router.restyle import Restyled, RestyleSettings
 from .console import console_host
 from .demo import tiny_settings
 from .pictures import read_image, read_mask, save_image
-from .sentence import prompt_for, restyle_in_turn
+from .sentence import WHOLE, restyle_in_turn, restyle_with_expert
 
 TINY = "tinyworld"
 
@@ -82,7 +81,7 @@ def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: 
                 f"prompt: got several things ({sentence}), expected one with --mask, --box or --whole. Name only the "
                 "style of that region."
             )
-        return [region_of("whole picture", given, style=sentence.requests[0].style)]
+        return [region_of(WHOLE, given, style=sentence.requests[0].style)]
     if args.model == TINY:
         _check_words(sentence)
     found = regions_by_attention(predictor, image, sentence, AttentionSettings(seed=args.seed))
@@ -128,20 +127,4 @@ def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, region: R
         raise RegionStyleError(
             "--strength: got 0, expected more than 0, at most 1. 0 would leave the picture as it is."
         )
-    return restyle_region(
-        predictor,
-        image,
-        region.mask,
-        prompt_for(region),
-        negative=None if args.model == TINY else "",
-        settings=settings,
-        gate=lambda inside, cut: _gates(args, predictor, region.style, inside),
-    )
-
-
-def _gates(args: argparse.Namespace, predictor: Any, style: str, inside: Tensor) -> Gates | None:
-    """The style's expert acts inside the region; a folder's one expert is that of its one style."""
-    if predictor.experts is None:
-        return None
-    names = [style] if args.model == TINY else predictor.experts.names
-    return Gates({name: RegionGate(inside) for name in names})
+    return restyle_with_expert(predictor, image, region, settings, None if args.model == TINY else "")

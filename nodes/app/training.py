@@ -30,7 +30,7 @@ def run_training(args: argparse.Namespace) -> int:
 
 
 def run_evaluation(args: argparse.Namespace) -> int:
-    """Measure the shipped networks; JSON, or the table of masks, to stdout, and the numbers to --json."""
+    """Measure the shipped networks; a table to stdout, and every number to the file of --json."""
     from .console import console_host
 
     host = console_host(args.device)
@@ -42,10 +42,12 @@ def run_evaluation(args: argparse.Namespace) -> int:
     else:
         from ..tinyworld.shipped import expert_files
         from .evaluation import evaluate
+        from .evaluation_table import table as table_of_all
 
         numbers = evaluate(host, list(expert_files()), args.scenes or 100)
-        shown = json.dumps(numbers, indent=2) + "\n"
+        shown = table_of_all(numbers)
     if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(shown)
     return 0

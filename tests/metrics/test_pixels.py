@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.metrics.pixels import mask_iou, masked_mse, mse, psnr, ssim
+from regionstyle.nodes.metrics.pixels import equal_outside, mask_iou, masked_mse, masked_psnr, mse, psnr, ssim
 
 
 def pictures(count=2, height=17, width=23, seed=0):
@@ -147,3 +147,24 @@ def test_inputs_stay_as_they_are():
     ssim(a, b)
     assert all(torch.equal(x, y) for x, y in zip((a, b, mask), kept, strict=True))
     assert np.isfinite(ssim(a, b).numpy()).all()
+
+
+def test_psnr_in_a_mask_sees_the_mask_only():
+    a = pictures()
+    b, mask = a.clone(), torch.zeros(2, *a.shape[-2:])
+    mask[:, 3:9, 4:12] = 1
+    b[:, :, 3:9, 4:12] = (a[:, :, 3:9, 4:12] + 0.1).clamp(0, 1)
+    b[:, :, 10:] = 0
+    for i in range(2):
+        inside = slice(i, i + 1), slice(None), slice(3, 9), slice(4, 12)
+        assert float(masked_psnr(a, b, mask)[i]) == pytest.approx(float(psnr(a[inside], b[inside])[0]), rel=1e-6)
+
+
+def test_equal_outside_is_bit_for_bit_and_per_picture():
+    a = pictures()
+    b, mask = a.clone(), torch.zeros(2, *a.shape[-2:])
+    mask[:, 3:9, 4:12] = 1e-6
+    b[:, :, 4, 5] = 0
+    assert equal_outside(b, a, mask).tolist() == [True, True]
+    b[1, 2, 0, 0] = torch.nextafter(b[1, 2, 0, 0], torch.tensor(2.0))
+    assert equal_outside(b, a, mask).tolist() == [True, False]

@@ -1,0 +1,66 @@
+"""`regionstyle evaluate tinyworld`: the numbers, the table, the file, the progress."""
+
+import json
+
+import pytest
+import torch
+
+from regionstyle.nodes.app import evaluation
+from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.demo import as_image
+from regionstyle.nodes.app.evaluation import held_out
+from regionstyle.nodes.app.evaluation_attention import attention_iou, plain_attention_mask
+from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.grounding.attention import AttentionSettings
+from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.world import COLORS
+
+PARTS = ["autoencoder", "clip", "classifier", "generation", "attention", "restyle"]
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return load_predictor(LocalHost("cpu"))
+
+
+def test_attention_both_ways(predictor):
+    seen = []
+    host = LocalHost("cpu", on_progress=lambda label, done, total, preview: seen.append((done, total)))
+    with torch.no_grad(), predictor.loaded():
+        numbers = attention_iou(predictor, held_out, 2, host)
+    assert seen == [(1, 2), (2, 2)]
+    assert numbers["scenes"] == 2
+    assert 0 <= numbers["mean_iou"] <= 1
+    assert numbers["mean_iou"] != numbers["mean_iou_logodds"]
+
+
+def test_plain_attention_is_a_cut_of_the_words_share(predictor):
+    made = held_out(1)
+    settings = AttentionSettings(levels=(0.1,), draws=1)
+    with torch.no_grad(), predictor.loaded():
+        first, again, other = (
+            plain_attention_mask(predictor, as_image(made), phrase, settings)
+            for phrase in (made.objects[0].phrase, made.objects[0].phrase, "grey background")
+        )
+    assert first.shape == made.objects[0].mask.shape
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_table_and_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "COLORS", {"red": COLORS["red"]})  # fewer pictures to generate
+    out = tmp_path / "new" / "numbers.json"
+    assert main(["evaluate", "tinyworld", "--scenes", "8", "--json", str(out), "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    numbers = json.loads(out.read_text())
+    assert [part for part in PARTS if part not in numbers] == []
+    assert numbers["held_out_photographs"] == ["chelsea.png", "coffee.png"]
+    assert numbers["scenes"] == numbers["restyle"]["scenes"] == numbers["attention"]["scenes"] == 8
+    assert numbers["restyle"]["background_equal"] is True
+    assert f"{numbers['attention']['mean_iou_logodds']:.2f}" in shown.out
+    assert "chelsea.png, coffee.png" in shown.out
+    assert all(style in shown.out for style in numbers["restyle"]["by_style"])
+    assert "restyling" in shown.err
+    assert "finding" not in shown.err, "the inner loops must not report beside the outer ones"
