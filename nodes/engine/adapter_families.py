@@ -8,6 +8,7 @@ The pack's own name for a layer is its module path in diffusers. A family says, 
   "image" (tokens or pixels of the picture), "text" (text tokens of a joint attention), "joint" (text tokens, then
   image tokens), "words" (text read by a cross-attention, which is blended as a whole), "none" (no places at all);
 - `attention`: the cross-attention a layer belongs to, if the family has any;
+- `masked_attentions`: joint attentions that take a mask (`joint_isolation.py`), if the network has any;
 - `call`: from the arguments of one forward pass, the grid of image tokens and the number of text tokens.
 
 Then list it in `FAMILIES`, and add a small random network of it to tests/engine/test_adapter_families.py (diffusers)
@@ -93,6 +94,10 @@ class Family(ABC):
         """Diffusers path of the cross-attention that a layer is inside of."""
         return None
 
+    def masked_attentions(self, network: nn.Module) -> list[str]:
+        """Module paths of attentions over text and image together whose forward adds an `attention_mask`."""
+        return []
+
     @abstractmethod
     def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
         """arguments: those of the network's forward, by name."""
@@ -147,6 +152,10 @@ class Flux(Family):
 
     def rows(self, path: str) -> str:
         return transformer_names.rows_of(path)
+
+    def masked_attentions(self, network: nn.Module) -> list[str]:
+        of_diffusers = re.compile(r"(?:single_)?transformer_blocks\.\d+\.attn")
+        return [name for name, _ in network.named_modules() if of_diffusers.fullmatch(name)]
 
     def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
         if "hidden_states" in arguments:

@@ -15,6 +15,7 @@ from .adapter_families import Call
 from .adapter_layers import Update, conv_update, linear_update
 from .errors import RegionStyleError, wrong_input
 from .gates import ActiveGates, RegionPart, attention_share, positive_rows
+from .joint_isolation import joint_bias
 
 
 @dataclass(eq=False)
@@ -166,6 +167,18 @@ class GatedForward:
         made = {rows: original(x[list(rows)], **text.read(only, rows)) for rows, only in _groups(positive, readable)}
         order = torch.tensor([row for rows in made for row in rows]).argsort().to(x.device)
         return torch.cat(list(made.values()))[order]
+
+    def around_joint_attention(
+        self, what: None, original: Callable[..., Any], hidden_states: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        """A joint attention of diffusers that takes a mask, with the one that keeps isolated prompts apart."""
+        gates, call = self.gates, self.call
+        if gates is None or call is None or not gates.isolated:
+            return original(hidden_states, *args, **kwargs)
+        if len(args) > 1 or kwargs.get("attention_mask") is not None:
+            raise wrong_input("joint attention", "an attention mask", "none", "Switch the isolation of prompts off.")
+        bias = joint_bias(gates, call, len(hidden_states), hidden_states.device, hidden_states.dtype)
+        return original(hidden_states, *args, **{**kwargs, "attention_mask": bias[:, None]})
 
     @contextmanager
     def _only(self, region: str, share: Tensor) -> Iterator[None]:

@@ -7,6 +7,8 @@ work, and detaching restores the network exactly. What a mask means depends on t
 - cross-attention: keys and values belong to words, not places. The whole attention runs once per masked expert, with
   that expert at its strength, and once without; the outputs are blended by the masks;
 - joint attention (FLUX, SD3): image tokens as above, text tokens by who owns them (`Gates`);
+- where places may not read all tokens (`RegionGate.reads`): in cross-attentions the others are left out of a region's
+  pass, in joint attentions they get a bias (`joint_isolation.py`);
 - layers without places (time embedding, modulation): `Gates.pooled`.
 
 Which networks, and how to add one: `adapter_families.py`. Which files, and how to add a format: `adapter_files.py`.
@@ -27,6 +29,7 @@ from .adapter_layers import ExpertWeights, new_update
 from .errors import wrong_input
 from .expert import Expert
 from .gates import ActiveGates, Gates
+from .joint_isolation import check_isolable, joint_bias, with_override
 from .wrapped_forward import WrappedForward
 
 
@@ -56,6 +59,7 @@ class ExpertStack:
         self._check_names()
         self._family = family or family_of(network)
         self._layers, self._attentions = self._find()
+        self._joint = [network.get_submodule(path) for path in self._family.masked_attentions(network)]
         self._wraps: list[WrappedForward] = []
         self._hooks: list[Any] = []
         self._gated = GatedForward()
@@ -91,6 +95,8 @@ class ExpertStack:
                 self._wrap(layer.module, self._gated.around_layer, layer)
             for module, names in self._attentions:
                 self._wrap(module, self._gated.around_attention, names)
+            for module in self._joint:
+                self._wrap(module, self._gated.around_joint_attention, None)
             self._watch_calls()
         except BaseException:
             self.detach()
@@ -176,15 +182,22 @@ class ExpertStack:
 
     def _watch_calls(self) -> None:
         # Functions, not methods: a deep copy of the network must not copy this stack with it.
-        begin = lambda network, args, kwargs: self._begin_call(args, kwargs)  # noqa: E731
+        begin = lambda network, args, kwargs: (args, self._begin_call(args, kwargs))  # noqa: E731
         end = lambda network, args, output: self._end_call(failed=output is None)  # noqa: E731
         self._hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
         self._hooks.append(self.network.register_forward_hook(end, always_call=True))
 
-    def _begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._gated.call = None
-        if self._gated.gates is not None and self._gated.gates.regions:
-            self._gated.call = self._family.call(self.network, bound(self.network, args, kwargs))
+    def _begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """See the tokens of the pass; returns its keyword arguments, with an override where prompts are isolated."""
+        self._gated.call, gates = None, self._gated.gates
+        if gates is None or not gates.regions:
+            return kwargs
+        call = self._gated.call = self._family.call(self.network, bound(self.network, args, kwargs))
+        if not (gates.isolated and call.text) or self._joint:
+            return kwargs
+        check_isolable("transformer_options" in kwargs, self._family.name)
+        tokens = call.text + sum(height * width for height, width in call.grids)
+        return with_override(kwargs, lambda q: joint_bias(gates, call, len(q), q.device, q.dtype), tokens)
 
     def _end_call(self, failed: bool) -> None:
         """Forget the pass, unless gradient checkpointing may run its layers again before the gates change."""

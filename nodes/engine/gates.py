@@ -10,7 +10,7 @@ fully on the text tokens that are its own, not at all on those of another expert
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -193,6 +193,12 @@ class ActiveGates:
             name = region or "the rest"
             raise wrong_input(f"reads of {name!r}", got, accepts, "Use the prompt that was encoded for these gates.")
         return reads.cpu().repeat(tokens // len(reads)).nonzero().squeeze(1)
+
+    def remembered(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor made of these gates, made once per key."""
+        if key not in self._resized:
+            self._resized[key] = make()
+        return self._resized[key]
 
     def _reads(self, region: str) -> Tensor | None:
         return self._region(region).reads if region else self._rest_reads
