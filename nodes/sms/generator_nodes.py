@@ -247,7 +247,7 @@ def _training() -> list[Any]:
             optional=True,
             tooltip="'tiny': 2 MB, quick; 'residual': the paper's size, 11 million parameters.",
         ),
-        _number(io.Int, "iterations", 2000, 2, 1000000, "How many, after the warm-up; one picture each.", optional=True),
+        _number(io.Int, "iterations", 2000, 2, 1000000, "How many after the warm-up; a picture each.", optional=True),
         _number(io.Int, "warm_up", 100, 0, 100000, "Iterations that only teach to give back the input.", optional=True),
         _number(
             io.Float, "strength", 0.8, 0.01, 4.0, "Multiplies the strength that the experts are attached with.",

@@ -6,58 +6,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sms_networks import random, sms_predictor, unet
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.sms.fake import NAME, fresh_fake
+from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.optimise import Prompts, SmsSettings, StyleMatcher
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
 from regionstyle.nodes.sms.roles import Role, gates_of, predict_roles
 from regionstyle.nodes.sms.stylize import has_mask, scaled_gates
 from regionstyle.nodes.tinyworld.networks import scheduler
-from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae
 
 SIZE = (8, 12)
 
 
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def unet():
-    from diffusers import UNet2DConditionModel
-
-    torch.manual_seed(0)
-    made = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(8, 16), down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2, layers_per_block=1, cross_attention_dim=128,
-        attention_head_dim=2, norm_num_groups=4,
-    )  # fmt: skip
-    return made.double().eval().requires_grad_(False)
-
-
-def style_expert(network):
-    layers = {}
-    for number, (path, module) in enumerate(network.named_modules()):
-        if path.endswith((".to_q", ".to_v", ".to_out.0")):
-            down, up = random(2, module.in_features, seed=number), random(module.out_features, 2, seed=number + 1)
-            layers[path] = LoraLayer(down / 4, up / 4)
-    return Expert("style", layers)
-
-
 @pytest.fixture
 def predictor():
-    network = unet()
-    text, tokenizer = load_text_tower()
-    made = DiffusersPredictor(network, load_vae(), text, tokenizer, scheduler(), LocalHost("cpu"), None)
-    made.experts = ExpertStack(network, [style_expert(network), fresh_fake(network, 3)])
-    made.experts.weights.double()
-    made.experts.attach()
-    return made
+    return sms_predictor()
 
 
 def matcher(predictor, source, preset=REFERENCE, mask=None, style=0.8, **settings):

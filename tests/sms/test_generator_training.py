@@ -1,0 +1,176 @@
+"""Distillation: it goes on exactly where it was stopped, what it draws, and what it refuses."""
+
+import pytest
+import torch
+from PIL import Image
+from sms_networks import sms_predictor
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.host import Cancelled, LocalHost
+from regionstyle.nodes.sms.fake import NAME
+from regionstyle.nodes.sms.generator import new_generator
+from regionstyle.nodes.sms.generator_pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
+from regionstyle.nodes.sms.generator_run import distill
+from regionstyle.nodes.sms.generator_training import Distiller, DistillSettings, keep_in_range
+from regionstyle.nodes.sms.score import Prompts, SmsSettings
+from regionstyle.nodes.tinyworld.world import scene
+
+SIZE = 32
+
+
+def pictures():
+    return PictureBatch(torch.stack([torch.from_numpy(scene(at).image).permute(2, 0, 1) for at in (1, 2)]))
+
+
+def settings(warm_up=2, iterations=4, **more):
+    options = {"architecture": "tiny", "copies": 2, "size": SIZE, **more}
+    return DistillSettings(SmsSettings(iterations=iterations, rate=1e-3, preview_every=2), warm_up=warm_up, **options)
+
+
+def run(host=None, state=None, seen=None, chosen=None, style="mosaic"):
+    predictor = sms_predictor(torch.float32, host)
+    fake = [p.requires_grad_(True) for p in predictor.experts.parameters(NAME)]
+    noted = (lambda done, inputs, results: seen.append((done, inputs, results))) if seen is not None else None
+    more = {"on_validation": noted} if noted else {}
+    return distill(
+        predictor, pictures(), "", style, {"style": 0.8}, fake, chosen or settings(), state=state, **more
+    )  # fmt: skip
+
+
+def stopping_after(steps):
+    def stop(label, done, total, preview):
+        if done == steps:
+            raise Cancelled
+
+    return LocalHost("cpu", on_progress=stop)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.slow
+def test_a_stopped_training_goes_on_exactly(tmp_path):
+    """Stopped in the warm-up, then in SMS: the result is that of one run, bit for bit."""
+    state, seen = tmp_path / "made.train.pt", []
+    whole = run(seen=seen)
+    assert [done for done, _, _ in seen] == [0, 1, 2, 3, 4, 5, 6]
+    assert seen[0][1].shape == seen[0][2].shape == (2, 3, SIZE, SIZE)
+    for steps in (1, 4):
+        with pytest.raises(Cancelled):
+            run(stopping_after(steps), state)
+        assert torch.load(state, weights_only=True)["iteration"] == steps
+    again = run(state=state)
+    assert same(again.generator.network, whole.generator.network)
+    assert again.history == whole.history
+    assert len(whole.history.fake) == 6
+    assert whole.generator.style == "mosaic"
+    assert not same(whole.generator.network, new_generator("tiny", 0))
+
+
+def test_a_state_of_other_settings_or_kind_is_refused(tmp_path):
+    state = tmp_path / "made.train.pt"
+    with pytest.raises(Cancelled):
+        run(stopping_after(1), state)
+    with pytest.raises(RegionStyleError, match="style 'mosaic', not 'neon'"):
+        run(state=state, style="neon")
+    with pytest.raises(RegionStyleError, match="copies 2, not 3"):
+        run(state=state, chosen=settings(copies=3))
+    state.write_bytes(b"nothing")
+    with pytest.raises(RegionStyleError, match="made.train.pt"):
+        run(state=state)
+
+
+def test_the_warm_up_learns_to_give_back_the_input():
+    made = run(chosen=settings(warm_up=25, iterations=2))
+    errors = made.history.content[:25]
+    assert sum(errors[-5:]) < 0.5 * sum(errors[:5])
+    assert made.history.style[24] == 0
+    assert made.history.style[25] > 0
+
+
+def test_one_iteration_is_the_formula():
+    """The generator's gradient: mean over the copies of style and spectrum loss, through the autoencoder."""
+    predictor = sms_predictor(torch.float32)
+    fake = [p.requires_grad_(True) for p in predictor.experts.parameters(NAME)]
+    chosen = settings(warm_up=0)
+    prompts = Prompts.of(predictor, [""], "mosaic", chosen.sms.preset)
+    generator = new_generator("tiny")
+    distiller = Distiller(predictor, pictures(), prompts, {"style": 0.8}, fake, generator, chosen)
+    random = torch.Generator().manual_seed(0)
+    image = draw_crop(pictures(), SIZE, random)
+    source = predictor.encode(image).detach().repeat(2, 1, 1, 1)
+    latent = predictor.encode(generator(image).clamp(0, 1)).repeat(2, 1, 1, 1)
+    times, noise = distiller.score.draw("narrowing", 0.0, latent, random)
+    assert times.unique().numel() == 2
+    assert not torch.equal(noise[0], noise[1])
+    losses = distiller.score.losses(latent, source, times, noise)
+    wanted = (losses.style + losses.content).mean() * latent[0].numel()
+    updates = []
+    distiller._update = updates.append
+    distiller.step()
+    torch.testing.assert_close(updates[0], wanted, rtol=1e-5, atol=0)
+
+
+def test_the_range_lets_values_back_in():
+    images = torch.tensor([-0.5, 0.5, 1.5, -0.5, 1.5], requires_grad=True)
+    kept = keep_in_range(images)
+    assert kept.tolist() == [0.0, 0.5, 1.0, 0.0, 1.0]
+    (gradient,) = torch.autograd.grad(kept, images, torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0]))
+    assert gradient.tolist() == [0.0, 1.0, 0.0, -1.0, 1.0]
+
+
+def save(path, size=(40, 30), colour=(200, 30, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_a_folder_is_read_with_its_subfolders(tmp_path, caplog):
+    save(tmp_path / "b.png")
+    save(tmp_path / "deep" / "er" / "a.JPG", (64, 48))
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing")
+    found = PictureFiles.below(tmp_path)
+    assert [path.name for path in found.paths] == ["b.png", "broken.png", "a.JPG"]
+    random = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        crop = draw_crop(found, 32, random)
+        assert crop.shape == (1, 3, 32, 32)
+        assert float(crop[0, 0].mean()) > 0.7
+    assert validation_crops(found, 16).shape == (2, 3, 16, 16)
+    assert [record.message.count("broken.png") for record in caplog.records] == [2]  # said once, path and reason
+    with pytest.raises(RegionStyleError, match="broken.png"):
+        validation_crops(PictureFiles.below(tmp_path, strict=True), 16)
+
+
+def test_folders_without_pictures(tmp_path):
+    with pytest.raises(RegionStyleError, match="holds none"):
+        PictureFiles.below(tmp_path)
+    with pytest.raises(RegionStyleError, match="no such folder"):
+        PictureFiles.below(tmp_path / "absent")
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    for read in (draw_crop, lambda found, size, random: validation_crops(found, size)):
+        with pytest.raises(RegionStyleError, match="None of them"):
+            read(PictureFiles.below(tmp_path), 16, torch.Generator())
+
+
+def test_crops_reach_every_part_of_a_picture():
+    ramp = torch.linspace(0, 1, 90).expand(3, 40, 90)
+    random, means = torch.Generator().manual_seed(0), []
+    for _ in range(60):
+        means.append(float(draw_crop(PictureBatch(ramp[None]), 16, random).mean()))
+    assert min(means) < 0.25
+    assert max(means) > 0.75
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(RegionStyleError, match="'huge'.*tiny"):
+        DistillSettings(architecture="huge")
+    with pytest.raises(RegionStyleError, match="copies"):
+        DistillSettings(copies=0)
+    with pytest.raises(RegionStyleError, match="tolerance"):
+        DistillSettings(SmsSettings(tolerance=0.1))
+    with pytest.raises(RegionStyleError, match="size: got 30, expected a multiple of 8"):
+        run(chosen=settings(size=30))
+    with pytest.raises(RegionStyleError, match="style"):
+        run(style="  ")
