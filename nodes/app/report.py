@@ -10,26 +10,31 @@ Adding a row: write a module `report_NAME.py` beside this one; it is found by it
         values = {method: {} for method in ("the usual way", "ours")}
         for number, seed in enumerate(context.seeds):  # one repetition: its own scenes, its own noise
             ...  # append one Measurement to values[method][metric]: the mean over this repetition's scenes
-        return RowResult(values, absent={"method": "why it was not run"}, panels=[("label", image)], remarks=["..."])
+        return RowResult(values, absent={"method": "why it was not run"}, panels=[("label", image)], columns=2,
+                         remarks=["what to know when reading the numbers"], better={"leak": "lower"})
 
 `values` holds per method and metric one `Measurement` for each of `context.seeds`; the frame makes mean and sample
 standard deviation of them, the table, a plot per metric, report.html and report.json. A Measurement names its backbone
 and pixel range; `check_tiny` puts "-tiny" to the name of a number whose backbone is a stand-in. `panels` are pictures
-`[3,H,W]` in 0..1 (`method: task` as label; a dozen is enough). A row takes all randomness from `context.seeds`, so that
-the same seeds give the same numbers; asks `context.host.check()` at every step, which raises on cancel; and shows how
-far it is by `context.host.progress(total, "label")`. Where it needs an installed ComfyUI it asks `context.comfy`, and
-names what it could not run in `absent`. `report_baselines.py` is a whole example; its `Task`, `tasks_of` and `measure`
-may be used by others.
+`[3,H,W]` in 0..1, `columns` of them in a line: a line per task and a column per method can be compared by eye; three
+tasks are enough. `better` says which way a metric of your own is good; the usual ones are known (`scoring.BETTER`).
+
+A row takes all randomness from `context.seeds`, so that the same seeds give the same numbers; shows how far it is by
+`context.host.progress(total, "label")`, whose every step raises on cancel; and gives the networks it loads
+`context.inner_host()`. Where it needs an installed ComfyUI it asks `context.comfy`, and names what it could not run in
+`absent`. All rows together should take a quarter of an hour on two CPU cores, with `--quick` a minute or two.
+`report_baselines.py` is a whole example; its `Task`, `tasks_of` and `measure` may be used by others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +42,12 @@ from typing import Any
 from ..engine.errors import wrong_input
 from ..metrics import report_page as html
 from ..metrics.drawing import shown
+from ..metrics.scoring import BETTER
 from .report_plots import dot_plot
 from .report_rows import REPETITIONS, Row, RowContext, RowResult, Spread, all_rows, chosen_rows, spreads
 
+DIGITS = 6  # behind the point, in a table; smaller numbers get an exponent
+ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # which way is better
 TITLE = "RegionStyle: small-scale reproduction on the tiny world"
 TINY_NOTE = (
     "Numbers of a toy world whose truth is exact. Metrics that end in -tiny are measured by this pack's own small "
@@ -67,14 +75,17 @@ class Measured:
         }
 
 
-def run_rows(rows: Sequence[Row], context: RowContext) -> list[Measured]:
-    """Run every row; cancelling stops at the next check of the host."""
-    done = []
+def run_rows(
+    rows: Sequence[Row], context: RowContext, after: Callable[[list[Measured]], None] = lambda done: None
+) -> list[Measured]:
+    """Run every row; after(all so far) follows each. Cancelling stops at the next check of the host."""
+    done: list[Measured] = []
     for each in rows:
         context.host.check()
         began = time.monotonic()
         result = each.run(context)
         done.append(Measured(each, result, time.monotonic() - began))
+        after(done)
     return done
 
 
@@ -93,26 +104,37 @@ def write_report(measured: Sequence[Measured], folder: Path, about: dict[str, An
 def _section(each: Measured) -> str:
     found = spreads(each.result)
     metrics = list(dict.fromkeys(name for values in found.values() for name in values))
-    header = ["method", *(_header(name, found) for name in metrics)]
+    header = ["method", *(_header(name, each.result) for name in metrics)]
     rows = [[method, *(_cell(values.get(name)) for name in metrics)] for method, values in found.items()]
-    rows += [[method, f"not run: {why}", *[""] * (len(metrics) - 1)] for method, why in each.result.absent.items()]
     plots = [dot_plot(name, {m: v[name] for m, v in found.items() if name in v}) for name in metrics]
-    networks = {s.metric: s.backbone for values in found.values() for s in values.values() if s.backbone}
-    used = "; ".join(f"{metric}: {backbone}" for metric, backbone in networks.items())
-    measured_with = [f"Measured with {used}."] if used else []
-    notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks, *measured_with]]
-    pictures = [html.grid(each.result.panels)] if each.result.panels else []
-    return html.section(each.row.title, *notes, html.table(header, rows), *plots, *pictures)
+    missing = [html.note(f"Not run: {method} ({why})") for method, why in each.result.absent.items()]
+    used = "; ".join(dict.fromkeys(_measured_with(s) for values in found.values() for s in values.values()))
+    notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks, f"Measured with: {used}."]]
+    pictures = [html.grid(each.result.panels, each.result.columns)] if each.result.panels else []
+    return html.section(each.row.title, *notes, html.table(header, rows), *missing, *pictures, html.plots(plots))
 
 
-def _header(name: str, found: dict[str, dict[str, Spread]]) -> str:
-    first = next(values[name] for values in found.values() if name in values)
-    pixels = f" (pixels {first.pixel_range})" if first.pixel_range else ""
-    return f"{name}{pixels}"
+def _header(name: str, result: RowResult) -> str:
+    """The metric, and an arrow to where it is better."""
+    better = {**BETTER, **result.better}.get(name, BETTER.get(name.removesuffix("-tiny"), ""))
+    return f"{name}{ARROWS[better]}"
+
+
+def _measured_with(spread: Spread) -> str:
+    """The metric, its network and the range of the pixels that were compared."""
+    parts = [spread.backbone, f"pixels {spread.pixel_range}" if spread.pixel_range else ""]
+    return f"{spread.metric} ({', '.join(part for part in parts if part) or 'no network, no pixels'})"
 
 
 def _cell(spread: Spread | None) -> str:
-    return "" if spread is None else f"{shown(spread.mean)} ± {shown(spread.deviation)}"
+    """mean ± deviation, both to the deviation's second digit: what lies below it says nothing."""
+    if spread is None:
+        return ""
+    mean, deviation = spread.mean, spread.deviation
+    if not (math.isfinite(mean) and math.isfinite(deviation) and deviation > 0):
+        return f"{shown(mean)} ± {shown(deviation)}"
+    digits = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}" if digits <= DIGITS else f"{mean:.2e} ± {deviation:.1e}"
 
 
 def about_run(context: RowContext, began: float) -> dict[str, Any]:
@@ -142,9 +164,16 @@ def run_report(args: argparse.Namespace) -> int:
         raise wrong_input("--repetitions", args.repetitions, f"{REPETITIONS} or more", "A spread needs them.")
     rows, began = chosen_rows(args.row), time.monotonic()
     context = _context(args)
-    measured = run_rows(rows, context)
-    page, data = write_report(measured, args.out, about_run(context, began))
-    sys.stdout.write(f"wrote {page} and {data}\n")
+
+    def after(done: list[Measured]) -> None:
+        """What is measured is written at once, so that a run that is stopped leaves it."""
+        page, data = write_report(done, args.out, about_run(context, began))
+        last = done[-1]
+        sys.stdout.write(f"{last.row.name}: {last.seconds:.0f} s ({len(done)} of {len(rows)} rows)\n")
+        sys.stdout.write(f"wrote {page} and {data}\n" if len(done) == len(rows) else "")
+        sys.stdout.flush()
+
+    run_rows(rows, context, after)
     return 0
 
 

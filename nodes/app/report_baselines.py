@@ -26,11 +26,13 @@ from .metric_networks import TINY_CLASSIFIER
 from .report_comfy import ComfyHookLora
 from .report_rows import RowContext, RowResult, row
 
-QUICK_SCENES, SCENES = 3, 20  # per repetition
+QUICK_SCENES, SCENES = 3, 14  # per repetition; 14: every style twice
 QUICK_STYLES = ("mosaic", "neon")
 PROMPT_CFG = 4.0  # without an expert the words must do it
 UNCHANGED, PROMPT_ONLY, WHOLE = "source, unchanged", "prompt only, partial noise", "style LoRA, whole picture"
 COMPOSITE, HOOKS = "style LoRA, composited by the mask", "ComfyUI hook LoRA with masks"
+TRUTH, SHOWN = "exact truth", 3  # tasks whose pictures are shown
+BETTER = {"style recognised-tiny": "higher", "PSNR to the truth in the region": "higher", "background equal": "higher"}
 OURS, OURS_FOUND = "RegionStyle, given mask", "RegionStyle, found by attention"
 
 
@@ -99,9 +101,9 @@ def whole_picture(predictor: Any, task: Task) -> Tensor:
     ).image
 
 
-def composited(predictor: Any, task: Task) -> Tensor:
-    """The same, laid over the source through the mask."""
-    return torch.lerp(task.image, whole_picture(predictor, task), task.mask[None, None])
+def composited(whole: Tensor, task: Task) -> Tensor:
+    """That picture laid over the source through the mask."""
+    return torch.lerp(task.image, whole, task.mask[None, None])
 
 
 def given_mask(predictor: Any, task: Task) -> Tensor:
@@ -123,7 +125,6 @@ METHODS: dict[str, Method] = {
     UNCHANGED: unchanged,
     PROMPT_ONLY: prompt_only,
     WHOLE: whole_picture,
-    COMPOSITE: composited,
     OURS: given_mask,
     OURS_FOUND: found_by_attention,
 }
@@ -173,22 +174,32 @@ def baselines(context: RowContext) -> RowResult:
     styles = QUICK_STYLES if context.quick else tuple(expert_files())
     count = QUICK_SCENES if context.quick else SCENES
     rounds = [tasks_of(i, seed, count, styles) for i, seed in enumerate(context.seeds)]
-    predictor = load_predictor(context.host, [load_shipped_expert(style) for style in styles])
+    predictor = load_predictor(context.inner_host(), [load_shipped_expert(style) for style in styles])
     values: dict[str, dict[str, list[Measurement]]] = {}
     absent: dict[str, str] = {}
-    panels: list[tuple[str, Tensor]] = []
+    shown: dict[str, list[Tensor]] = {}
     with predictor.loaded(), _comfy(context, absent) as hooks:
         methods = {**METHODS, **({} if hooks is None else {HOOKS: hooks.restyle})}
         for method, results in _all_results(context, predictor, methods, rounds):
             _add(values.setdefault(method, {}), [measure(context, t, r) for t, r in zip(rounds, results, strict=True)])
-            panels += [(f"{method}: {t.prompt}", r[0]) for t, r in zip(rounds[0][:3], results[0][:3], strict=True)]
-    panels += [(f"exact truth: {task.prompt}", task.truth[0]) for task in rounds[0][:3]]
+            shown[method] = results[0][:SHOWN]
+    shown[TRUTH] = [task.truth for task in rounds[0][:SHOWN]]
     remarks = [
         f"{len(rounds)} repetitions of {count} held-out scenes each, with other scenes and other noise in every "
         f"repetition; styles {', '.join(styles)}. Mean and sample standard deviation over the repetitions.",
         "Background equal: share of the pixels where the mask is 0 that equal the source bit for bit.",
     ]
-    return RowResult(values, absent, panels, remarks)
+    return RowResult(values, absent, _panels(rounds[0], shown), remarks, len(shown), BETTER)
+
+
+def _panels(tasks: Sequence[Task], shown: dict[str, list[Tensor]]) -> list[tuple[str, Tensor]]:
+    """A line per task, a column per method; the first column names the task."""
+    first, *others = shown
+    panels: list[tuple[str, Tensor]] = []
+    for index, picture in enumerate(shown[first]):
+        panels.append((f"{tasks[index].prompt}: {first}", picture[0]))
+        panels += [(method, shown[method][index][0]) for method in others]
+    return panels
 
 
 def _add(into: dict[str, list[Measurement]], rounds: Sequence[dict[str, Measurement]]) -> None:
@@ -200,9 +211,10 @@ def _add(into: dict[str, list[Measurement]], rounds: Sequence[dict[str, Measurem
 def _all_results(
     context: RowContext, predictor: Any, methods: dict[str, Method], rounds: Sequence[Sequence[Task]]
 ) -> Iterator[tuple[str, list[list[Tensor]]]]:
-    total = len(methods) * sum(len(tasks) for tasks in rounds)
-    progress, done = context.host.progress(total, "baselines"), 0
+    """Method by method, its pictures per repetition; the composite needs no run of its own."""
+    count = sum(len(tasks) for tasks in rounds)
     for name, method in methods.items():
+        progress, done = context.host.progress(count, name), 0
         results: list[list[Tensor]] = []
         for tasks in rounds:
             results.append([])
@@ -212,6 +224,9 @@ def _all_results(
                 done += 1
                 progress.update(done)
         yield name, results
+        if name == WHOLE:
+            pairs = zip(results, rounds, strict=True)
+            yield COMPOSITE, [[composited(w, t) for w, t in zip(r, ts, strict=True)] for r, ts in pairs]
 
 
 def _comfy(context: RowContext, absent: dict[str, str]) -> AbstractContextManager[ComfyHookLora | None]:

@@ -8,7 +8,7 @@ from html import escape
 
 from .report_rows import Spread
 
-PLOT, RIGHT, LINE, TOP, LETTER = 520, 40, 30, 34, 7.4  # pixels; LETTER: how wide a letter of a label is at most
+PLOT, RIGHT, LINE, TOP, LETTER = 260, 30, 24, 34, 6.6  # pixels; LETTER: how wide a letter of a label is at most
 COLOR, AXIS = "#3c6e47", "#a9a69c"
 
 

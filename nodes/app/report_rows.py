@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import wrong_input
+from ..engine.host import LocalHost
 from ..metrics.measurement import Measurement
 
 if TYPE_CHECKING:
@@ -38,16 +39,28 @@ class RowContext:
     classifier: Any
     comfy: bool = True
 
+    def inner_host(self) -> Host:
+        """The host for networks that a row uses: no bars of its own, so that the row's stays; cancelled with it."""
+
+        def cancelled() -> bool:
+            self.host.check()
+            return False
+
+        return LocalHost(self.host.device, cancelled=cancelled)
+
 
 @dataclass(frozen=True)
 class RowResult:
     """values: method -> metric -> one measurement per repetition; absent: method -> why it was not run;
-    panels: pictures to look at; remarks: what to know when reading the numbers."""
+    panels: labelled pictures `[3,H,W]` to look at; columns: how many of them in a line, 0: as many as fit; remarks:
+    what to know when reading the numbers; better: metric -> "higher" or "lower" (the usual metrics are known)."""
 
     values: Mapping[str, Mapping[str, Sequence[Measurement]]]
     absent: Mapping[str, str] = field(default_factory=dict)
     panels: Sequence[tuple[str, Tensor]] = ()
     remarks: Sequence[str] = ()
+    columns: int = 0
+    better: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,14 @@ h1, h2, h3 { line-height: 1.2 } section { margin: 2.5rem 0 }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd9cf }
 th { color: #5a5a64; font-weight: 600 }
-th:first-child, td:first-child { text-align: left } tr.best td { background: #eef3e6 }
+td { white-space: nowrap } th:first-child, td:first-child { text-align: left; white-space: normal }
+.wide { overflow-x: auto }
 .grid { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0 }
 figcaption { font-size: .85rem; color: #5a5a64; max-width: 12rem }
 img { display: block; image-rendering: pixelated; width: 12rem; height: auto }
+.lines { display: grid; gap: .6rem; margin: 1rem 0 } .lines img { width: 100% }
+.lines figcaption { font-size: .75rem; line-height: 1.25 }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(32rem, 100%), 1fr)); gap: 1rem }
 .note { color: #5a5a64; max-width: 60rem }
 svg { max-width: 100%; height: auto } svg text { font: 13px system-ui, sans-serif; fill: #191920 }
 """
@@ -40,7 +44,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table; every cell is escaped."""
     head = "".join(f"<th>{escape(str(cell))}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def data_uri(image: Tensor) -> str:
@@ -59,9 +63,18 @@ def figure(label: str, image: Tensor) -> str:
     return f'<figure><img alt="{words}" src="{data_uri(image)}"><figcaption>{words}</figcaption></figure>'
 
 
-def grid(panels: Sequence[tuple[str, Tensor]]) -> str:
-    """Pictures with labels, as many in a row as fit."""
-    return '<div class="grid">' + "".join(figure(label, image) for label, image in panels) + "</div>"
+def grid(panels: Sequence[tuple[str, Tensor]], columns: int = 0) -> str:
+    """Pictures with labels: so many in a line, made as narrow as that takes, or (0) as many as fit."""
+    figures = "".join(figure(label, image) for label, image in panels)
+    if not columns:
+        return f'<div class="grid">{figures}</div>'
+    style = f"grid-template-columns: repeat({columns}, minmax(0, 12rem))"
+    return f'<div class="lines" style="{style}">{figures}</div>'
+
+
+def plots(drawings: Sequence[str]) -> str:
+    """Drawings (SVG) two in a line where the window is wide enough."""
+    return f'<div class="plots">{"".join(drawings)}</div>'
 
 
 def section(title: str, *parts: str) -> str:

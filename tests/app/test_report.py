@@ -80,10 +80,13 @@ def test_a_plot_is_well_formed_and_shows_every_method():
 def test_files_hold_everything(tmp_path):
     page, data = report.write_report(measured(), tmp_path, {"seeds": "0, 1, 2"})
     text = page.read_text(encoding="utf-8")
-    assert "0.62 ± 0.02" in text
-    assert "not run: no ComfyUI" in text
-    assert "RSM-tiny (pixels 0..1)" in text
-    assert "RSM-tiny: clip-tiny" in text
+    assert "0.620 ± 0.020" in text
+    assert "22.0 ± 2.0" in text
+    assert "0.5 ± 0<" in text
+    assert "inf ± nan" in text
+    assert "Not run: hook LoRA (no ComfyUI)" in text
+    assert "RSM-tiny ↑" in text
+    assert "RSM-tiny (clip-tiny, pixels 0..1)" in text
     assert "<script>" not in text
     assert text.count("data:image/png;base64,") == 3
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
@@ -198,7 +201,8 @@ def test_baselines_on_the_tiny_world(monkeypatch, tmp_path):
     monkeypatch.setattr(report_baselines, "QUICK_SCENES", 1)
     measured = report.run_rows([all_rows()["baselines"]], context())
     found = spreads(measured[0].result)
-    assert list(found) == list(report_baselines.METHODS)
+    assert set(found) == {*report_baselines.METHODS, report_baselines.COMPOSITE}
+    assert len(measured[0].result.panels) == measured[0].result.columns == len(found) + 1  # one task, and the truth
     assert measured[0].result.absent == {report_baselines.HOOKS: "switched off"}
     whole, mixed, ours = (found[m] for m in (report_baselines.WHOLE, report_baselines.COMPOSITE, report_baselines.OURS))
     assert whole["background equal"].mean < 0.5
