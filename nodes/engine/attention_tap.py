@@ -16,7 +16,8 @@ from torch import Tensor
 from ...kernels import token_attention, token_logodds
 from .attention_layers import AttentionLayers, attention_layers
 from .errors import RegionStyleError, wrong_input
-from .gates import Size, attention_share, whole_passes
+from .gates import Size, attention_share, own_rows, part_of_batch, whole_passes
+from .memory import Part
 
 QUANTITIES = ("logodds", "share")
 
@@ -26,9 +27,10 @@ class AttentionTap:
 
     Usage: `with AttentionTap(predictor, [[5, 6], [9]], valid=text.valid) as tap: predictor.predict(...)`, then
     `tap.maps` (diffusers path of the attention -> `[B,G,h,w]`) or `tap.mean((h, w))`. Maps are those of the last
-    forward pass and belong to its autograd graph. Where experts with masks make an attention run several times, its
-    map is the blend of all passes, as its output is. Where text and image share one sequence (SD3, Flux), maps are of
-    the image's queries over the text's keys alone: no image key takes part, as in a cross-attention.
+    forward pass (of all its parts, where memory was short) and belong to its autograd graph. Where experts with masks
+    make an attention run several times, its map is the blend of all passes, as its output is. Where text and image
+    share one sequence (SD3, Flux), maps are of the image's queries over the text's keys alone: no image key takes
+    part, as in a cross-attention.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class AttentionTap:
         self._target, self._layers = target, layers
         self._find()
         self.maps: dict[str, Tensor] = {}
+        self._now: dict[str, Tensor] = {}  # of the running pass; and of the parts of the batch before it
+        self._before: dict[str, Tensor] = {}
         self._handles: list[Any] = []
 
     def __enter__(self) -> AttentionTap:
@@ -88,23 +92,35 @@ class AttentionTap:
         return self.maps[path]
 
     def _start(self) -> None:
-        self.maps = {}
+        """A pass begins: forget the one before, unless both are parts of one batch (`gates.batch_part`)."""
+        part = part_of_batch.get()
+        self._before = {} if part is None or part.start == 0 else self.maps
+        self.maps, self._now = {}, {}
 
     def _collect(self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None) -> None:
         seen = self._quantity(q, k, scale).unflatten(-1, grid)
         share = attention_share.get()
         if share is not None:
-            before = self.maps.get(path, torch.zeros_like(seen))
+            before = self._now.get(path, torch.zeros_like(seen))
             seen = before + seen * share.reshape(len(seen), 1, *seen.shape[-2:]).to(seen.dtype)
-        self.maps[path] = seen
+        self._now[path] = seen
+        self.maps[path] = _joined(self._before[path], seen, part_of_batch.get()) if path in self._before else seen
 
     def _quantity(self, q: Tensor, k: Tensor, scale: float | None) -> Tensor:
         """`[B,G,N]`."""
         groups = as_groups(self.groups, k.shape[2]).to(k.device)
+        groups = own_rows(groups) if groups.ndim == 3 else groups
         valid = None if self.valid is None else self.valid.to(k.device)
+        valid = own_rows(valid) if valid is not None and valid.ndim == 2 else valid
         if self.quantity == "logodds":
             return token_logodds(q, k, groups, valid, scale=scale)
         return _group_shares(q, k, groups, valid, scale)
+
+
+def _joined(before: Tensor, seen: Tensor, part: Part | None) -> Tensor:
+    """Maps of the first rows of a batch and of the next part; each may hold its images once per prompt."""
+    blocks = 1 if part is None else len(seen) // (part.stop - part.start)
+    return torch.cat([maps.unflatten(0, (blocks, -1)) for maps in (before, seen)], 1).flatten(0, 1)
 
 
 def as_groups(groups: Tensor | Sequence[Sequence[int]], tokens: int) -> Tensor:

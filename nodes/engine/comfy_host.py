@@ -63,6 +63,12 @@ class ComfyHost:
         for module in foreign:
             load_whole(self.patcher(module))
 
+    @contextmanager
+    def lent(self, module: nn.Module) -> Iterator[None]:
+        """The module loaded; ComfyUI unloads it by itself when something else needs the room."""
+        self.load(module)
+        yield
+
     def patcher(self, module: Any) -> Any:
         """The ModelPatcher of a module, made once: the module keeps it, so that ComfyUI counts it once."""
         if not isinstance(module, nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -66,8 +66,11 @@ class DiffusersPredictor(NoisePredictor):
             return self._forward(x, t, text)
 
     def _forward(self, x: Tensor, t: Time, text: Text) -> Prediction:
-        output = self._family.call(x.to(self.unet.dtype), t, text.repeat(len(x)))
-        return self._family.convert(x, output.to(x.dtype), *self.alpha_sigma(t))
+        def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
+            output = self._family.call(x.to(self.unet.dtype), t, texts[0].repeat(len(x)))
+            return [self._family.convert(x, output.to(x.dtype), *self.alpha_sigma(t))]
+
+        return self._in_parts(call, x, t, [text])[0]
 
     def encode(self, images: Tensor) -> Tensor:
         """The mode of the autoencoder's distribution (nothing random), scaled as the U-Net expects it.
@@ -102,9 +105,10 @@ class DiffusersPredictor(NoisePredictor):
 
     @contextmanager
     def loaded(self) -> Iterator[None]:
-        """All networks on the host's device."""
+        """All networks on the host's device, and the experts' weights with them for the length of the block."""
         self.host.load(self.unet, self.vae, *_several(self.text_encoder))
-        yield
+        with nullcontext() if self.experts is None else self.host.lent(self.experts.weights):
+            yield
 
 
 def _several(parts: Any) -> tuple[Any, ...]:

@@ -5,9 +5,10 @@ Methods never move a module, print, open a model folder or ask for a device by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,9 @@ class Host(Protocol):
 
     def load(self, *modules: nn.Module) -> None:
         """Bring modules onto the device. Call before every use: another program part may have unloaded them."""
+
+    def lent(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """The module on the device for the length of a `with` block; afterwards it takes no room there."""
 
     def progress(self, total: int, label: str = "") -> Progress:
         """A report of `total` steps."""
@@ -79,6 +83,17 @@ class LocalHost:
         for module in modules:
             module.to(self.device)
 
+    @contextmanager
+    def lent(self, module: nn.Module) -> Iterator[None]:
+        """Move the module to the device, and its tensors back to where they were. Blocks may be nested."""
+        before = {name: tensor.device for name, tensor in _tensors(module)}
+        module.to(self.device)
+        try:
+            yield
+        finally:
+            for name, tensor in _tensors(module):
+                tensor.data = tensor.data.to(before[name])
+
     def progress(self, total: int, label: str = "") -> Progress:
         """A report that calls `on_progress`, then checks for cancel, so the last preview is shown first."""
         return _LocalProgress(self, total, label)
@@ -100,6 +115,10 @@ class LocalHost:
             if path.is_file():
                 return path
         raise missing_file(kind, name, [folder] if folder else [])
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 class _LocalProgress:

@@ -10,6 +10,7 @@ with the abstract methods below (`diffusers_predictor.py` and `comfy_predictor.p
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from .errors import wrong_input
-from .gates import prompts_of_batch
+from .gates import batch_part, prompts_of_batch
+from .memory import Part, in_parts
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
@@ -84,6 +86,16 @@ class Text:
         native = None if self.native is None else self.native * count
         return Text(states, pooled, self.ids * count, self.pieces * count, valid, native, self.extras)
 
+    def rows(self, part: Part) -> Text:
+        """The prompts of a part of the batch; one prompt for all stays as it is."""
+        if len(self) != part.total or part.whole:
+            return self
+        rows = part.rows
+        native = self.native[rows] if self.native is not None and len(self.native) == len(self) else self.native
+        pooled = None if self.pooled is None else self.pooled[rows]
+        ids, pieces = self.ids[rows], self.pieces[rows]
+        return Text(self.states[rows], pooled, ids, pieces, self.valid[rows], native, self.extras)
+
     def __add__(self, other: Text) -> Text:
         """Both batches of prompts, one after the other. They must have the same number of tokens."""
         if self.states.shape[1:] != other.states.shape[1:]:
@@ -107,6 +119,9 @@ class Text:
         )
 
 
+Call = Callable[[Tensor, Time, list[Text]], list[Prediction]]
+
+
 class NoisePredictor(ABC):
     """A denoising network with its autoencoder and text encoder.
 
@@ -126,8 +141,23 @@ class NoisePredictor(ABC):
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
         """Noise and clean latent of x `[B,C,h,w]` at t (a number or `[B]`); text holds 1 or B prompts.
 
-        gate: how strongly each expert acts in this call; None leaves attached experts as they are set.
+        gate: how strongly each expert acts in this call; None leaves attached experts as they are set. Where memory is
+        short the batch is halved; RegionStyleError when there is none for one image.
         """
+
+    def _in_parts(self, call: Call, x: Tensor, t: Time, texts: Sequence[Text]) -> list[Prediction]:
+        """call(x, t, texts), one prediction per text, or in parts of the batch where memory is short.
+
+        Gates and attention taps stay those of the whole batch meanwhile (`gates.batch_part`).
+        """
+
+        def of_part(part: Part) -> list[Prediction]:
+            with batch_part(part):
+                times = t[part.rows] if isinstance(t, Tensor) and t.ndim else t
+                return call(x[part.rows], times, [text.rows(part) for text in texts])
+
+        parts = in_parts(of_part, len(x), host=self.host, name="latents")
+        return parts[0] if len(parts) == 1 else [_joined(made) for made in zip(*parts, strict=True)]
 
     @abstractmethod
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
@@ -184,3 +214,7 @@ class NoisePredictor(ABC):
         if x.ndim != 4 or x.shape[1] != self.latent_channels:
             accepts = f"[B,{self.latent_channels},h,w]"
             raise wrong_input("latents", list(x.shape), accepts, "Encode the picture with this model's autoencoder.")
+
+
+def _joined(parts: Sequence[Prediction]) -> Prediction:
+    return Prediction(torch.cat([part.eps for part in parts]), torch.cat([part.denoised for part in parts]))
