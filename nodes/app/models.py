@@ -1,76 +1,186 @@
-"""The user's own model on the command line: a folder in diffusers' layout, with a style LoRA."""
+"""The user's own model on the command line: a folder in diffusers' layout, with a style LoRA.
+
+Which networks: `engine/diffusers_families.py`. A new family needs a line in `_FAMILIES` here: where its network lies
+and how many text encoders it has.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..engine.errors import RegionStyleError
+from ..engine.errors import RegionStyleError, wrong_input
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+if TYPE_CHECKING:
+    from ..router.restyle import RestyleSettings
+
+_NETWORKS = ("unet", "transformer")
+_CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
+_ENCODERS = (*_CLIP, "T5EncoderModel")
+_AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """name; encoders: how many text encoders; table: whether the scheduler holds its noise levels (rectified flow
+    needs none); guided: whether a negative prompt is subtracted (a distilled network is told its guidance instead)."""
+
+    name: str
+    encoders: int
+    table: bool = True
+    guided: bool = True
+
+
+_FAMILIES = {
+    "UNet2DConditionModel": _Family("SD1.5", 1),
+    "UNet2DConditionModel, text_time": _Family("SDXL", 2),
+    "SD3Transformer2DModel": _Family("SD3", 3, table=False),
+    "FluxTransformer2DModel": _Family("FLUX", 2, table=False, guided=False),
+}
+_KNOWN = "a model of the SD1.5, SDXL, SD3 or FLUX class in diffusers layout"
 
 
 def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
-    """A predictor over an SD1.5- or SDXL-class folder (`model_index.json` with its parts), an expert attached if given.
+    """A predictor over a folder with one of diffusers' models (`unet` or `transformer`, and the parts beside it).
 
-    Only safetensors files are read. RegionStyleError naming the folder and what it lacks.
+    expert: a LoRA file or PEFT folder to attach, or None. Only safetensors files are read. RegionStyleError naming
+    the folder and what it lacks, before any weight is read.
     """
-    _check_folder(folder)
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    part, config, family = _network(folder)
+    _check_parts(folder, part, family)
+    import diffusers
 
     from ..engine.diffusers_predictor import DiffusersPredictor
 
-    options = {"use_safetensors": True, "local_files_only": True}
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=host.dtype("unet"), **options)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=host.dtype("vae"), **options)
-    encoders, tokenizers = _text_parts(folder, {**options, "torch_dtype": host.dtype("text")})
-    schedule = DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-    stack = _stack(unet, expert)
-    for module in (unet, vae, *encoders):
+    autoencoder = _class_of(folder / "vae", _AUTOENCODERS, "_class_name")
+    text = {part: _class_of(folder / part, _ENCODERS, "architectures") for part in _numbered("text_encoder", family)}
+    network = _weights(getattr(diffusers, config["_class_name"]), folder / part, host.dtype("unet"))
+    vae = _weights(getattr(diffusers, autoencoder), folder / "vae", host.dtype("vae"))
+    encoders, tokenizers = _text_parts(folder, text, host.dtype("text"))
+    schedule = None
+    if family.table:
+        schedule = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    for module in (network, vae, *encoders):
         module.eval().requires_grad_(False)
-    return DiffusersPredictor(unet, vae, encoders, tokenizers, schedule, host, stack)
+    stack = _stack(network, expert)
+    return DiffusersPredictor(network, vae, encoders, tokenizers, schedule, host, stack)
 
 
-def _text_parts(folder: Path, options: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Text encoders and tokenizers: CLIP, and for SDXL its second one."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+def folder_settings(predictor: Any, **chosen: Any) -> tuple[RestyleSettings, str | None]:
+    """The usual settings for a user's model, and its negative prompt: None for a network that is told its guidance.
 
-    kinds = {"": CLIPTextModel, "_2": CLIPTextModelWithProjection}
-    ends = [end for end in kinds if (folder / f"text_encoder{end}").is_dir()]
-    encoders = [kinds[end].from_pretrained(folder / f"text_encoder{end}", **options) for end in ends]
-    return encoders, [CLIPTokenizer.from_pretrained(folder / f"tokenizer{end}", local_files_only=True) for end in ends]
+    Whatever is chosen replaces the usual values.
+    """
+    from ..router.restyle import RestyleSettings
+
+    family = _family_of(type(predictor.network).__name__, predictor.network.config)
+    usual = {"strength": 0.6, "steps": 30, "cfg": 7.0 if family.guided else 1.0, "feather": 8, "largest_scale": 4.0}
+    return RestyleSettings(**{**usual, **chosen}), "" if family.guided else None
 
 
-def _check_folder(folder: Path) -> None:
+def _network(folder: Path) -> tuple[str, dict[str, Any], _Family]:
+    """Where the network lies in a folder, its configuration, and its family."""
     if not folder.is_dir():
         raise RegionStyleError(
-            f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with an SD1.5-class model "
-            "in diffusers layout. There is no such folder; check the path."
+            f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with {_KNOWN}. There is no such folder; "
+            "check the path."
         )
-    lacking = [part for part in PARTS if not (folder / part).is_dir()]
+    part = next((part for part in _NETWORKS if (folder / part).is_dir()), None)
+    if part is None:
+        raise _lacking(folder, [" or ".join(_NETWORKS)])
+    config = _config(folder / part)
+    return part, config, _family_of(config.get("_class_name"), config)
+
+
+def _family_of(name: str | None, config: Mapping[str, Any]) -> _Family:
+    told = config.get("addition_embed_type")
+    key = name if told is None else f"{name}, {told}"
+    if key not in _FAMILIES:
+        raise wrong_input("--model", f"a network of class {key}", _KNOWN, "Choose another folder.")
+    return _FAMILIES[key]
+
+
+def _check_parts(folder: Path, network: str, family: _Family) -> None:
+    """Every part has its folder, and every network its weights as safetensors."""
+    encoders = _numbered("text_encoder", family)
+    others = [*_numbered("tokenizer", family), *(["scheduler"] if family.table else [])]
+    lacking = [part for part in ("vae", *encoders, *others) if not (folder / part).is_dir()]
     if lacking:
-        raise RegionStyleError(
-            f"--model: the folder {str(folder)!r} has no {', '.join(lacking)}, expected "
-            f"{', '.join(PARTS)} (diffusers layout). Convert the checkpoint, or choose another folder."
-        )
-    if not any((folder / "unet").glob("*.safetensors")):
-        raise RegionStyleError(
-            f"--model: {str(folder / 'unet')!r} holds no .safetensors file; other formats are not "
-            "loaded. Convert the weights to safetensors."
-        )
+        raise _lacking(folder, lacking, family)
+    for part in (network, "vae", *encoders):
+        if not any((folder / part).glob("*.safetensors")):
+            raise RegionStyleError(
+                f"--model: {str(folder / part)!r} holds no .safetensors file; other formats are not "
+                "loaded. Convert the weights to safetensors."
+            )
 
 
-def _stack(unet: Any, expert: Path | None) -> Any:
+def _lacking(folder: Path, parts: list[str], family: _Family | None = None) -> RegionStyleError:
+    accepts = f"what a model of the {family.name} class has" if family else _KNOWN
+    return RegionStyleError(
+        f"--model: the folder {str(folder)!r} has no {', '.join(parts)}, expected {accepts}. Convert the checkpoint, "
+        "or choose another folder."
+    )
+
+
+def _numbered(part: str, family: _Family) -> list[str]:
+    return [part, *(f"{part}_{number}" for number in range(2, family.encoders + 1))]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        config = "no such file"
+    except ValueError as error:
+        config = f"no JSON ({error})"
+    if not isinstance(config, dict):
+        raise wrong_input("--model", f"{str(path)!r}: {config}", "the part's configuration", "Get the model anew.")
+    return config
+
+
+def _class_of(folder: Path, known: tuple[str, ...], key: str) -> str:
+    """The class a part's configuration names, under `key`; one of `known`, the first where none is named."""
+    found = _config(folder).get(key) or known[0]
+    name = found[0] if isinstance(found, list) else found
+    if name not in known:
+        raise wrong_input("--model", f"{str(folder)!r} of class {name}", " or ".join(known), "Choose another folder.")
+    return name
+
+
+def _weights(kind: Any, folder: Path, dtype: Any) -> Any:
+    return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+
+
+def _text_parts(folder: Path, kinds: Mapping[str, str], dtype: Any) -> tuple[list[Any], list[Any]]:
+    """Text encoders of the classes in `kinds` (folder -> class), in their order, and the tokenizer of each."""
+    import transformers
+
+    encoders, tokenizers = [], []
+    for part, kind in kinds.items():
+        encoders.append(_weights(getattr(transformers, kind), folder / part, dtype))
+        reader: Any = transformers.CLIPTokenizer if kind in _CLIP else transformers.AutoTokenizer
+        tokenizer = folder / part.replace("text_encoder", "tokenizer")
+        tokenizers.append(reader.from_pretrained(tokenizer, local_files_only=True))
+    return encoders, tokenizers
+
+
+def _stack(network: Any, expert: Path | None) -> Any:
+    """The expert attached. What its file has for the text encoder is left out, which `load_expert` says."""
     if expert is None:
         return None
     from ..engine.adapter_files import load_expert
     from ..engine.adapters import ExpertStack
 
-    if not expert.is_file():
+    if not expert.exists():
         raise RegionStyleError(
-            f"--expert: got {str(expert)!r}, expected a LoRA file (.safetensors). There is no such "
-            "file; check the path."
+            f"--expert: got {str(expert)!r}, expected a LoRA file (.safetensors) or a PEFT folder. There is no such "
+            "file or folder; check the path."
         )
-    stack = ExpertStack(unet, [load_expert(expert, ignore_text_encoder=True)])
+    stack = ExpertStack(network, [load_expert(expert, network=network, ignore_text_encoder=True)])
     stack.attach()
     return stack

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from ..grounding.attention_finder import regions_by_attention
 from ..grounding.prompt import parse_sentence
 from ..grounding.requests import Sentence
 from ..grounding.sentence_regions import queries
-from ..router.restyle import Restyled, RestyleSettings
+from ..router.restyle import Restyled
 from .console import console_host
 from .demo import tiny_settings
+from .models import folder_settings, load_folder
 from .pictures import read_image, read_mask, save_image
 from .sentence import WHOLE, restyle_in_turn, restyle_with_expert
 
@@ -50,8 +50,6 @@ def _predictor(args: argparse.Namespace) -> tuple[Any, Sentence]:
                 "world brings its own experts; leave --expert out."
             )
         return _tiny(args, host)
-    from .models import load_folder
-
     predictor = load_folder(Path(args.model), args.expert, host)
     sentence = parse_sentence(args.prompt, None, args.style)
     styles = list(dict.fromkeys(one.style for one in sentence.requests))
@@ -117,14 +115,13 @@ def _check_words(sentence: Sentence) -> None:
 
 
 def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, region: Region) -> Restyled:
-    if args.model == TINY:
-        settings = tiny_settings(region.style, seed=args.seed)
-    else:
-        settings = RestyleSettings(strength=0.6, steps=30, cfg=7.0, seed=args.seed, feather=8, largest_scale=4.0)
-    chosen = {"strength": args.strength, "steps": args.steps}
-    settings = replace(settings, **{name: value for name, value in chosen.items() if value is not None})
-    if settings.strength == 0:
+    given = {"strength": args.strength, "steps": args.steps, "seed": args.seed}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if args.strength == 0:
         raise RegionStyleError(
             "--strength: got 0, expected more than 0, at most 1. 0 would leave the picture as it is."
         )
-    return restyle_with_expert(predictor, image, region, settings, None if args.model == TINY else "")
+    if args.model == TINY:
+        return restyle_with_expert(predictor, image, region, tiny_settings(region.style, **chosen))
+    settings, negative = folder_settings(predictor, **chosen)
+    return restyle_with_expert(predictor, image, region, settings, negative)

@@ -1,30 +1,35 @@
-"""`stylize --model FOLDER --expert FILE`: a folder in diffusers layout, with small random networks of real classes."""
+"""`stylize --model FOLDER --expert LORA`: folders in diffusers layout, with small random networks of real classes."""
+
+import json
+import logging
+import shutil
 
 import numpy as np
 import pytest
+import torch
+from family_text import save_family_folder, save_peft_folder
 from PIL import Image
 
 from regionstyle.nodes.app.cli import main
-from regionstyle.nodes.tinyworld.networks import new_text_tower, new_unet, scheduler
-from regionstyle.nodes.tinyworld.shipped import expert_path
-from regionstyle.nodes.tinyworld.tokenizer import load_tokenizer
+from regionstyle.nodes.app.models import folder_settings, load_folder
+from regionstyle.nodes.engine import diffusers_families
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.host import LocalHost
+
+FAMILIES = ["sd", "sdxl", "sd3", "flux"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    from diffusers import AutoencoderKL
-    from transformers import CLIPTextModel
+def folders(tmp_path_factory):
+    """`folders("sdxl")`: that family's folder, made once."""
+    made = {}
 
-    place = tmp_path_factory.mktemp("model")
-    tokenizer = load_tokenizer()
-    config = new_text_tower(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id).config
-    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
-    new_unet().save_pretrained(place / "unet")
-    AutoencoderKL(block_out_channels=(32, 32, 32, 32), **kinds).save_pretrained(place / "vae")
-    CLIPTextModel(config).save_pretrained(place / "text_encoder")
-    tokenizer.save_pretrained(str(place / "tokenizer"))
-    scheduler().save_pretrained(place / "scheduler")
-    return place
+    def of(family):
+        if family not in made:
+            made[family] = save_family_folder(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return of
 
 
 @pytest.fixture
@@ -34,13 +39,21 @@ def photo(tmp_path):
     return path
 
 
+def network_of(folder):
+    return next(folder / part for part in ("unet", "transformer") if (folder / part).is_dir())
+
+
 @pytest.mark.slow
-def test_a_folder_with_an_expert(folder, photo, tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_with_a_peft_expert(family, folders, photo, tmp_path, monkeypatch):
+    monkeypatch.setattr(diffusers_families, "UNKNOWN_SIDE", 16)  # FLUX names no size of its own
+    folder = folders(family)
+    expert = save_peft_folder(network_of(folder), tmp_path / "style")
     words = ["stylize", str(photo), "turn it into a mosaic", "--box", "20,30,90,110", "--steps", "2", "--device", "cpu"]
     made = {}
-    for name, expert in (("plain", []), ("styled", ["--expert", str(expert_path("mosaic"))])):
+    for name, more in (("plain", []), ("styled", ["--expert", str(expert)])):
         out = tmp_path / f"{name}.png"
-        assert main([*words, "-o", str(out), "--model", str(folder), *expert]) == 0
+        assert main([*words, "-o", str(out), "--model", str(folder), *more]) == 0
         made[name] = np.asarray(Image.open(out))
     before = np.asarray(Image.open(photo))
     assert (made["plain"] != made["styled"]).any(), "the expert had no effect"
@@ -49,7 +62,75 @@ def test_a_folder_with_an_expert(folder, photo, tmp_path):
         assert (after[:, 110:] == before[:, 110:]).all()
 
 
-def test_an_expert_that_is_not_there(folder, photo, tmp_path, capsys):
+@pytest.mark.slow
+def test_settings_fit_the_family(folders):
+    settings = {
+        family: folder_settings(load_folder(folders(family), None, LocalHost("cpu")), steps=3) for family in FAMILIES
+    }
+    assert {family: (one.cfg, one.steps, negative) for family, (one, negative) in settings.items()} == {
+        "sd": (7.0, 3, ""), "sdxl": (7.0, 3, ""), "sd3": (7.0, 3, ""), "flux": (1.0, 3, None),
+    }  # fmt: skip
+
+
+def remove(part):
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def rewrite(part, **entries):
+    def change(folder):
+        path = folder / part / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "said"),
+    [
+        ("sd", remove("unet"), "no unet or transformer"),
+        ("sd", remove("scheduler"), "no scheduler, expected what a model of the SD1.5 class has"),
+        ("sdxl", remove("text_encoder_2"), "no text_encoder_2, expected what a model of the SDXL class has"),
+        pytest.param("sd3", remove("tokenizer_3"), "no tokenizer_3, expected what a model of the SD3 class has",
+                     marks=pytest.mark.slow),
+        ("sd", lambda folder: (folder / "unet" / "config.json").unlink(), "config.json': no such file"),
+        ("sd", lambda folder: (folder / "vae" / "config.json").write_text("{"), "no JSON"),
+        ("sd", rewrite("unet", _class_name="UNet3DConditionModel"), "UNet3DConditionModel, expected a model of"),
+        ("sd", rewrite("unet", addition_embed_type="image"), "UNet2DConditionModel, image, expected"),
+        ("sd", rewrite("text_encoder", architectures=["BertModel"]), "BertModel, expected CLIPTextModel"),
+        ("sd", lambda folder: [p.unlink() for p in (folder / "vae").glob("*.safetensors")], "no .safetensors"),
+    ],
+)  # fmt: skip
+def test_what_a_folder_lacks_is_said(family, change, said, folders, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(folders(family), folder)
+    change(folder)
+    with pytest.raises(RegionStyleError, match="--model") as error:
+        load_folder(folder, None, LocalHost("cpu"))
+    assert said in str(error.value)
+
+
+def test_an_expert_that_is_not_there(folders, photo, tmp_path, capsys):
     words = ["stylize", str(photo), "turn it into x", "--whole", "-o", str(tmp_path / "o.png"), "--device", "cpu"]
-    assert main([*words, "--model", str(folder), "--expert", str(tmp_path / "none.safetensors")]) == 2
+    assert main([*words, "--model", str(folders("sd")), "--expert", str(tmp_path / "none.safetensors")]) == 2
     assert "none.safetensors" in capsys.readouterr().err
+
+
+def test_layers_the_network_does_not_have_are_reported(folders, tmp_path):
+    """In ComfyUI's own names, which only the network itself can tell apart."""
+    path = tmp_path / "other.safetensors"
+    from safetensors.torch import save_file
+
+    layer = "diffusion_model.input_blocks.7.1.transformer_blocks.0.attn1.to_q"
+    save_file({f"{layer}.lora_down.weight": torch.ones(1, 64), f"{layer}.lora_up.weight": torch.ones(64, 1)}, path)
+    with pytest.raises(RegionStyleError, match=r"input_blocks\.7\.1.*layers of this network"):
+        load_folder(folders("sd"), path, LocalHost("cpu"))
+
+
+def test_text_encoder_keys_that_are_left_out_are_said(folders, tmp_path, caplog):
+    name = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    more = {f"{name}.lora_down.weight": torch.ones(1, 4), f"{name}.lora_up.weight": torch.ones(4, 1)}
+    expert = save_peft_folder(network_of(folders("sd")), tmp_path / "style", more)
+    with caplog.at_level(logging.WARNING, "regionstyle"):
+        predictor = load_folder(folders("sd"), expert, LocalHost("cpu"))
+    assert predictor.experts.names == ["style"]
+    assert "'style': 2 keys of its file act on the text encoder and are not used" in caplog.text

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from family_models import diffusers_network, diffusers_scheduler, family_inputs
+from family_text import clip_tower, t5_tower, t5_words
 
 from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
 from regionstyle.nodes.engine.errors import RegionStyleError
@@ -126,37 +127,6 @@ def test_wrong_schedulers_are_refused():
 
 
 PROMPTS = ["a red cat on a mat", "a hairdryer"]
-
-
-def clip_tower(width, projection, words):
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
-
-    config = CLIPTextConfig(
-        hidden_size=width, num_hidden_layers=3, num_attention_heads=4, intermediate_size=32, vocab_size=len(words),
-        max_position_embeddings=77, projection_dim=projection or 8, bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
-    )  # fmt: skip
-    return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config).eval().requires_grad_(False)
-
-
-def t5_tower(width, words):
-    from transformers import T5Config, T5EncoderModel
-
-    config = T5Config(d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=len(words))
-    return T5EncoderModel(config).eval().requires_grad_(False)
-
-
-def t5_words(length=16):
-    """A SentencePiece-like tokenizer of a few words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    pieces = ["<pad>", "</s>", "<unk>"] + ["\u2581" + w for w in ("a", "red", "cat", "on", "mat", "hair")] + ["dryer"]
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(at)) for at, piece in enumerate(pieces)], unk_id=2))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    marks = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=length, **marks)
 
 
 @pytest.fixture(scope="module")
