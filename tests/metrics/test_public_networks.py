@@ -46,16 +46,19 @@ def test_lpips_knows_its_networks(tmp_path):
         public.load_lpips(tmp_path, "resnet")
 
 
-def test_lpips_is_the_librarys(tmp_path):
+@pytest.mark.parametrize("network", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
+def test_lpips_is_the_librarys(network, tmp_path):
     """Random trunk weights in torchvision's file: the distance equals that of the library's own network."""
     library = pytest.importorskip("lpips", reason="the package lpips is not installed")
-    from torchvision.models import alexnet
+    from torchvision import models
 
     torch.manual_seed(0)
-    trunk = alexnet(weights=None)
-    torch.save(trunk.state_dict(), tmp_path / "alexnet-owt-7be5be79.pth")
-    ours = public.load_lpips(tmp_path, "alex")
-    theirs = library.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    trunk = getattr(models, public.TRUNKS[network].builder)(weights=None)
+    torch.save(
+        trunk.state_dict(), tmp_path / {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}[network]
+    )
+    ours = public.load_lpips(tmp_path, network)
+    theirs = library.LPIPS(net=network, pnet_rand=True, verbose=False)
     for name, value in trunk.features.state_dict().items():
         key = next(k for k in theirs.state_dict() if k.startswith("net.slice") and k.split(".", 2)[2] == name)
         theirs.state_dict()[key].copy_(value)
@@ -86,14 +89,24 @@ def test_fid_features_are_the_librarys(tmp_path, monkeypatch):
     assert torch.allclose(found, truth, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cfsd_features_are_the_rectified_conv3_1(tmp_path):
+    """conv3_1 is the fifth convolution: two in each of the first two blocks come before it."""
     from torchvision.models import vgg19
 
+    torch.manual_seed(0)
     network = vgg19(weights=None)
     torch.save(network.state_dict(), tmp_path / "vgg19-dcbb9e9d.pth")
-    found = public.load_cfsd_features(tmp_path)(rand(1, 3, 32, 48))
+    image = rand(1, 3, 32, 48)
+    found = public.load_cfsd_features(tmp_path)(image)
+    x = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[
+        :, None, None
+    ]
+    with torch.no_grad():
+        fifth = [i for i, layer in enumerate(network.features) if isinstance(layer, torch.nn.Conv2d)][4]
+        x = torch.relu(network.features[: fifth + 1](x))
     assert found.shape == (1, 256, 8, 12)
-    assert found.min() >= 0
+    assert torch.allclose(found, x)
 
 
 def save_clip(folder):
