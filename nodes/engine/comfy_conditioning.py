@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from .errors import RegionStyleError, wrong_input
 from .predictor import Extras, Text
 
@@ -43,6 +45,20 @@ def conditioning_of(text: Text, count: int) -> list[Any]:
     return [[text.states, {**pooled, **rest[0], **added}]]
 
 
+def for_any_rows(text: Text) -> bool:
+    """Whether any part of the batch may run with these prompts: nothing in them belongs to single images."""
+    entries = [extra.values() for native in text.native or [] for _, extra in native]
+    return all(_same_for_all(value) for values in entries for value in values)
+
+
+def _same_for_all(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 0 or len(value) == 1
+    if isinstance(value, (tuple, list)):
+        return all(map(_same_for_all, value))
+    return value is None or isinstance(value, (int, float, str))
+
+
 def _named_extras(extras: Extras) -> dict[str, Any]:
     """Extras under the names that ComfyUI's nodes give them."""
     found: dict[str, Any] = {}
@@ -54,6 +70,7 @@ def _named_extras(extras: Extras) -> dict[str, Any]:
 
 
 def _refuse_hooks(conditioning: list[Any]) -> None:
-    if any("hooks" in extra for _, extra in conditioning):
+    controls = [extra["control"] for _, extra in conditioning if "control" in extra]
+    if any("hooks" in extra for _, extra in conditioning) or any(control.get_extra_hooks() for control in controls):
         got = "a CONDITIONING with LoRA hooks"
         raise wrong_input("text", got, "one without", "Route styles with RegionStyle experts instead of hooks.")

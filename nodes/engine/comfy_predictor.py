@@ -2,7 +2,7 @@
 
 Latents here are what ComfyUI has inside its samplers (`process_latent_in`). ComfyUI's network functions take
 x / alpha with sigma / alpha for networks trained on noise or velocity, x itself with sigma for rectified flow, and
-give the clean latent in both cases; the conversions are in `schedule.py` and `_to_comfy` and nowhere else.
+give the clean latent in both cases; the conversions are in `schedule.py` and `comfy_schedule.py` and nowhere else.
 Calls go through `calc_cond_batch`, so that LoRAs, injections, wrappers, ControlNet and patches on the MODEL act.
 """
 
@@ -16,21 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .comfy_conditioning import conditioning_of, extras_of
+from .comfy_conditioning import conditioning_of, extras_of, for_any_rows
 from .comfy_gradients import ordinary
+from .comfy_guests import Guests
+from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
 from .errors import wrong_input
+from .memory import with_halving
 from .predictor import NoisePredictor, Text
-from .schedule import (
-    TRAINED_STEPS,
-    FlowSchedule,
-    Prediction,
-    Schedule,
-    TableSchedule,
-    Time,
-    from_denoised,
-    like,
-)
+from .schedule import Prediction, Time, from_denoised
 
 if TYPE_CHECKING:
     from .comfy_host import ComfyHost
@@ -38,17 +32,14 @@ if TYPE_CHECKING:
 
 # Where gates for one call stand in transformer_options; the experts of `comfy_adapters.py` read them.
 GATES_KEY = "regionstyle_gates"
-SUPPORTED = "Supported: SD1.5, SD2 and SDXL (noise or velocity), SD3 and Flux (rectified flow)."
-# ComfyUI's detection writes this size for every U-Net, so it says nothing.
-UNKNOWN_SIZE = 32
-NATIVE_SIZES = {"SD15": 512, "SD20": 512, "SD21UnclipL": 768, "SD21UnclipH": 768}
 
 
 class ComfyPredictor(NoisePredictor):
     """A MODEL with its CLIP and VAE; any of them may be None where it is not used. Use it inside `loaded()`.
 
     Latents and images come out on the device ComfyUI computes on. One prompt may be a whole CONDITIONING with areas
-    and ControlNets (`from_conditioning`); weight hooks are not supported.
+    and ControlNets (`from_conditioning`), which are loaded with the model and cleaned up at the end of `loaded()`; a
+    batch with ControlNets is never parted. Weight hooks are not supported, nor gradients through ControlNets.
     """
 
     host: ComfyHost
@@ -57,12 +48,13 @@ class ComfyPredictor(NoisePredictor):
         """RegionStyleError for a model of a family whose conversions are not known."""
         self.clip, self.vae, self.host = clip, vae, host
         self._model = model
-        self._depth, self._unloaded = 0, False
+        self._depth, self._unloaded, self._differentiated = 0, False, False
+        self._guests = Guests()
         if model is not None:
-            self._schedule, self.predicts = _schedule(model)
+            self._schedule, self.predicts = schedule_of(model)
             self._extras = extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
-            self.native_size = _native_size(model.model.model_config)
+            self.native_size = native_size_of(model.model.model_config)
         elif vae is not None:
             self.latent_channels = int(vae.latent_channels)
         self.factor = int(vae.spacial_compression_encode()) if vae is not None else 8
@@ -97,14 +89,30 @@ class ComfyPredictor(NoisePredictor):
         return positive, other
 
     def _predict(self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None) -> list[Prediction]:
-        import comfy.samplers
-
         self.check_latents(x)
-        alpha, sigma = self.alpha_sigma(t)
+
+        def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
+            return self._call(x, t, texts, gate)
+
         with self.loaded():
-            latent, level = _to_comfy(self._schedule, x.to(self.model.load_device), alpha, sigma)
-            conds, options = self._prepared(latent, texts, gate)
-            clean = comfy.samplers.calc_cond_batch(self.model.model, conds, latent, level, options)
+            return self._in_parts(call, x, t, texts) if all(map(for_any_rows, texts)) else call(x, t, texts)
+
+    def _call(self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None) -> list[Prediction]:
+        """All prompts in as few calls of the network as ComfyUI finds room for, or one by one where it was wrong."""
+        from comfy.samplers import calc_cond_batch
+
+        alpha, sigma = self.alpha_sigma(t)
+        latent, level = comfy_latent(self._schedule, x.to(self.model.load_device), alpha, sigma)
+        conds, options = self._prepared(latent, texts, gate)
+        model = self.model.model
+
+        def run(at_once: int) -> list[Tensor]:
+            if at_once == len(conds):
+                return calc_cond_batch(model, conds, latent, level, options)
+            alone = [[cond if i == at else None for i in range(len(conds))] for at, cond in enumerate(conds)]
+            return [calc_cond_batch(model, each, latent, level, options)[at] for at, each in enumerate(alone)]
+
+        clean = with_halving(run, len(conds), host=self.host, name="prompts")
         return [from_denoised(x, c.to(x.device), alpha, sigma) for c in clean]
 
     def _prepared(self, x: Tensor, texts: list[Text], gate: Gates | None) -> tuple[list[Any], dict[str, Any]]:
@@ -115,8 +123,13 @@ class ComfyPredictor(NoisePredictor):
 
         for text in texts:
             text.extras.check(self._extras)
-        named = {str(at): conditioning_of(text, len(x)) for at, text in enumerate(texts)}
+        # By these names ComfyUI knows which ControlNets act on the other prompt too.
+        named = {
+            name: conditioning_of(text, len(x)) for name, text in zip(("positive", "negative"), texts, strict=False)
+        }
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
+        if self._guests.admit(conds, self.model, differentiated=self._differentiated):
+            self._load()
         options = comfy.model_patcher.create_model_options_clone(self.model.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self.model, conds, options)
         if gate is not None:
@@ -178,6 +191,7 @@ class ComfyPredictor(NoisePredictor):
         finally:
             self._depth -= 1
             if self._depth == 0:
+                self._guests.leave()
                 self.model.cleanup()
 
     def _load(self) -> None:
@@ -185,25 +199,26 @@ class ComfyPredictor(NoisePredictor):
         import comfy.model_management as management
 
         side = self.native_size // self.factor
-        memory = self.model.model.memory_required([2, self.latent_channels, side, side])
-        management.load_models_gpu([self.model, *self.model.get_nested_additional_models()], memory_required=memory)
+        memory = self.model.model.memory_required([2, self.latent_channels, side, side]) + self._guests.memory
+        models = [self.model, *self.model.get_nested_additional_models(), *self._guests.models]
+        management.load_models_gpu(models, memory_required=memory)
         self._unloaded = False
 
     @contextmanager
     def gradients(self, *, decode: bool = False) -> Iterator[None]:
         """A block in which `predict`, and if asked for `decode`, may be differentiated; clone the latents inside it."""
-        before = self._model, self.vae, self._depth
+        before = self._model, self.vae, self._depth, self._differentiated
         vae = [self._need(self.vae, "vae", "a VAE").patcher] if decode else []
         with self.host.gradients(self.model, *vae) as whole:
             try:
-                self._model = whole[0]
+                self._model, self._differentiated = whole[0], True
                 self.vae = _with_patcher(self.vae, whole[1]) if decode else self.vae
                 # A replacement under dynamic VRAM is a model of its own, whose run has not begun yet.
                 self._depth = self._depth if whole[0] is before[0] else 0
                 with self.loaded():
                     yield
             finally:
-                self._model, self.vae, self._depth = before
+                self._model, self.vae, self._depth, self._differentiated = before
 
     def _need(self, part: Any, name: str, what: str) -> Any:
         if part is None:
@@ -211,46 +226,8 @@ class ComfyPredictor(NoisePredictor):
         return part
 
 
-def _to_comfy(schedule: Schedule, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """ComfyUI's latent and noise level `[B]` of x, both float32."""
-    latent, level = x.float(), sigma
-    if not isinstance(schedule, FlowSchedule):
-        latent, level = latent / like(alpha, x).float(), sigma / alpha
-    return latent, level.to(x.device, torch.float32).expand(len(x)).clone()
-
-
-def _schedule(model: Any) -> tuple[Schedule, str]:
-    """The noise levels of a MODEL and what it predicts, told by its sampling object (other nodes may have replaced it).
-
-    Compared by the functions themselves: a class that overrides one of them is another family.
-    """
-    import comfy.model_sampling as sampling
-
-    found = model.get_model_object("model_sampling")
-    kind = type(found)
-    level, denoised = getattr(kind, "sigma", None), getattr(kind, "calculate_denoised", None)
-    noise_or_v = denoised in (sampling.EPS.calculate_denoised, sampling.V_PREDICTION.calculate_denoised)
-    if noise_or_v and level is sampling.ModelSamplingDiscrete.sigma and len(found.sigmas) == TRAINED_STEPS:
-        with torch.inference_mode(False):
-            table = TableSchedule(found.sigmas.detach().cpu().double().log())
-        return table, "v" if denoised is sampling.V_PREDICTION.calculate_denoised else "eps"
-    flow = level in (sampling.ModelSamplingDiscreteFlow.sigma, sampling.ModelSamplingFlux.sigma)
-    if flow and denoised is sampling.CONST.calculate_denoised and getattr(found, "noise_scale", 1) == 1:
-        return FlowSchedule(), "flow"
-    bases = ", ".join(base.__name__ for base in kind.__mro__[1:3])
-    raise wrong_input("model", f"{type(model.model).__name__} sampled as {bases}", "a known family", SUPPORTED)
-
-
 def _with_patcher(vae: Any, patcher: Any) -> Any:
     """A VAE that runs the network of another patcher."""
     result = copy(vae)
     result.patcher, result.first_stage_model = patcher, patcher.model
     return result
-
-
-def _native_size(config: Any) -> int:
-    """The side in pixels that a model was trained at."""
-    size = config.unet_config.get("image_size", UNKNOWN_SIZE)
-    if size != UNKNOWN_SIZE:
-        return 8 * int(size)
-    return next((NATIVE_SIZES[c.__name__] for c in type(config).__mro__ if c.__name__ in NATIVE_SIZES), 1024)

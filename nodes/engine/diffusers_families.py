@@ -5,7 +5,7 @@ recognised, its noise levels (`schedule.py`: a table or rectified flow), what it
 `from_flow`), how the network is called, and how its text encoders are combined (`diffusers_text.py`).
 
 On the ComfyUI host ComfyUI calls the network, so there is less to say, one line each:
-- `comfy_predictor._schedule`: only for a sampling object that is neither a table of noise or velocity nor flow;
+- `comfy_schedule.schedule_of`: only for a sampling object that is neither a table of noise or velocity nor flow;
 - `comfy_conditioning.EXTRA_CLASSES`: if the network is told more than words (`predictor.Extras`);
 - `comfy_text.LAYOUTS`: which text encoders' tokens lie along the token axis.
 
