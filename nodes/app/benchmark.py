@@ -164,8 +164,9 @@ def _write(args: argparse.Namespace, dataset: Dataset, name: str, scores: Scores
         "published": _published_json(dataset.published),
     }
     (args.out / "benchmark.json").write_text(json.dumps(made, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    left = html.note(_left_out(scores.left_out)) if scores.left_out else ""
-    parts = [_page_table(name, rows), left, _published_table(dataset.published, rows), html.grid(panels)]
+    options = ", ".join(f"{option} {value}" for option, value in scores.options().items())
+    notes = [html.note(f"Options: {options}."), html.note(_left_out(scores.left_out)) if scores.left_out else ""]
+    parts = [_page_table(name, rows), *notes, _published_table(dataset.published, rows), html.grid(panels, 4)]
     page = html.page(f"Benchmark {dataset.name}: {name}", [html.section(dataset.published.source, *parts)])
     (args.out / "benchmark.html").write_text(page, encoding="utf-8")
     sys.stdout.write(as_text(name, rows, dataset.published))
