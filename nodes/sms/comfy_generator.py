@@ -21,9 +21,6 @@ from .generator_training import DistillSettings
 from .pictures import curves, strip
 
 KIND = "regionstyle_generators"  # folder below models/
-GO_ON, ANEW = "go on", "anew"
-STARTS = [GO_ON, ANEW]
-NAME = re.compile(r"\w[\w .-]*")
 
 
 def register_folder() -> None:
@@ -80,50 +77,81 @@ class TrainedGenerator:
 
 def train(
     model: Any, clip: Any, vae: Any, pictures: Pictures, caption: str, style: str, strength: float,
-    settings: DistillSettings, name: str, start: str,
+    settings: DistillSettings, name: str, *, resume: bool,
 ) -> TrainedGenerator:  # fmt: skip
-    """Train a generator on the experts attached to the MODEL, and save it as models/regionstyle_generators/NAME.
+    """Train a generator on the experts attached to the MODEL, and save it in models/regionstyle_generators.
 
-    A cancelled training keeps its state beside the file, and start "go on" takes it up again.
+    name: "" for the style's words. An existing file is never replaced: the new one gets a number. A cancelled training
+    keeps its state, and resume takes it up again. RegionStyleError for a name that is no file name, a state that would
+    be lost or is of another training, and whatever training refuses.
     """
-    file, state = _paths(name, start)
+    name = _file_name(name or style)
+    state = _state_path(name)
+    if state.is_file() and not resume:
+        got = f"a training of {name!r} that was stopped ({state})"
+        raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
     predictor, gates, fake = with_fake(model, clip, vae, strength, settings.sms.seed)
     made = distill(predictor, pictures, caption, style, gates, fake, settings, state=state)
+    file = _free_path(name)
     save_generator(made.generator, file)
     state.unlink(missing_ok=True)
     shown = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
     unreadable = len(getattr(pictures, "unreadable", ()))
-    notice = f"{file.name}: {settings.total} iterations on {len(pictures)} pictures"
+    notice = f"{settings.total} iterations, {len(pictures)} pictures: {file.name}"
     return TrainedGenerator(made.generator, file.name, *shown, notice + f", {unreadable} unreadable" * bool(unreadable))
 
 
-def pictures_of(images: Tensor | None, folder: str, strict: bool) -> Pictures:
-    """The connected IMAGE, or the pictures of a folder: a full path, or one below ComfyUI's input folder.
+def pictures_of(image: Tensor | None, folder: str, strict: bool) -> Pictures:
+    """The connected IMAGE, or the pictures of a folder inside ComfyUI's input folder and of its subfolders.
 
     RegionStyleError for both, and for neither.
     """
+    if (image is None) == (not folder.strip()):
+        got = "nothing" if image is None else "a batch and a folder"
+        raise wrong_input("image, folder", got, "one of the two", "Connect pictures, or name a folder of them.")
+    if image is not None:
+        return PictureBatch(images_of(image))
+    return PictureFiles.below(_input_folder(folder), strict=strict)
+
+
+def folder_mark(folder: str) -> str:
+    """Names, sizes and times of the pictures of a folder; "" without one (training says what is wrong)."""
+    try:
+        files = PictureFiles.below(_input_folder(folder)).paths if folder.strip() else []
+    except RegionStyleError:
+        return ""
+    return " ".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+
+
+def _input_folder(name: str) -> Path:
     import folder_paths
 
-    if (images is None) == (not folder.strip()):
-        got = "neither" if images is None else "both"
-        raise wrong_input("images, folder", got, "one of them", "Connect pictures, or name a folder with pictures.")
-    if images is not None:
-        return PictureBatch(images_of(images))
-    return PictureFiles.below(Path(folder_paths.get_input_directory()) / folder.strip(), strict=strict)
+    root = Path(folder_paths.get_input_directory()).resolve()
+    path = (root / name.strip()).resolve()
+    if root not in path.parents or not path.is_dir():
+        raise wrong_input("folder", repr(name), f"a folder inside {root}", "Put the pictures there.")
+    return path
 
 
-def _paths(name: str, start: str) -> tuple[Path, Path]:
-    """The files of generator and state. RegionStyleError for a name that is none, or taken."""
+def _file_name(name: str) -> str:
+    """A name as a file's stem. RegionStyleError for one that leads elsewhere."""
+    name = "-".join(name.split())
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        accepts = "letters, digits, spaces, dots, + and -"
+        raise wrong_input("name", repr(name), accepts, f"It becomes a file in models/{KIND}.")
+    return name
+
+
+def _state_path(name: str) -> Path:
     import folder_paths
 
-    if not NAME.fullmatch(name):
-        accepts = "letters, digits, spaces, dots, - and _, with a letter or digit first"
-        raise wrong_input("name", repr(name), accepts, "It becomes a file's name.")
+    return Path(folder_paths.get_output_directory()) / "regionstyle" / f"{name}.generator.pt"
+
+
+def _free_path(name: str) -> Path:
+    """A file that is not there yet, numbered as ComfyUI numbers pictures."""
+    import folder_paths
+
     folder = Path(folder_paths.get_folder_paths(KIND)[0])
-    file, state = folder / f"{name}.safetensors", folder / f"{name}.train.pt"
-    if start == ANEW:
-        state.unlink(missing_ok=True)
-    elif file.is_file() and not state.is_file():
-        remedy = f"Choose another name, or start '{ANEW}', which replaces it."
-        raise wrong_input("name", f"{name!r}, which is a finished generator", "a new one to go on with", remedy)
-    return file, state
+    candidates = (folder / (f"{name}-{i}.safetensors" if i > 1 else f"{name}.safetensors") for i in range(1, 100000))
+    return next(path for path in candidates if not path.exists())

@@ -12,7 +12,6 @@ from .nodes import PRESET_NAMES
 GENERATOR = io.Custom("REGIONSTYLE_GENERATOR")
 CATEGORY = "RegionStyle/generators"
 ARCHITECTURE_NAMES = ["tiny", "residual"]
-START_NAMES = ["go on", "anew"]
 
 
 class SmsTrainGenerator(io.ComfyNode):
@@ -44,10 +43,8 @@ class SmsTrainGenerator(io.ComfyNode):
         clip: Any,
         vae: Any,
         style: str,
-        name: str,
-        images: Any = None,
+        name: str = "",
         folder: str = "",
-        start: str = "go on",
         architecture: str = "tiny",
         iterations: int = 2000,
         warm_up: int = 100,
@@ -56,6 +53,7 @@ class SmsTrainGenerator(io.ComfyNode):
         guidance: float = 4.5,
         rate: float = 1e-3,
         seed: int = 0,
+        resume: bool = False,
         caption: str = "",
         preset: str = "reference",
         relevance: bool = True,
@@ -63,13 +61,13 @@ class SmsTrainGenerator(io.ComfyNode):
         copies: int = 4,
         size: int = 0,
         strict: bool = False,
+        image: Any = None,
     ) -> io.NodeOutput:
         from .comfy_generator import pictures_of, train
         from .generator_training import DistillSettings
         from .presets import preset as preset_of
         from .score import SmsSettings
 
-        check_choice(start, START_NAMES, "start")
         check_choice(architecture, ARCHITECTURE_NAMES, "architecture")
         for named, value, low, high in (
             ("iterations", iterations, 2, 1000000),
@@ -87,9 +85,16 @@ class SmsTrainGenerator(io.ComfyNode):
             preset_of(preset), int(iterations), content, guidance, rate, fake_rate, relevance, seed=int(seed)
         )
         settings = DistillSettings(sms, architecture, int(copies), int(warm_up), int(size) or None)
-        pictures = pictures_of(images, folder, strict)
-        made = train(model, clip, vae, pictures, caption, style, strength, settings, name, start)
+        pictures = pictures_of(image, folder, strict)
+        made = train(model, clip, vae, pictures, caption, style, strength, settings, name, resume=resume)
         return io.NodeOutput(made.generator, made.file, made.strip, made.curves, ui=ui.PreviewText(made.notice))
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str = "", **others: Any) -> Any:
+        """Changes with the files of a folder: ComfyUI otherwise sees its name only."""
+        from .comfy_generator import folder_mark
+
+        return folder_mark(folder)
 
 
 class SmsLoadGenerator(io.ComfyNode):
@@ -213,18 +218,24 @@ def _sources() -> list[Any]:
             tooltip="The style in words, as the expert was trained on; Attach Style Expert gives it.",
         ),
         node_input(
-            io.String, "name", default="my style", tooltip="Saved as models/regionstyle_generators/NAME.safetensors."
+            io.Image,
+            "image",
+            optional=True,
+            tooltip="Pictures to learn from, as a batch; they need no labels. Or name a folder instead.",
         ),
         node_input(
-            io.Image, "images", optional=True, tooltip="Pictures to learn from, as a batch. Or name a folder instead."
+            io.String,
+            "name",
+            default="",
+            tooltip="File name in models/regionstyle_generators; empty: the style's words. An existing file is never "
+            "replaced: the new one gets a number.",
         ),
         node_input(
             io.String,
             "folder",
             default="",
-            optional=True,
-            tooltip="A folder of pictures to learn from, subfolders too: a full path, or one below ComfyUI's input "
-            "folder. Leave it empty when images are connected.",
+            tooltip="A folder of pictures inside ComfyUI's input folder, subfolders too. Empty: the pictures come from "
+            "the image input.",
         ),
     ]
 
@@ -233,39 +244,35 @@ def _training() -> list[Any]:
     return [
         node_input(
             io.Combo,
-            "start",
-            options=START_NAMES,
-            default="go on",
-            optional=True,
-            tooltip="'go on' takes up a cancelled training of this name; 'anew' begins again and replaces the file.",
-        ),
-        node_input(
-            io.Combo,
             "architecture",
             options=ARCHITECTURE_NAMES,
             default="tiny",
-            optional=True,
             tooltip="'tiny': 2 MB, quick; 'residual': the paper's size, 11 million parameters.",
         ),
-        _number(io.Int, "iterations", 2000, 2, 1000000, "How many after the warm-up; a picture each.", optional=True),
-        _number(io.Int, "warm_up", 100, 0, 100000, "Iterations that only teach to give back the input.", optional=True),
+        _number(io.Int, "iterations", 2000, 2, 1000000, "How many after the warm-up; a picture each."),
+        _number(io.Int, "warm_up", 100, 0, 100000, "Iterations that only teach to give back the input."),
         _number(
             io.Float, "strength", 0.8, 0.01, 4.0, "Multiplies the strength that the experts are attached with.",
-            step=0.05, optional=True,
+            step=0.05,
         ),
         _number(
             io.Float, "content", 5e-4, 0.0, 1.0,
             "How much the low frequencies are held: more keeps more of the content, 0 lets go.",
-            step=1e-4, round=False, optional=True,
+            step=1e-4, round=False,
         ),
-        _number(io.Float, "guidance", 4.5, 0.0, 100.0, "Classifier-free guidance.", step=0.1, optional=True),
+        _number(io.Float, "guidance", 4.5, 0.0, 100.0, "Classifier-free guidance.", step=0.1),
         _number(
             io.Float, "rate", 1e-3, 1e-6, 1.0, "Learning rate of the generator; it falls along a cosine.",
-            step=1e-4, round=False, optional=True,
+            step=1e-4, round=False,
         ),
         _number(
             io.Int, "seed", 0, 0, 2**32 - 1, "Seed of weights, pictures, timesteps and noise.",
-            control_after_generate=True, optional=True,
+            control_after_generate=True,
+        ),
+        node_input(
+            io.Boolean, "resume", default=False,
+            tooltip="Go on where a cancelled training of this name stopped. All settings but the iterations must be "
+            "the same.",
         ),
     ]  # fmt: skip
 
@@ -273,31 +280,31 @@ def _training() -> list[Any]:
 def _details() -> list[Any]:
     return [
         node_input(
-            io.String, "caption", default="", optional=True, advanced=True,
+            io.String, "caption", default="", advanced=True,
             tooltip="What all pictures show. It may be empty.",
         ),
         node_input(
-            io.Combo, "preset", options=PRESET_NAMES, default="reference", optional=True, advanced=True,
+            io.Combo, "preset", options=PRESET_NAMES, default="reference", advanced=True,
             tooltip="'reference': the formulas of the published code; 'paper': those of the paper's text.",
         ),
         node_input(
-            io.Boolean, "relevance", default=True, optional=True, advanced=True,
+            io.Boolean, "relevance", default=True, advanced=True,
             tooltip="Change most where the words for the style change the model's mind (relevance map).",
         ),
         _number(
             io.Float, "fake_rate", 1e-3, 0.0, 1.0, "Learning rate of the fake predictor, which follows the results.",
-            step=1e-4, round=False, optional=True, advanced=True,
+            step=1e-4, round=False, advanced=True,
         ),
         _number(
             io.Int, "copies", 4, 1, 64, "Noisy versions of one picture per iteration; 4 in the paper.",
-            optional=True, advanced=True,
+            advanced=True,
         ),
         _number(
             io.Int, "size", 0, 0, 4096, "Side of the crops in pixels; 0 takes the model's own.",
-            step=8, optional=True, advanced=True,
+            step=8, advanced=True,
         ),
         node_input(
-            io.Boolean, "strict", default=False, optional=True, advanced=True,
+            io.Boolean, "strict", default=False, advanced=True,
             tooltip="Stop at a file that cannot be read. Otherwise it is left out and named in the log.",
         ),
     ]  # fmt: skip

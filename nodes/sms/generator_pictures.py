@@ -46,7 +46,8 @@ class PictureBatch:
         return len(self._images)
 
     def read(self, index: int) -> Tensor:
-        return self._images[index].float().cpu()
+        # a copy: what a node of ComfyUI was given comes from inference mode, which autograd refuses
+        return self._images[index].float().cpu().clone()
 
 
 class PictureFiles:

@@ -123,26 +123,32 @@ class Distiller:
         random = torch.Generator().manual_seed(self.settings.sms.seed * 1_000_003 + self.iteration)
         images = draw_crop(self.pictures, self.size, random).to(self.predictor.host.device)
         self.predictor.host.load(self.generator)
-        if self.iteration < self.settings.warm_up:
-            self._reconstruct(images)
-        else:
-            self._distil(images, random)
+        for optimizer in (self.optimizer, self.fake_optimizer):
+            optimizer.zero_grad(set_to_none=True)
+        warming = self.iteration < self.settings.warm_up
+        losses = self._reconstruct(images) if warming else self._distil(images, random)
+        # A cancel comes before this line or after the step: a saved state is that of whole iterations.
+        self._update()
+        for name, loss in losses.items():
+            getattr(self.history, name).append(float(loss.detach().double().mean()))
         self.iteration += 1
 
-    def _reconstruct(self, images: Tensor) -> None:
+    def _reconstruct(self, images: Tensor) -> dict[str, Tensor]:
         loss = (self.generator(images) - images).abs().mean()
-        self._update(loss)
-        self._note(torch.zeros(()), loss, torch.zeros(()))
+        loss.backward()
+        return {"style": torch.zeros(()), "content": loss, "fake": torch.zeros(())}
 
-    def _distil(self, images: Tensor, random: torch.Generator) -> None:
+    def _distil(self, images: Tensor, random: torch.Generator) -> dict[str, Tensor]:
+        """Gradients of the generator, then of the fake predictor, which learns the results as they are now."""
         with torch.no_grad():
             source = self._copies(self.predictor.encode(images))
         latent = self._copies(self.predictor.encode(keep_in_range(self.generator(images))))
         losses = self.score.losses(latent, source, *self._draw(self.settings.sms.schedule, latent, random))
         # as sums over the latent: its mean would make gradients still smaller
-        self._update((losses.style + losses.content).mean() * latent[0].numel())
-        fake = self._follow(latent.detach(), random)
-        self._note(losses.style, losses.content, fake)
+        ((losses.style + losses.content).mean() * latent[0].numel()).backward()
+        fake = self.score.fake_error(latent.detach(), *self._draw("uniform", latent, random))
+        fake.mean().backward()
+        return {"style": losses.style, "content": losses.content, "fake": fake}
 
     def _draw(self, kind: Kind, latent: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         return self.score.draw(kind, self._done(), latent, random)
@@ -153,23 +159,10 @@ class Distiller:
     def _copies(self, latent: Tensor) -> Tensor:
         return latent.expand(self.settings.copies, -1, -1, -1)
 
-    def _update(self, loss: Tensor) -> None:
-        """The learning rate falls from its full value to a hundredth along a cosine."""
+    def _update(self) -> None:
+        """The generator's learning rate falls from its full value to a hundredth along a cosine."""
         share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._done()))
         self.optimizer.param_groups[0]["lr"] = self.settings.sms.rate * share
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         nn.utils.clip_grad_norm_(self.generator.parameters(), LARGEST_NORM)
         self.optimizer.step()
-
-    def _follow(self, latent: Tensor, random: torch.Generator) -> Tensor:
-        """The fake predictor learns the noise of the results as they are now."""
-        loss = self.score.fake_error(latent, *self._draw("uniform", latent, random))
-        self.fake_optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
         self.fake_optimizer.step()
-        return loss
-
-    def _note(self, style: Tensor, content: Tensor, fake: Tensor) -> None:
-        for name, value in (("style", style), ("content", content), ("fake", fake)):
-            getattr(self.history, name).append(float(value.detach().double().mean()))

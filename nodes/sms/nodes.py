@@ -113,7 +113,8 @@ def _pictures() -> list[Any]:
             io.Mask,
             "mask",
             optional=True,
-            tooltip="1 = stylise, 0 = keep bit for bit. Without a mask the whole picture changes.",
+            tooltip="1 = stylise, 0 = keep bit for bit. Without a mask the whole picture changes, worked on at the "
+            "model's native size (its longer side at most twice that) and enlarged back.",
         ),
     ]
 

@@ -16,6 +16,7 @@ from ..engine.region import RegionCrop
 from .optimise import History, Prompts, SmsSettings, StyleMatcher
 
 FRAMES = 8  # pictures of the progression strip, at most
+LONGEST = 2  # times the native size: the longer side of a whole picture, or memory would grow with its length
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,9 @@ class _Work:
         return F.interpolate(self.images, self._whole_size(), mode="bicubic", antialias=True).clamp(0, 1)
 
     def _whole_size(self) -> tuple[int, int]:
-        """The shorter side at the native size, both sides multiples of the grid."""
+        """The shorter side at the native size, the longer at most `LONGEST` times that, both multiples of the grid."""
         height, width = self.images.shape[-2:]
-        scale = self.native / min(height, width)
+        scale = min(self.native / min(height, width), LONGEST * self.native / max(height, width))
         rounded = [max(1, round(side * scale / self.grid)) * self.grid for side in (height, width)]
         return rounded[0], rounded[1]
 
