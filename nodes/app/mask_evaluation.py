@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..engine.host import Host, LocalHost
 from ..grounding.prompt import parse_regions
+from ..grounding.refine import inner_point
 from ..grounding.sam import SamEmbedding, SamNetwork, SamPrompt, SamSegmenter, encode
 from ..grounding.text_grounding import AttentionSource, look_at_all, segment_all
 from ..metrics.pixels import mask_iou
@@ -69,15 +70,6 @@ def _touch(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((binary_dilation(a, iterations=NEAR) & b).any())
 
 
-def inner_point(mask: np.ndarray) -> tuple[float, float]:
-    """The place (x, y) of a mask `[H,W]` that lies deepest inside it."""
-    from scipy.ndimage import distance_transform_edt
-
-    depth = distance_transform_edt(np.pad(mask > 0.5, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(x), float(y)
-
-
 def twins(made: Scene) -> tuple[int, int] | None:
     """The two things of one shape, where a scene has exactly two that show."""
     found = [at for at, one in enumerate(made.objects) if sum(o.shape == one.shape for o in made.objects) == 2]
@@ -109,15 +101,15 @@ class MaskEvaluation:
         """host: for the networks' own loops; pass one that reports nothing."""
         self._predictor, self._network, self._host = predictor, network, host
 
-    def measure(self, made: Scene) -> list[Measured]:
-        """Every row of one scene."""
+    def measure(self, made: Scene, number: int) -> list[Measured]:
+        """Every row of one scene; number: which of its things is the one that is named alone."""
         image = as_image(made)
         embedding = encode(self._network, image, self._host)
         seen = [at for at, thing in enumerate(made.objects) if _seen(thing)]
         named = [(at, made.objects[at].phrase) for at in seen]
         together = self._grounded(image, embedding, named)
         rows = {**self._prompted(made, seen, embedding), SENTENCE: together}
-        rows[ALONE] = {at: mask for one in named for at, mask in self._grounded(image, embedding, [one]).items()}
+        rows[ALONE] = self._grounded(image, embedding, [named[number % len(named)]]) if named else {}
         if pair := twins(made):
             rows[BY_COLOUR] = {at: together[at] for at in pair}
             rows[BY_POSITION] = self._grounded(image, embedding, placed_phrases(made, pair))
@@ -133,7 +125,10 @@ class MaskEvaluation:
         """The masks SAM gives for the exact boxes and points."""
         segmenter, things = SamSegmenter(embedding, self._host), made.objects
         boxes = {at: segmenter.ask(0, SamPrompt(things[at].box)).soft for at in seen}
-        points = {at: segmenter.ask(0, SamPrompt(inside=(inner_point(things[at].mask),))).soft for at in seen}
+        points = {
+            at: segmenter.ask(0, SamPrompt(inside=(inner_point(torch.from_numpy(things[at].mask)),))).soft
+            for at in seen
+        }
         return {BOX: boxes, POINT: points}
 
     def _grounded(self, image: Tensor, embedding: SamEmbedding, named: Sequence[tuple[int, str]]) -> dict[int, Tensor]:
@@ -152,7 +147,7 @@ def evaluate_masks(host: Host, scenes: int = 500) -> dict[str, Any]:
     progress = host.progress(scenes, "scenes")
     with torch.no_grad(), predictor.loaded():
         for number in range(scenes):
-            found += evaluation.measure(held_out_scene(number))
+            found += evaluation.measure(held_out_scene(number), number)
             progress.update(number + 1)
     rows = {row: by_kind([one for one in found if one.row == row]) for row in MARKS}
     return {"scenes": scenes, "marks": MARKS, "rows": rows}

@@ -21,7 +21,7 @@ from ..engine.errors import RegionStyleError
 from ..engine.predictor import NoisePredictor, Text
 from ..engine.region import RegionCrop
 from ..engine.text_tokens import find_phrase
-from .refine import guided_filter
+from .refine import guided_filter, mask_parts
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class AttentionSettings:
     levels: noise levels 0..1 that are averaged; draws: noise draws per level; seed: of the noise;
     bias: moves the threshold in log-odds: higher gives a smaller mask; softness: width of the soft edge in log-odds;
     smallest: the least contrast (log-odds inside minus outside) that counts as found; radius: window of the edge
-    refinement, as a share of the model's native size (0: none).
+    refinement, as a share of the model's native size (0: none); reach: log-odds below the strongest places at which a
+    thing ends, as what lies lower is another thing that the words fit less; alike: how far the means of separate parts
+    may lie below the best one's (the things of one name are alike, other things are not).
     """
 
     levels: Sequence[float] = (0.1, 0.2)
@@ -41,6 +43,8 @@ class AttentionSettings:
     softness: float = 0.5
     smallest: float = 0.5
     radius: float = 0.12
+    reach: float = 2.0
+    alike: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -147,19 +151,44 @@ def threshold_of(logodds: Tensor) -> float:
     return math.log(share / (1 - share))
 
 
-def mask_from_logodds(logodds: Tensor, settings: AttentionSettings) -> Grounding:
+def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, rivals: Sequence[Tensor] = ()) -> Grounding:
     """The soft mask of a map: a sigmoid around the threshold, cleared where it is below 2 percent.
 
-    Not found (mask of zeros) when inside and outside differ by less than `settings.smallest`.
+    rivals: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold there;
+    thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask of
+    zeros) when inside and outside differ by less than `settings.smallest`.
     """
-    threshold = threshold_of(logodds) + settings.bias
-    inside = logodds > threshold
+    margin = _margin(logodds, settings, rivals)
+    inside = margin > 0
     contrast = float(logodds[inside].mean() - logodds[~inside].mean()) if inside.any() and not inside.all() else 0.0
     if contrast < settings.smallest:
         return Grounding(logodds, torch.zeros_like(logodds), 0.0, False)
-    mask = ((logodds - threshold) / settings.softness * 4).sigmoid()
-    mask = torch.where(mask < 0.02, torch.zeros_like(mask), mask)
-    return Grounding(logodds, mask, float(logodds[inside].sigmoid().mean()), True)
+    mask = (margin / settings.softness * 4).sigmoid()
+    mask = _alike_parts(torch.where(mask < 0.02, torch.zeros_like(mask), mask), logodds, settings.alike)
+    return Grounding(logodds, mask, float(logodds[mask > 0.5].sigmoid().mean()), True)
+
+
+def _margin(logodds: Tensor, settings: AttentionSettings, rivals: Sequence[Tensor]) -> Tensor:
+    """How far `[H,W]` a place lies above what it takes to belong to the thing, in log-odds."""
+    above = logodds - threshold_of(logodds)
+    lead = torch.full_like(above, math.inf)
+    for rival in rivals:
+        lead = torch.minimum(lead, above - (rival - threshold_of(rival)).to(above))
+    own = above[(above > 0) & (lead > 0)]
+    # a high place that is no outlier: nine tenths of the thing lie below it
+    strongest = float(own.kthvalue(max(1, round(0.9 * own.numel()))).values) if own.numel() else 0.0
+    return torch.minimum(above - max(0.0, strongest - settings.reach) - settings.bias, lead)
+
+
+def _alike_parts(mask: Tensor, logodds: Tensor, alike: float) -> Tensor:
+    """The connected parts of a mask whose mean log-odds come near the best one's; specks count with the others."""
+    parts = mask_parts(mask)
+    if len(parts) < 2:
+        return mask
+    means = [float(logodds[part > 0.5].mean()) for part in parts]
+    best = max(mean for mean, part in zip(means, parts, strict=True) if part.sum() >= 0.05 * parts[0].sum())
+    kept = [part for mean, part in zip(means, parts, strict=True) if mean >= best - alike]
+    return torch.stack(kept).amax(0)
 
 
 def ground_by_attention(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..engine.predictor import NoisePredictor
 from ..engine.region import Region
 from ..engine.regions import Regions, not_found_notice, region_of
-from .attention import AttentionSettings, Grounding, ground_by_attention
+from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
 from .refine import mask_parts
 from .requests import Sentence
 from .sentence_regions import Finder, queries, sentence_regions
@@ -27,28 +28,35 @@ class FoundRegions:
     notice: str
 
 
-def caption_for(query: str, others: Sequence[str]) -> str:
-    """The sentence a thing is looked for with: naming what else is asked for tells the things apart.
+def rivals_of(query: str, others: Sequence[str]) -> list[str]:
+    """The other things asked for that a place may belong to instead.
 
-    Left out are things whose words hold the query's: the first "cat" of "a red cat and a cat" would be the wrong one.
+    Left out are things whose words hold the query's, and the other way round: "the red cat" is a cat too.
     """
-    apart = [one for one in others if f" {query.lower()} " not in f" {one.lower()} "]
-    return " and ".join(f"a {one}" for one in (query, *apart))
+    own = f" {query.lower()} "
+    return [one for one in others if own not in f" {one.lower()} " and f" {one.lower()} " not in own]
 
 
 def attention_finder(
     predictor: NoisePredictor, image: Tensor, sentence: Sentence, settings: AttentionSettings
 ) -> Finder:
-    """Looks for things in a picture `[1,3,H,W]`, each once, with everything else the sentence names in the caption.
+    """Looks for the things of a sentence in a picture `[1,3,H,W]`: each once, alone in its caption, then compared.
 
     Attention finds all things of one name together: where they have to be told apart, the parts of the mask are
     taken for the things, so those that touch count as one.
     """
-    words, seen = queries(sentence), {}
+    words, maps, seen = queries(sentence), {}, {}
+
+    def look(query: str) -> Tensor:
+        if query not in maps:
+            with torch.no_grad():
+                maps[query] = attention_logodds(predictor, image, query, f"a {query}", settings)
+        return maps[query]
 
     def find(query: str, apart: bool) -> list[Region]:
         if query not in seen:
-            seen[query] = ground_by_attention(predictor, image, query, caption_for(query, words), settings)
+            rivals = [look(one) for one in rivals_of(query, words)]
+            seen[query] = mask_from_logodds(look(query), settings, rivals)
         return _instances(query, seen[query], apart)
 
     return find

@@ -134,6 +134,15 @@ def mask_parts(mask: Tensor, smallest: float = 0.0) -> list[Tensor]:
     return [torch.where(nearest == int(at) + 1, mask, torch.zeros_like(mask)) for at in order]
 
 
+def inner_point(mask: Tensor) -> tuple[float, float]:
+    """The place (x, y) of a mask `[H,W]` that lies deepest inside it, in pixels; the frame is an outline too."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(np.pad(_inside(mask), 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    return float(x), float(y)
+
+
 def largest_part(mask: Tensor) -> Tensor:
     """Only the largest connected part of a mask `[H,W]`."""
     parts = mask_parts(mask)

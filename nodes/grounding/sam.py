@@ -108,6 +108,19 @@ class SamSegmenter:
 
     def ask(self, image: int, prompt: SamPrompt) -> SamMask:
         """The mask of a prompt in picture `image` of the batch. RegionStyleError for an empty or unfitting prompt."""
+        answers = self.answers(image, prompt)
+        return answers[self._chosen([one.iou for one in answers])]
+
+    def ask_like(self, image: int, prompts: Sequence[SamPrompt], mask: Tensor) -> SamMask:
+        """Of the answers to several prompts about one thing, the one that comes nearest to a rough mask `[H,W]` of it.
+
+        Among the three masks of each prompt only where the choice is the best of them.
+        """
+        found = [self.answers(image, one) if self.choice == BEST else [self.ask(image, one)] for one in prompts]
+        return max((one for part in found for one in part), key=lambda one: soft_iou(one.soft, mask))
+
+    def answers(self, image: int, prompt: SamPrompt) -> list[SamMask]:
+        """The one mask for the choice "single", otherwise all three."""
         import numpy as np
 
         self._host.check()
@@ -117,8 +130,7 @@ class SamSegmenter:
         logits, ious, _ = self._predictor.predict(
             points, labels, box, multimask_output=self.choice != SINGLE, return_logits=True
         )
-        best = self._chosen(ious)
-        return SamMask(torch.from_numpy(logits[best]), float(ious[best]))
+        return [SamMask(torch.from_numpy(one), float(iou)) for one, iou in zip(logits, ious, strict=True)]
 
     def _show(self, image: int) -> None:
         """Give the predictor the encoded picture, as its `set_image` would leave it."""
@@ -127,10 +139,16 @@ class SamSegmenter:
         predictor.original_size, predictor.input_size = embedding.size, embedding.input_size
         predictor.is_image_set = True
 
-    def _chosen(self, ious: Any) -> int:
+    def _chosen(self, ious: Sequence[float]) -> int:
         if self.choice in (BEST, SINGLE):
-            return int(ious.argmax())
+            return max(range(len(ious)), key=ious.__getitem__)
         return min(MASK_CHOICES.index(self.choice) - 2, len(ious) - 1)
+
+
+def soft_iou(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of soft masks `[H,W]`: sum of the smaller over sum of the larger values."""
+    b = b.to(a)
+    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp(min=1e-6))
 
 
 def _points(prompt: SamPrompt, size: tuple[int, int]) -> tuple[Any, Any]:

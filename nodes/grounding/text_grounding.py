@@ -11,19 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.host import Host
 from ..engine.predictor import NoisePredictor
-from ..engine.region import Region
+from ..engine.region import Region, box_mask, mask_box
 from ..engine.regions import Regions, not_found_notice, region_of
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
+from .refine import INSIDE, inner_point
 from .region_words import clean_region, without_determiners
 from .requests import Request, Rule, Sentence
-from .sam import BEST, SamEmbedding, SamPrompt, SamSegmenter
+from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
 from .sentence_regions import Finder, queries, sentence_regions
 from .vlm import Corners, Vlm, ask
 
@@ -182,6 +184,16 @@ def _segmenting(find: Finder, segmenter: SamSegmenter, index: int) -> Finder:
 
 
 def _segmented(region: Region, segmenter: SamSegmenter, index: int) -> Region:
-    answer = segmenter.ask(index, SamPrompt(region.box))
+    answer = _answer(region, segmenter, index)
     score = region.score * min(max(answer.iou, 0.0), 1.0)
     return region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)
+
+
+def _answer(region: Region, segmenter: SamSegmenter, index: int) -> SamMask:
+    """What SAM makes of a box; where the finder knows the shape too, what comes nearest to it."""
+    size = (int(region.mask.shape[-2]), int(region.mask.shape[-1]))
+    sure = region.mask > INSIDE
+    if torch.equal(region.mask, box_mask(region.box, size).to(region.mask)) or not bool(sure.any()):
+        return segmenter.ask(index, SamPrompt(region.box))
+    box = mask_box(region.mask, INSIDE)
+    return segmenter.ask_like(index, [SamPrompt(box), SamPrompt(box, (inner_point(region.mask),))], region.mask)
