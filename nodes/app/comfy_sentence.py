@@ -13,6 +13,7 @@ from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.expert import Expert
 from ..engine.region import Region
 from ..engine.regions import Regions, not_found_notice
 from ..grounding.attention import AttentionSettings
@@ -24,6 +25,8 @@ from ..grounding.style_names import normal_style
 from ..router.comfy_experts import check_gate_batches, region_gates
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .sentence import named_in, prompt_for, restyle_in_turn
+
+STRENGTH_KEY = "regionstyle_strength"  # metadata of a LoRA file: the strength its style wants
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,47 @@ def expert_styles(model: Any) -> dict[str, list[str]]:
     """Style words in lower case -> the names of the MODEL's attached experts for them."""
     found: dict[str, list[str]] = {}
     for expert in (weights.source for weights in attached_experts(model)):
-        found.setdefault((expert.style or expert.name.replace("-", " ")).lower(), []).append(expert.name)
+        found.setdefault(_style_words(expert), []).append(expert.name)
     return found
+
+
+def _style_words(expert: Expert) -> str:
+    return (expert.style or expert.name.replace("-", " ")).lower()
+
+
+def own_strengths(model: Any) -> dict[str, float | None]:
+    """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
+    from ..tinyworld.shipped import own_strength
+
+    found: dict[str, float | None] = {}
+    for expert in (weights.source for weights in attached_experts(model)):
+        named = expert.metadata.get(STRENGTH_KEY)
+        own = own_strength(expert) if named is None else _named_strength(named, expert.name)
+        found.setdefault(_style_words(expert), own)
+    return found
+
+
+def _named_strength(text: str, name: str) -> float:
+    """The number in an expert file's metadata."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        remedy = "Correct the file's metadata, or set strength yourself."
+        raise wrong_input(f"{STRENGTH_KEY} of {name!r}", repr(text), "a number above 0, at most 1", remedy)
+    return value
+
+
+def for_style(settings: RestyleSettings, style: str, own: dict[str, float | None]) -> RestyleSettings:
+    """The settings for a region's style: with strength 0 its expert's own. RegionStyleError when it has none."""
+    if settings.strength > 0:
+        return settings
+    strength = own.get(style.lower())
+    if strength is None:
+        got, accepts = f"0 for the style {style!r}", "more than 0, since no attached expert names a strength for it"
+        raise wrong_input("strength", got, accepts, f"Set it, or write {STRENGTH_KEY} into the LoRA's metadata.")
+    return replace(settings, strength=strength)
 
 
 def restyle_sentence(
@@ -66,12 +108,14 @@ def restyle_sentence(
     looking: AttentionSettings,
 ) -> SentenceResult:
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
-    images, styles = images_of(image), expert_styles(model)
+    images, styles, own = images_of(image), expert_styles(model), own_strengths(model)
     check_gate_batches(attached_gates(model), len(images))
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     with predictor.loaded():
         found, understood = _found(predictor, images, request, list(styles) or None, looking)
         check_found(found.notice, request.strict)
+        for region in found.regions:
+            for_style(settings, region.style, own)  # an error now, not after the first region
 
         def restyle(picture: Tensor, region: Region) -> Restyled:
             return restyle_region(
@@ -81,7 +125,7 @@ def restyle_sentence(
                 prompt_for(region, request.template),
                 negative=request.negative if settings.cfg != 1 else None,
                 gate=region_gates(model, region.image, styles.get(region.style)),
-                settings=settings,
+                settings=for_style(settings, region.style, own),
             )
 
         done = [restyle_in_turn(one[None], found.regions.of_image(at), restyle) for at, one in enumerate(images)]

@@ -25,7 +25,7 @@ class RestyleSentence(io.ComfyNode):
             description="Finds every thing a sentence names, restyles each by its own mask with the attached expert of "
             "its style, and leaves the rest. Where the output mask is 0 the picture equals the input bit for bit.",
             search_aliases=["text style transfer", "edit by instruction", "regional style"],
-            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(), *_looking()],
+            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(own=True), *_looking()],
             outputs=[
                 node_output(
                     io.Image,
@@ -76,7 +76,7 @@ class RestyleSentence(io.ComfyNode):
         if regions is not None and bias != 0:
             remedy = "Set it to 0, or leave regions unconnected."
             raise wrong_input("bias", bias, "0 with regions, since attention is not used then", remedy)
-        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge)
+        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge, own=True)
         request = SentenceRequest(sentence, template, negative, regions, strict)
         looking = AttentionSettings(seed=int(seed), bias=bias)
         made = restyle_sentence(model, clip, vae, image, request, settings, looking)

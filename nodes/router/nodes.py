@@ -125,13 +125,20 @@ class Restyle(io.ComfyNode):
 
 
 def checked_settings(
-    seed: int, steps: int, cfg: float, strength: float, margin: float, feather: int, enlarge: float
+    seed: int,
+    steps: int,
+    cfg: float,
+    strength: float,
+    margin: float,
+    feather: int,
+    enlarge: float,
+    own: bool = False,
 ) -> RestyleSettings:
-    """The settings of `restyle_settings_inputs`; RegionStyleError for a value out of range."""
+    """The settings of `restyle_settings_inputs`, made for the same `own`; RegionStyleError for a value out of range."""
     from .restyle import RestyleSettings
 
     for name, value, low, high in (
-        ("strength", strength, 0.01, 1),
+        ("strength", strength, 0 if own else 0.01, 1),
         ("steps", steps, 1, 1000),
         ("cfg", cfg, 0, 100),
         ("margin", margin, 0, 4),
@@ -167,8 +174,9 @@ def _restyle_inputs() -> list[Any]:
     ]
 
 
-def restyle_settings_inputs() -> list[Any]:
-    """How a region is redrawn, for every node that does it."""
+def restyle_settings_inputs(own: bool = False) -> list[Any]:
+    """How a region is redrawn, for every node that does it; own: strength 0 means what the style itself prefers."""
+    low = " 0: each style's own, where its file names one." if own else ""
     return [
         node_input(
             io.Int, "steps", default=20, min=1, max=1000, tooltip="Sampling steps. SD1.5 about 20, tiny world 6."
@@ -186,10 +194,10 @@ def restyle_settings_inputs() -> list[Any]:
             io.Float,
             "strength",
             default=0.6,
-            min=0.01,
+            min=0.0 if own else 0.01,
             max=1.0,
             step=0.01,
-            tooltip="How much is redrawn: low keeps the drawing, 1 draws anew. SD1.5 about 0.6, tiny world 0.2.",
+            tooltip=f"How much is redrawn: low keeps the drawing, 1 draws anew. SD1.5 about 0.6, tiny world 0.3.{low}",
         ),
         node_input(
             io.Float,

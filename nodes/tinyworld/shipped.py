@@ -172,6 +172,19 @@ def load_shipped_expert(style: str) -> Expert:
     return load_expert(files[style], name=style)
 
 
+def own_strength(expert: Expert) -> float | None:
+    """How much of a picture an expert redraws best when it is one of the shipped ones; None for any other."""
+    import torch
+
+    if not (expert.style in STYLES and expert_path(expert.style).exists()):
+        return None
+    own = load_shipped_expert(expert.style).layers
+    path = next(iter(own))
+    given = expert.layers.get(path)
+    same = given is not None and torch.equal(given.down.cpu().float(), own[path].down.float())
+    return STRENGTHS.get(expert.style, USUAL_STRENGTH) if same else None
+
+
 def load_predictor(host: Host, experts: list[Expert] | None = None) -> DiffusersPredictor:
     """The tiny world's predictor on a host, with experts attached (all off until a gate opens them)."""
     from ..engine.adapters import ExpertStack

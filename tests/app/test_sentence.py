@@ -1,17 +1,24 @@
 """Several regions in turn, by words or by regions found elsewhere."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from regionstyle.nodes.app import comfy_sentence
 from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.comfy_sentence import for_style
 from regionstyle.nodes.app.sentence import named_in, prompt_for, restyle_in_turn
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.expert import LoraLayer
 from regionstyle.nodes.engine.region import Region, RegionCrop
 from regionstyle.nodes.engine.regions import Regions, missing_region
 from regionstyle.nodes.grounding.prompt import parse_sentence
-from regionstyle.nodes.router.restyle import Restyled
+from regionstyle.nodes.router.restyle import Restyled, RestyleSettings
+from regionstyle.nodes.tinyworld.shipped import load_shipped_expert
 
 SIZE = (20, 30)
 
@@ -112,3 +119,31 @@ def test_a_given_region_takes_one_thing(scene_file, tmp_path, capsys):
         main(["stylize", str(scene_file[0]), prompt, "-o", str(tmp_path / "o.png"), "--whole", "--device", "cpu"]) == 2
     )
     assert "several things" in capsys.readouterr().err
+
+
+def test_strength_0_is_what_the_style_itself_wants():
+    usual, own = RestyleSettings(strength=0.4), RestyleSettings(strength=0.0)
+    assert for_style(usual, "neon", {"neon": 0.75}) == usual
+    assert for_style(own, "Neon", {"neon": 0.75}) == RestyleSettings(strength=0.75)
+    for style, known in (("neon", {"neon": None}), ("anime", {})):
+        with pytest.raises(RegionStyleError, match=f"strength: got 0 for the style '{style}'"):
+            for_style(own, style, known)
+
+
+def test_where_a_style_says_its_strength(monkeypatch):
+    """In the file's metadata, or for a shipped expert in the tiny world; a namesake with other weights says nothing."""
+    neon = load_shipped_expert("neon")
+    path, layer = next(iter(neon.layers.items()))
+    other = replace(neon, layers={path: LoraLayer(layer.down + 1, layer.up)})
+    told = replace(other, style="", name="van-gogh", metadata={"regionstyle_strength": "0.5"})
+
+    def strengths(*experts):
+        monkeypatch.setattr(
+            comfy_sentence, "attached_experts", lambda model: [SimpleNamespace(source=e) for e in experts]
+        )
+        return comfy_sentence.own_strengths(None)
+
+    assert strengths(neon, load_shipped_expert("mosaic"), told) == {"neon": 0.75, "mosaic": 0.3, "van gogh": 0.5}
+    assert strengths(other) == {"neon": None}
+    with pytest.raises(RegionStyleError, match="regionstyle_strength of 'van-gogh': got '7'"):
+        strengths(replace(told, metadata={"regionstyle_strength": "7"}))
