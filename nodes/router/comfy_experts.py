@@ -148,6 +148,9 @@ def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], at: int
     if not isinstance(gate, RegionGate):
         value = _entry(gate, at) if isinstance(gate, Tensor) and gate.ndim else gate
         return RegionGate(region, float(value))
+    if gate.reads is not None:
+        remedy = "Sample it with KSampler, or route without regional prompts: this node has a prompt of its own."
+        raise wrong_input("model", "a MODEL from Regional Prompts", "one without", remedy)
     own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
     words = gate.words if gate.words is None or gate.words.ndim == 1 else _entry(gate.words, at)
     return replace(gate, mask=region * cut(_entry(own, at)).to(region), words=words)

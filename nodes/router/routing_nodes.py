@@ -14,6 +14,7 @@ EXPERTS = io.Custom(EXPERTS_TYPE)
 REGIONS = io.Custom(REGIONS_TYPE)
 CATEGORY = "RegionStyle/experts"
 MODES = ("named styles", "nearest styles")
+PROMPT_MODES = ("own prompts", "own words", "shared")
 
 
 class ExpertStack(io.ComfyNode):
@@ -228,6 +229,68 @@ class RouteByPrompt(io.ComfyNode):
         return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
 
 
+class RegionalPrompts(io.ComfyNode):
+    """Style words that are read in their own region only."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            node_id="RegionStyleRegionalPrompts",
+            display_name="Regional Prompts",
+            category=CATEGORY,
+            description="Keeps the words of each routed style in its own regions: other places do not read them. Use "
+            "both outputs together.",
+            search_aliases=["attention couple", "regional prompt", "attention isolation", "prompt per mask"],
+            inputs=[
+                node_input(io.Model, "model", tooltip="A model from Route Experts by Regions."),
+                node_input(io.Clip, "clip", tooltip="The model's text encoder."),
+                node_input(
+                    io.String,
+                    "prompt",
+                    default="a picture",
+                    multiline=True,
+                    tooltip="With own prompts: what is outside all regions. Otherwise the whole prompt, which must "
+                    "hold the words of every routed style.",
+                ),
+                node_input(
+                    io.String,
+                    "template",
+                    default="a {phrase} in {style} style",
+                    tooltip="With own prompts: the prompt of each style's regions; {phrase} is their things, {style} "
+                    "the style. Add a LoRA's trigger here.",
+                ),
+                node_input(
+                    io.Combo,
+                    "isolation",
+                    options=list(PROMPT_MODES),
+                    default=PROMPT_MODES[0],
+                    tooltip="own prompts: a prompt for each style, read in its regions only. own words: one prompt, "
+                    "whose style and thing words are read in their regions only. shared: one prompt, read everywhere; "
+                    "experts act on their own words (SD3, FLUX).",
+                ),
+            ],
+            outputs=[
+                node_output(io.Model, "MODEL", tooltip="The model that keeps the prompts apart; for KSampler."),
+                node_output(io.Conditioning, "positive", tooltip="The prompt to use with that model as positive."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        prompt: str,
+        template: str = "a {phrase} in {style} style",
+        isolation: str = PROMPT_MODES[0],
+    ) -> io.NodeOutput:
+        from .comfy_prompts import regional_prompts
+
+        check_choice(isolation, PROMPT_MODES, "isolation")
+        patched, positive, notice = regional_prompts(model, clip, prompt, template, isolation)
+        return io.NodeOutput(patched, positive, ui=ui.PreviewText(notice))
+
+
 def _model() -> Any:
     return node_input(
         io.Model,
@@ -266,4 +329,4 @@ def _when() -> list[Any]:
     ]
 
 
-NODES = [ExpertStack, RouteByRegions, RouteByPrompt]
+NODES = [ExpertStack, RouteByRegions, RouteByPrompt, RegionalPrompts]

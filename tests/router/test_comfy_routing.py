@@ -14,6 +14,7 @@ from regionstyle.nodes.engine.comfy_adapters import attached_experts
 from regionstyle.nodes.engine.regions import Regions, region_of
 from regionstyle.nodes.router.comfy_experts import attach
 from regionstyle.nodes.router.comfy_routing import by_prompt, by_regions, stacked
+from regionstyle.nodes.router.comfy_prompts import regional_prompts
 from regionstyle.nodes.router.noise_range import NoiseRange
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 
@@ -94,6 +95,25 @@ with torch.inference_mode():
     plain, weights = by_prompt(model, None, experts, "a star", None, ALL)
     result["plain"] = [torch.equal(sample(plain, clip), before), weights]
 
+    def prompted(mode, prompt="a star in mosaic style, neon"):
+        patched, positive, notice = regional_prompts(routed, clip, prompt, "a {phrase} in {style} style", mode)
+        encode = lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text))
+        out = comfy.sample.sample(patched, noise(1, 4, 16, 16), 2, 4.0, "euler", "normal", positive, encode("a star"),
+                                  torch.zeros(1, 4, 16, 16), disable_pbar=True, seed=0)
+        return out, positive, notice
+
+    own, positive, notice = prompted("own prompts", "a picture")
+    result["prompts"] = [notice, positive[0][0].shape[1]]
+    words, positive, notice = prompted("own words")
+    shared, _, _ = prompted("shared")
+    result["words"] = [notice, positive[0][0].shape[1], far(words, shared), far(own, words)]
+    encode = lambda text: clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    plain_prompt = comfy.sample.sample(routed, noise(1, 4, 16, 16), 2, 4.0, "euler", "normal",
+        encode("a star in mosaic style, neon"), encode("a star"), torch.zeros(1, 4, 16, 16), disable_pbar=True, seed=0)
+    result["shared"] = torch.equal(shared, plain_prompt)
+    result["after_prompts"] = torch.equal(sample(routed, clip), made)
+    patched, positive, _ = regional_prompts(routed, clip, "a picture", "a {phrase} in {style} style", "own prompts")
+
     class Other(torch.nn.Module):
         pass
 
@@ -105,6 +125,10 @@ with torch.inference_mode():
         "empty": message(by_prompt, model, None, experts, " ", None, ALL),
         "file": message(stacked, None, "tinyworld/none.safetensors", "", "", 1.0),
         "twice": message(stacked, experts, "tinyworld/mosaic.safetensors", "", "", 1.0),
+        "unrouted": message(regional_prompts, model, clip, "a", "{style}", "own prompts"),
+        "template": message(regional_prompts, routed, clip, "a", "{phrase}", "own prompts"),
+        "style": message(regional_prompts, routed, clip, "a star", "{style}", "own words"),
+        "other prompt": message(sample, attach(patched, "tinyworld/watercolor.safetensors", 0.5, None)[0], clip),
         "sd": message(by_regions, flux_model(), experts, regions, 0, ALL),
     }
 print(json.dumps(result))
@@ -130,6 +154,14 @@ def check(result: dict) -> None:
     assert result["near"].splitlines() == ["mosaic: 1.000", "neon: 0.000", "watercolor: 0.000"]
     assert result["plain"][0]
     assert "plain prompting" in result["plain"][1]
+    assert result["prompts"][0].splitlines() == [
+        "elsewhere: a picture", "mosaic: a a in mosaic style", "neon: a b in neon style"]  # fmt: skip
+    assert result["prompts"][1] == 3 * 77
+    assert result["words"][0].splitlines() == ["mosaic: 2 tokens of its own", "neon: 1 tokens of its own"]
+    assert result["words"][1] == 77
+    assert min(result["words"][2:]) > 1e-3
+    assert result["shared"], "words without isolation matter in a U-Net"
+    assert result["after_prompts"]
     errors = result["errors"]
     assert all(text.startswith("RegionStyleError") for text in errors.values()), errors
     assert "Stable Diffusion" in errors["unsupported"]
@@ -140,6 +172,10 @@ def check(result: dict) -> None:
     assert "prompt" in errors["empty"]
     assert "none.safetensors" in errors["file"]
     assert "twice" in errors["twice"]
+    assert "Route Experts by Regions" in errors["unrouted"]
+    assert "{style}" in errors["template"]
+    assert "mosaic" in errors["style"]
+    assert "reads of" in errors["other prompt"]
 
 
 def test_routing_in_comfy(run_in_comfy):

@@ -1,0 +1,57 @@
+"""Regional prompts for a ComfyUI MODEL whose experts were routed by regions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..engine.comfy_adapters import attach_to_comfy, attached_gates
+from ..engine.comfy_text import encode_prompts
+from ..engine.errors import wrong_input
+from ..engine.gates import Gates
+from ..engine.predictor import Text
+from .comfy_routing import routed_styles
+from .region_gates import RoutedStyle
+from .regional_prompts import apart, own_prompts, own_words, region_prompt, with_owners
+
+
+def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:
+    """A clone of the MODEL that knows which tokens are whose, the CONDITIONING to use with it, and a line about them.
+
+    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. RegionStyleError for a MODEL without experts
+    routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one plain
+    conditioning.
+    """
+    gates = attached_gates(model)
+    routed = [one for one in routed_styles(model) if one.expert in gates.values]
+    if not routed:
+        remedy = "Connect Route Experts by Regions in front of this node."
+        raise wrong_input("model", "no experts that regions are routed to", "a routed MODEL", remedy)
+    if mode == "own prompts":
+        prompts = [prompt, *(region_prompt(one, template) for one in routed)]
+        texts = [encode_prompts(clip, [words]) for words in prompts]
+        made, conditioning = _each_its_own(gates, routed, texts), _joined(texts)
+        shown = [f"elsewhere: {prompt}", *(f"{o.style}: {p}" for o, p in zip(routed, prompts[1:], strict=True))]
+    else:
+        text = encode_prompts(clip, [prompt])
+        owned = own_words(routed, text)
+        made = with_owners(gates, owned) if mode == "shared" else apart(gates, owned, None)
+        conditioning = text.native[0]
+        shown = [f"{one.style}: {int(owned[one.expert].sum())} tokens of its own" for one in routed]
+    return attach_to_comfy(model, [], made), conditioning, "\n".join(shown)
+
+
+def _each_its_own(gates: Gates, routed: list[RoutedStyle], texts: list[Text]) -> Gates:
+    owned, rest = own_prompts(routed, [text.states.shape[1] for text in texts])
+    return apart(gates, owned, rest)
+
+
+def _joined(texts: list[Text]) -> list[Any]:
+    """The prompts' tokens one after the other, with what the base prompt has beside its words."""
+    for text in texts:
+        if len(text.native[0]) != 1 or "attention_mask" in text.native[0][0][1]:
+            got = "a text encoding that changes during sampling, or with a mask"
+            raise wrong_input("clip", got, "one plain encoding per prompt", "Remove CLIP hooks and schedules.")
+    extra = texts[0].native[0][0][1]
+    return [[torch.cat([text.native[0][0][0] for text in texts], 1), dict(extra)]]
