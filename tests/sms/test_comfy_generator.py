@@ -31,7 +31,7 @@ with torch.inference_mode():
     folder = Path(folder_paths.get_folder_paths(ours.KIND)[0])
     states = Path(folder_paths.get_output_directory()) / "regionstyle"
     result["file"] = whole.file, (folder / whole.file).is_file(), (states / "whole.generator.pt").exists()
-    result["shapes"] = [list(p.shape)[-1] for p in (whole.strip, whole.curves)]
+    result["shapes"] = [list(p.shape)[-2] for p in (whole.strip, whole.curves)]
     result["listed"] = sorted(name for name in ours.generator_choices() if "/" not in name)
 
     # ComfyUI asks in each of its layers, so this comes in the middle of the fourth iteration

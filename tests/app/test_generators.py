@@ -1,0 +1,113 @@
+"""`regionstyle apply` and `regionstyle train sms-generator`, from the command line to the files they write."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from regionstyle.nodes.app import cli
+from regionstyle.nodes.app.apply import planned
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.sms.generator import new_generator
+from regionstyle.nodes.sms.generator_files import StyleGenerator, load_generator, save_generator
+
+
+def picture(path, size=(50, 34), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture
+def generator(tmp_path):
+    network = new_generator("tiny")
+    torch.nn.init.constant_(network.tail.bias, 0.3)
+    save_generator(StyleGenerator(network, "pale"), tmp_path / "pale.safetensors")
+    return tmp_path / "pale.safetensors"
+
+
+def test_one_picture_and_a_mask(tmp_path, generator, capsys):
+    source, mask = picture(tmp_path / "in.png"), np.zeros((34, 50), np.uint8)
+    mask[5:20, 10:30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    line = ["apply", str(source), "--generator", str(generator), "-o", str(tmp_path / "out.png"), "--device", "cpu"]
+    assert cli.main([*line, "--mask", str(tmp_path / "mask.png"), "--tile", "16"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'out.png'}\n"
+    made, before = pixels(tmp_path / "out.png"), pixels(source)
+    assert (made[mask == 0] == before[mask == 0]).all()
+    assert np.abs(made[mask > 0].astype(int) - before[mask > 0]).mean() > 20
+
+
+def test_folders_and_files_go_into_a_folder_under_their_names(tmp_path, generator, capsys):
+    for name in ("0001.png", "0002.png", "deep/0003.png"):
+        picture(tmp_path / "frames" / name, seed=len(name))
+    single, out = picture(tmp_path / "other.webp"), tmp_path / "out"
+    line = ["apply", str(tmp_path / "frames"), str(single), "--generator", str(generator), "-o", str(out)]
+    assert cli.main([*line, "--device", "cpu"]) == 0
+    assert "(4 pictures)" in capsys.readouterr().out
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert found == ["0001.png", "0002.png", "deep/0003.png", "other.webp"]
+    assert (pixels(out / "0001.png") != pixels(tmp_path / "frames" / "0001.png")).any()
+
+
+def test_what_cannot_be_written_is_said_before_anything_is(tmp_path):
+    one, two = picture(tmp_path / "a.png"), picture(tmp_path / "deep" / "a.png")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for sources, output, said in (
+        ([one, two], tmp_path / "out", "several"),
+        ([one, tmp_path / "deep"], tmp_path / "out.png", "expected a folder"),
+        ([one], tmp_path, "Nothing is overwritten"),
+        ([folder], tmp_path / "out", "holds none"),
+        ([tmp_path / "absent.png"], tmp_path / "out", "no such file"),
+    ):
+        with pytest.raises(RegionStyleError, match=said):
+            planned(sources, output)
+    assert planned([one], tmp_path / "b.png") == [(one, tmp_path / "b.png")]
+    assert planned([one], tmp_path / "out") == [(one, tmp_path / "out" / "a.png")]
+
+
+def test_a_generator_that_is_not_there(tmp_path, capsys):
+    line = ["apply", str(picture(tmp_path / "in.png")), "--generator", "moonlight", "-o", str(tmp_path / "out.png")]
+    assert cli.main([*line, "--device", "cpu"]) == 2
+    assert "moonlight" in capsys.readouterr().err
+
+
+TRAIN = ["train", "sms-generator", "--style", "watercolor", "--iterations", "2", "--warm-up", "1", "--size", "32",
+         "--copies", "1", "--preview-every", "1", "--device", "cpu", "--no-relevance"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_training_writes_generator_pictures_and_losses(tmp_path, capsys):
+    picture(tmp_path / "photos" / "a.png", (80, 60))
+    out = tmp_path / "made.safetensors"
+    line = [*TRAIN, "--images", str(tmp_path / "photos"), "-o", str(out)]
+    assert cli.main(line) == 0
+    made = load_generator(out)
+    assert (made.style, made.network.name) == ("watercolor", "tiny")
+    names = sorted(path.name for path in (tmp_path / "made").iterdir())
+    assert names == [f"iteration-{i:06d}.png" for i in range(4)] + ["losses.png"]
+    assert not out.with_suffix(".train.pt").exists()
+    capsys.readouterr()
+    assert cli.main([*line, "--resume"]) == 2
+    assert "Leave out --resume" in capsys.readouterr().err
+    out.with_suffix(".train.pt").write_bytes(b"an earlier one")
+    assert cli.main(line) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_options_of_training_that_do_not_fit(tmp_path, capsys):
+    out = str(tmp_path / "made.safetensors")
+    for more, said in (
+        (["-o", str(tmp_path / "made.pt")], ".safetensors"),
+        (["-o", out, "--images", str(tmp_path / "absent")], "no such folder"),
+        (["-o", out, "--expert", "x.safetensors"], "leave --expert out"),
+        (["-o", out, "--model", str(tmp_path)], "--images"),
+    ):
+        assert cli.main([*TRAIN, *more]) == 2
+        assert said in capsys.readouterr().err

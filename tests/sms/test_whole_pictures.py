@@ -1,0 +1,27 @@
+"""The size whole pictures are worked on at: memory must not grow with the length of a panorama."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from regionstyle.nodes.sms.stylize import Framing, _Work
+
+
+@pytest.mark.parametrize(
+    ("size", "worked"),
+    [
+        ((512, 512), (512, 512)),
+        ((3000, 4000), (512, 680)),
+        ((400, 800), (512, 1024)),
+        ((300, 6000), (48, 1024)),
+        ((6000, 300), (1024, 48)),
+        ((2, 9000), (8, 1024)),
+    ],
+)
+def test_the_longer_side_is_limited(size, worked):
+    predictor = SimpleNamespace(native_size=512, factor=8)
+    work = _Work(predictor, torch.zeros(1, 3, *size), None, Framing())
+    assert tuple(work.cut().shape[-2:]) == worked
+    image, mask = work.paste(work.cut())
+    assert image.shape[-2:] == mask.shape[-2:] == size
