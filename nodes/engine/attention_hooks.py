@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from .adapter_families import Call, bound, family_of
 from .errors import RegionStyleError, wrong_input
-from .gates import Size
+from .token_grid import Size
 
 
 class Collect(Protocol):
@@ -26,7 +27,12 @@ class AttentionLayers(ABC):
     paths: list[str]
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        """RegionStyleError for a network of no family of `adapter_families.py`."""
+        self.network, self._family = network, family_of(network)
+
+    def tokens(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The tokens of a forward pass that is called with these arguments."""
+        return self._family.call(self.network, bound(self.network, args, kwargs))
 
     @abstractmethod
     def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
@@ -39,10 +45,9 @@ class AttentionLayers(ABC):
 
 @dataclass
 class Pass:
-    """What is known during one forward pass."""
+    """What is known during one forward pass. call: its tokens, from its beginning on."""
 
-    grid: Size | None = None
-    words: int = 0
+    call: Call = Call(())
     queries: dict[str, Tensor] = field(default_factory=dict)
     rotary: dict[str, Any] = field(default_factory=dict)
 
@@ -97,8 +102,3 @@ def last(attention: Any, projection: str, norm: str) -> nn.Module:
 def by_head(x: Tensor, heads: int) -> Tensor:
     """`[B,N,heads*D]` -> `[B,heads,N,D]`; a norm may have got it by head already."""
     return x if x.ndim == 4 else x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def argument(name: str, position: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """An argument of the network's forward, wherever the caller put it."""
-    return kwargs[name] if name in kwargs else args[position]

@@ -15,7 +15,6 @@ from .attention_hooks import (
     Collect,
     Hooks,
     Pass,
-    argument,
     by_head,
     give,
     keep,
@@ -25,7 +24,6 @@ from .attention_hooks import (
     unfused,
 )
 from .errors import RegionStyleError
-from .gates import Size, latent_size
 
 OVERRIDE = "optimized_attention_override"
 
@@ -48,8 +46,7 @@ class JointAttentions(AttentionLayers):
             start()
             now.queries.clear()
             now.rotary.clear()
-            now.words = argument("encoder_hidden_states", 1, args, kwargs).shape[1]
-            now.grid = _joint_grid(network, args, kwargs)
+            now.call = self.tokens(args, kwargs)
 
         def called(path: str) -> Callable[..., None]:
             def before(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -61,8 +58,8 @@ class JointAttentions(AttentionLayers):
         def keys(path: str, attention: Any, k: Tensor) -> None:
             heads_first, joint = self._modules[path][1], not _has_text_keys(attention)
             q, k = (_split(x, attention.heads, heads_first) for x in (popped(now.queries, path), k))
-            q, k = _rotated(q, k, now, joint=joint, rotary=now.rotary.pop(path, None))
-            grid = now.grid or (0, 0)
+            q, k = _rotated(q, k, now.call.text, joint=joint, rotary=now.rotary.pop(path, None))
+            grid = now.call.grids[0]
             collect(path, q[:, :, : grid[0] * grid[1]], k, grid, getattr(attention, "scale", None))
 
         with Hooks() as hooks:
@@ -93,7 +90,7 @@ class ComfyJointAttentions(AttentionLayers):
 
     def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
         """See `AttentionLayers.watch`."""
-        watcher = _Override(self.network, start, collect)
+        watcher = _Override(self, start, collect)
         with Hooks() as hooks:
             hooks.append(self.network.register_forward_pre_hook(watcher.begin, with_kwargs=True))
             for path in paths:
@@ -106,8 +103,8 @@ class ComfyJointAttentions(AttentionLayers):
 class _Override:
     """The override of one forward pass; `path` is the block that runs."""
 
-    def __init__(self, network: Any, start: Callable[[], None], collect: Collect) -> None:
-        self.network, self.start, self.collect = network, start, collect
+    def __init__(self, layers: AttentionLayers, start: Callable[[], None], collect: Collect) -> None:
+        self.layers, self.start, self.collect = layers, start, collect
         self.path: str | None = None
         self.now = Pass()
 
@@ -115,9 +112,7 @@ class _Override:
         """A pass begins: put the override into a copy of its transformer_options, before one that is there."""
         self.start()
         self.path = None
-        height, width = latent_size(args, kwargs)
-        size = self.network.patch_size
-        self.now = Pass((-(-height // size), -(-width // size)), argument("context", 2, args, kwargs).shape[1])
+        self.now = Pass(self.layers.tokens(args, kwargs))
         options = kwargs.get("transformer_options")
         if options is None:
             raise RegionStyleError(
@@ -148,7 +143,7 @@ class _Override:
 
     def see(self, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, options: dict[str, Any]) -> None:
         """Hand on the first attention of the block that holds text and image; SD3.5 has one over the image alone."""
-        grid, words = self.now.grid or (0, 0), self.now.words
+        grid, words = self.now.call.grids[0], self.now.call.text
         q, k = (x if options.get("skip_reshape") else by_head(x, heads) for x in (q, k))
         places = grid[0] * grid[1]
         if q.shape[2] < words + places or k.shape[2] != q.shape[2]:
@@ -173,9 +168,8 @@ def _split(x: Tensor, heads: int, heads_first: bool) -> Tensor:
     return by_head(x, heads) if x.ndim == 3 or heads_first else x.transpose(1, 2)
 
 
-def _rotated(q: Tensor, k: Tensor, now: Pass, *, joint: bool, rotary: Any) -> tuple[Tensor, Tensor]:
+def _rotated(q: Tensor, k: Tensor, words: int, *, joint: bool, rotary: Any) -> tuple[Tensor, Tensor]:
     """Image queries and text keys after the rotation; joint: both are still of the whole sequence."""
-    words = now.words
     if joint:
         q, k = q[:, :, words:], k[:, :, :words]
     if rotary is None:
@@ -185,16 +179,3 @@ def _rotated(q: Tensor, k: Tensor, now: Pass, *, joint: bool, rotary: Any) -> tu
     cosine, sine = rotary
     images = slice(words, words + q.shape[2])
     return apply_rotary_emb(q, (cosine[images], sine[images])), apply_rotary_emb(k, (cosine[:words], sine[:words]))
-
-
-def _joint_grid(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Size:
-    """Rows and columns of image tokens: from Flux's position ids, or from the latent's size."""
-    latent = argument("hidden_states", 0, args, kwargs)
-    if latent.ndim == 4:
-        height, width = latent.shape[-2:]
-        return height // network.config.patch_size, width // network.config.patch_size
-    ids = argument("img_ids", 4, args, kwargs)
-    ids = ids[0] if ids.ndim == 3 else ids
-    picture = ids[ids[:, 0] == 0]  # reference pictures have another first number
-    rows, columns = ((picture[:, axis].amax() - picture[:, axis].amin()).int().item() + 1 for axis in (1, 2))
-    return int(rows), int(columns)

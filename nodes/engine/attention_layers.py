@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from .attention_hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, unfused
 from .attention_joint import ComfyJointAttentions, JointAttentions
 from .errors import wrong_input
-from .gates import latent_size, token_grid
 from .unet_names import unet_paths
 
 # List of blocks -> whether the attention's norms get `[B,heads,N,D]` (otherwise `[B,N,heads,D]`), by diffusers class.
@@ -72,13 +71,14 @@ class CrossAttentions(AttentionLayers):
 
         def begin(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             start()
-            now.grid = latent_size(args, kwargs)
+            now.call = self.tokens(args, kwargs)
             now.queries.clear()
 
         def keys(path: str, attention: Any, k: Tensor) -> None:
             q = popped(now.queries, path)
             heads, scale = attention.heads, getattr(attention, "scale", None)
-            collect(path, by_head(q, heads), by_head(k, heads), token_grid(now.grid, q.shape[1]), scale)
+            (grid,) = now.call.image(q.shape[1])
+            collect(path, by_head(q, heads), by_head(k, heads), grid, scale)
 
         with Hooks() as hooks:
             hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))

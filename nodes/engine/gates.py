@@ -23,7 +23,7 @@ from torch import Tensor
 from .errors import wrong_input
 from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate, checked_reads
 from .memory import Part
-from .token_grid import Size, latent_size, token_grid
+from .token_grid import Size, token_grid
 
 __all__ = [
     "ActiveGates",
@@ -34,7 +34,6 @@ __all__ = [
     "attention_share",
     "batch_part",
     "fit_batch",
-    "latent_size",
     "own_rows",
     "part_of_batch",
     "prompts_of_batch",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from .errors import RegionStyleError
 
 Size = tuple[int, int]
@@ -25,9 +22,3 @@ def token_grid(latent: Size | None, tokens: int) -> Size:
         f"image tokens: got {tokens} for a latent of size {shown}, expected the latent's size halved some times. "
         "A patch that merges or tiles tokens cannot be combined with masks or attention maps: switch it off."
     )
-
-
-def latent_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Size:
-    """Height and width of the latent that a U-Net is called with (its first argument: `sample`, `x`)."""
-    x = args[0] if args else next(kwargs[name] for name in ("sample", "x") if name in kwargs)
-    return x.shape[-2], x.shape[-1]

@@ -155,6 +155,7 @@ def test_flux_reference_pictures_are_left_out(networks, attended):
     ids = torch.zeros(6 + 4, 3)
     ids[:6, 1:] = torch.cartesian_prod(torch.arange(2.0), torch.arange(3.0))
     ids[6:, 0] = 1
+    ids[6:, 1:] = torch.cartesian_prod(torch.arange(2.0), torch.arange(2.0))
     hidden = torch.randn(1, 10, 64, generator=torch.Generator().manual_seed(5))
     with AttentionTap(network, GROUPS, quantity="share") as tap:
         network(hidden, states, pooled, torch.tensor([0.5]), ids, torch.zeros(20, 3))
@@ -173,7 +174,8 @@ def test_wrong_input(networks):
     with pytest.raises(RegionStyleError, match="Flux"):
         attention_layers(torch.nn.Linear(2, 2))
     mask = {"attention_mask": torch.ones(1, 1, 1, 55, dtype=torch.bool)}
-    level, ids = torch.full((2,), 0.5), (torch.zeros(35, 3), torch.zeros(20, 3))
+    places = torch.cat([torch.zeros(35, 1), torch.cartesian_prod(torch.arange(5.0), torch.arange(7.0))], 1)
+    level, ids = torch.full((2,), 0.5), (places, torch.zeros(20, 3))
     packed = torch.randn(2, 35, 64), *inputs[1:], level, *ids
     with pytest.raises(RegionStyleError, match="attention mask"), AttentionTap(network, GROUPS):
         network(*packed, guidance=level, joint_attention_kwargs=mask)
