@@ -19,9 +19,9 @@ from .regional_prompts import apart, own_prompts, own_words, region_prompt, with
 def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:
     """A clone of the MODEL that knows which tokens are whose, the CONDITIONING to use with it, and a line about them.
 
-    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. RegionStyleError for a MODEL without experts
-    routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one plain
-    conditioning.
+    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. RegionStyleError for a MODEL without
+    experts routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one
+    plain conditioning.
     """
     gates = attached_gates(model)
     routed = [one for one in routed_styles(model) if one.expert in gates.values]
