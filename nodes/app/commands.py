@@ -13,6 +13,7 @@ from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
 MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
+WHOLE = "the whole picture, worked on at the model's native size and enlarged back: large pictures lose fine detail"
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 
@@ -44,7 +45,7 @@ def _add_region(parser: Parser) -> None:
     region = parser.add_mutually_exclusive_group()
     region.add_argument("--mask", type=Path, metavar="FILE", help="image: white is restyled, black stays")
     region.add_argument("--box", type=box, metavar="x0,y0,x1,y1", help="a rectangle in pixels, from the top left")
-    region.add_argument("--whole", action="store_true", help="the whole picture")
+    region.add_argument("--whole", action="store_true", help=WHOLE)
 
 
 def add_run(commands: argparse._SubParsersAction[Parser]) -> None:

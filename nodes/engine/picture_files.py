@@ -25,7 +25,7 @@ def open_picture(path: Path, mode: str = "RGB") -> Image:
         )
     try:
         return ImageOps.exif_transpose(Image.open(path)).convert(mode)
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise RegionStyleError(
             f"image: got {str(path)!r}, expected a picture (PNG, JPEG, WebP). It cannot be read "
             f"({type(error).__name__}); convert it or choose another."

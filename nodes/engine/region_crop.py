@@ -81,13 +81,13 @@ class RegionCrop:
         Differentiable.
         """
         self._check_picture("image", image, 4)
-        return _resize(self._window_of(image), self.size, "bicubic")
+        return self._worked_on(image, "bicubic")
 
     def cut_mask(self, mask: Tensor) -> Tensor:
         """The window of a mask `[...,H,W]` at the worked size, `[...,size,size]`, still soft, still 0..1."""
         self._check_picture("mask", mask)
-        window = self._window_of(mask).reshape(-1, 1, self.side, self.side)
-        return _resize(window, self.size, "bilinear").reshape(*mask.shape[:-2], self.size, self.size)
+        masks = mask.reshape(-1, 1, self.height, self.width)
+        return self._worked_on(masks, "bilinear").reshape(*mask.shape[:-2], self.size, self.size)
 
     def paste(self, original: Tensor, worked: Tensor, mask: Tensor, feather: int = 0) -> Tensor:
         """Lay the worked window `[B,C,size,size]` over the originals `[B,C,H,W]` through a mask.
@@ -103,8 +103,7 @@ class RegionCrop:
             accepts = f"one mask, or one for each of the {len(original)} images"
             raise wrong_input("mask", f"{masks} masks {list(mask.shape)}", accepts, "Pass [H,W] or [B,H,W].")
         x0, y0, x1, y1 = self.window
-        back = _resize(worked, self.side, "bicubic")
-        back = back[..., y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left]
+        back = self._back(worked)
         weight = self.composite_mask(mask, feather)[..., y0:y1, x0:x1].to(original.device)
         result = original.clone()
         result[..., y0:y1, x0:x1] = _blend(original[..., y0:y1, x0:x1], back, weight)
@@ -133,11 +132,48 @@ class RegionCrop:
         down = window_fall(y1 - y0, feather, y0 > 0, y1 < self.height)
         return down[:, None] * across
 
-    def _window_of(self, image: Tensor) -> Tensor:
-        """The window's own pixels `[...,side,side]`; indices are clamped, which repeats the edge outside."""
-        rows = torch.arange(self.top, self.top + self.side, device=image.device).clamp(0, self.height - 1)
-        columns = torch.arange(self.left, self.left + self.side, device=image.device).clamp(0, self.width - 1)
-        return image.index_select(-2, rows).index_select(-1, columns)
+    def _worked_on(self, image: Tensor, mode: str) -> Tensor:
+        """The window of images `[B,C,H,W]` at the worked size; outside of the picture its edge pixels are repeated."""
+        if self.side == self.size:
+            return self._window_along(self._window_along(image, -1), -2)
+        x0, y0, x1, y1 = self.window
+        limits, made = _limits(image[..., y0:y1, x0:x1]), _exact(image)
+        for axes in self._steps():
+            for axis in axes:
+                made = self._window_along(made, axis)
+            made = _resized(made, self.size, axes, mode)
+        return made.clamp(*limits).to(image.dtype)
+
+    def _back(self, worked: Tensor) -> Tensor:
+        """The part of a worked window that lies inside the picture, at the picture's scale."""
+        made = _exact(worked)
+        for axes in reversed(self._steps()):
+            made = made if self.side == self.size else _resized(made, self.side, axes, "bicubic")
+            for axis in axes:
+                corner, start, stop = self._span(axis)
+                made = made.narrow(axis, start - corner, stop - start)
+        return (made if self.side == self.size else made.clamp(*_limits(worked))).to(worked.dtype)
+
+    def _steps(self) -> list[tuple[int, ...]]:
+        """The axes to resize at a time: both, or one by one where the window reaches out of the picture.
+
+        Then the axis along which the picture is longer goes first when it is cut: of a picture that is long and
+        narrow the square window is never held at full size.
+        """
+        if self.side <= min(self.height, self.width):
+            return [(-2, -1)]
+        return [(-1,), (-2,)] if self.width >= self.height else [(-2,), (-1,)]
+
+    def _span(self, axis: int) -> tuple[int, int, int]:
+        """Along an axis: where the window begins, and where its part inside the picture begins and ends."""
+        x0, y0, x1, y1 = self.window
+        return (self.left, x0, x1) if axis == -1 else (self.top, y0, y1)
+
+    def _window_along(self, image: Tensor, axis: int) -> Tensor:
+        """The window's own pixels along one axis; indices are clamped, which repeats the edge outside."""
+        start = self.left if axis == -1 else self.top
+        places = torch.arange(start, start + self.side, device=image.device).clamp(0, image.shape[axis] - 1)
+        return image.index_select(axis, places)
 
     def _check_picture(self, name: str, tensor: Tensor, axes: int | None = None) -> None:
         fits = tensor.ndim >= 2 and tuple(tensor.shape[-2:]) == (self.height, self.width)
@@ -186,13 +222,23 @@ def _place(start: int, stop: int, side: int, length: int) -> int:
     return min(max(0, (start + stop - side) // 2), length - side)
 
 
-def _resize(image: Tensor, size: int, mode: str) -> Tensor:
-    """Square images `[B,C,s,s]` at another size; bicubic overshoot is cut back to the range of each image's channel."""
-    if image.shape[-1] == size:
-        return image
-    exact = image if image.dtype == torch.float64 else image.float()
-    low, high = exact.amin((-2, -1), keepdim=True), exact.amax((-2, -1), keepdim=True)
-    return F.interpolate(exact, (size, size), mode=mode, antialias=True).clamp(low, high).to(image.dtype)
+def _exact(image: Tensor) -> Tensor:
+    """In float32, or float64 if it is that."""
+    return image if image.dtype == torch.float64 else image.float()
+
+
+def _limits(image: Tensor) -> tuple[Tensor, Tensor]:
+    """The range of each image's channel: bicubic overshoot is cut back to it."""
+    exact = _exact(image)
+    return exact.amin((-2, -1), keepdim=True), exact.amax((-2, -1), keepdim=True)
+
+
+def _resized(image: Tensor, size: int, axes: tuple[int, ...], mode: str) -> Tensor:
+    """Images `[B,C,h,w]` with some of their last two axes at another size."""
+    height, width = (size if axis in axes else image.shape[axis] for axis in (-2, -1))
+    if image.shape[-1] == width == 1:  # torch 2.11 reads the wrong rows of such a picture when it antialiases
+        return _resized(image.mT, size, (-1,), mode).mT
+    return F.interpolate(image, (height, width), mode=mode, antialias=True)
 
 
 def _blend(original: Tensor, worked: Tensor, weight: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """The main job, end to end, as a user runs it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +50,32 @@ class TestDemo:
         assert json.loads((tmp_path / "metrics.json").read_text())["style"] == "pixel art"
 
 
+@pytest.mark.slow
+def test_the_same_scene_and_seed_give_the_same_files(tmp_path):
+    """As two users run it: each in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "regionstyle.nodes.app.cli",
+        "demo",
+        "--seed",
+        "5",
+        "--scene",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    for name in ("one", "two"):
+        subprocess.run([*command, "--out", str(tmp_path / name)], check=True, capture_output=True, timeout=600)
+    for name in PICTURES:
+        first, second = (tmp_path / folder / f"{name}.png" for folder in ("one", "two"))
+        assert first.read_bytes() == second.read_bytes(), name
+    numbers = [json.loads((tmp_path / folder / "metrics.json").read_text()) for folder in ("one", "two")]
+    for one in numbers:
+        del one["seconds"], one["peak_memory_mb"]
+    assert numbers[0] == numbers[1]
+
+
 @pytest.fixture
 def photo(tmp_path):
     path = tmp_path / "photo.png"
@@ -93,6 +121,18 @@ class TestStylize:
         bad.write_text("no picture")
         assert "cannot be read" in fails(capsys, str(bad), "make the star mosaic", "-o", "o.png")
         assert "no such file" in fails(capsys, str(tmp_path / "none.png"), "make the star mosaic", "-o", "o.png")
+
+    def test_a_picture_of_too_many_pixels(self, photo, capsys, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        assert "cannot be read" in fails(capsys, str(photo), "make the star mosaic", "-o", "o.png")
+
+    @pytest.mark.slow
+    def test_the_whole_of_a_long_picture(self, tmp_path):
+        long, out = tmp_path / "long.png", tmp_path / "out.png"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 3000, 3), dtype=np.uint8)).save(long)
+        words = ["stylize", str(long), "make it mosaic", "-o", str(out), "--steps", "2", "--device", "cpu", "--whole"]
+        assert main(words) == 0
+        assert pixels(out).shape == (40, 3000, 3)
 
     def test_missing_model(self, photo, tmp_path, capsys):
         assert "no such folder" in fails(capsys, str(photo), "x in y", "-o", "o.png", "--model", str(tmp_path / "none"))

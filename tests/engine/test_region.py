@@ -5,6 +5,8 @@ import random
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.region import Region, RegionCrop, feather_mask, mask_box
@@ -375,3 +377,44 @@ def test_region_from_mask_and_box():
     region = Region.of_mask("the cat", mask, style="sketch", image=2)
     assert region.box == mask_box(mask) == (3, 4, 9, 8)
     assert torch.equal(Region.of_box("the cat", (3, 4, 9, 8), (20, 30)).mask, (mask > 0).float())
+
+
+class LargestTensor(TorchDispatchMode):
+    """How many values the largest tensor made inside has."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.values = max(self.values, made.untyped_storage().size() // 4 if isinstance(made, torch.Tensor) else 0)
+        return made
+
+
+@pytest.mark.parametrize("size", [(40, 3000), (3000, 40)])
+def test_a_long_picture_is_never_held_as_a_square(size):
+    image, mask = torch.rand(1, 3, *size), torch.ones(size)
+    crop = RegionCrop.around(mask, native=32, grid=8)
+    assert crop.side == 3000
+    with LargestTensor() as largest:
+        crop.paste(image, crop.cut(image), mask, 2)
+    assert largest.values <= 2 * image.numel()
+
+
+@pytest.mark.parametrize("size", [(40, 300), (300, 40), (37, 91)])
+def test_axis_by_axis_is_the_resized_square(size):
+    """Against the definition: the square with repeated edges, resized at once."""
+    image, mask = torch.rand(1, 3, *size), torch.ones(size)
+    crop = RegionCrop.around(mask, native=64, grid=8)
+    margins = [(crop.side - size[1]) // 2, (crop.side - size[0]) // 2]
+    wide = [margins[0], crop.side - size[1] - margins[0], margins[1], crop.side - size[0] - margins[1]]
+    square = F.pad(image, wide, mode="replicate")
+    limits = image.amin((-2, -1), keepdim=True), image.amax((-2, -1), keepdim=True)
+    expected = F.interpolate(square, (64, 64), mode="bicubic", antialias=True).clamp(*limits)
+    torch.testing.assert_close(crop.cut(image), expected, rtol=0, atol=2e-6)
+    worked = torch.rand(1, 3, 64, 64)
+    limits = worked.amin((-2, -1), keepdim=True), worked.amax((-2, -1), keepdim=True)
+    back = F.interpolate(worked, (crop.side, crop.side), mode="bicubic", antialias=True).clamp(*limits)
+    back = back[..., wide[2] : wide[2] + size[0], wide[0] : wide[0] + size[1]]
+    torch.testing.assert_close(crop.paste(image, worked, mask), back, rtol=0, atol=2e-6)
