@@ -178,11 +178,16 @@ def baselines(context: RowContext) -> RowResult:
     values: dict[str, dict[str, list[Measurement]]] = {}
     absent: dict[str, str] = {}
     shown: dict[str, list[Tensor]] = {}
-    with predictor.loaded(), _comfy(context, absent) as hooks:
-        methods = {**METHODS, **({} if hooks is None else {HOOKS: hooks.restyle})}
+
+    def run(methods: dict[str, Method]) -> None:
         for method, results in _all_results(context, predictor, methods, rounds):
             _add(values.setdefault(method, {}), [measure(context, t, r) for t, r in zip(rounds, results, strict=True)])
             shown[method] = results[0][:SHOWN]
+
+    with predictor.loaded():
+        run(METHODS)
+    with _comfy(context, absent) as hooks:
+        run({} if hooks is None else {HOOKS: hooks.restyle})
     shown[TRUTH] = [task.truth for task in rounds[0][:SHOWN]]
     remarks = [
         f"{len(rounds)} repetitions of {count} held-out scenes each, with other scenes and other noise in every "
