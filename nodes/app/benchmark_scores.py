@@ -153,8 +153,9 @@ class Scores:
 
     def options(self) -> dict[str, Any]:
         """What the numbers were measured with, as JSON."""
-        used = {REGIONAL: self.regional, HARMONIZATION: self.composite}
-        return asdict(used[self.kind]) if self.kind in used else {"shorter_side": STYLE_SIDE}
+        if self.kind == REGIONAL:
+            return asdict(self.regional)
+        return asdict(self.composite) if self.kind == HARMONIZATION else {"shorter_side": STYLE_SIDE}
 
     def rows(self) -> list[tuple[str, list[Measurement]]]:
         """The result: one row, or R2R's table by subset and foreground ratio."""
