@@ -106,17 +106,17 @@ class MaskEvaluation:
         image = as_image(made)
         embedding = encode(self._network, image, self._host)
         seen = [at for at, thing in enumerate(made.objects) if _seen(thing)]
+        if not seen:
+            return []
         named = [(at, made.objects[at].phrase) for at in seen]
         together = self._grounded(image, embedding, named)
         rows = {**self._prompted(made, seen, embedding), SENTENCE: together}
-        rows[ALONE] = self._grounded(image, embedding, [named[number % len(named)]]) if named else {}
+        rows[ALONE] = self._grounded(image, embedding, [named[number % len(named)]])
         if pair := twins(made):
             rows[BY_COLOUR] = {at: together[at] for at in pair}
             rows[BY_POSITION] = self._grounded(image, embedding, placed_phrases(made, pair))
         return [
-            Measured(
-                row, kinds_of(made, at), float(mask_iou(mask[None], torch.from_numpy(made.objects[at].mask)[None]))
-            )
+            Measured(row, kinds_of(made, at), _iou(mask, made.objects[at]))
             for row, masks in rows.items()
             for at, mask in masks.items()
         ]

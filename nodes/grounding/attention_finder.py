@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from .sentence_regions import Finder, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
 SMALLEST_PART = 0.1
+# Things of one name that have to be told apart may differ more from each other than parts of one thing do.
+APART_ALIKE = 1.5
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,11 @@ def attention_finder(
         return maps[query]
 
     def find(query: str, apart: bool) -> list[Region]:
-        if query not in seen:
+        if (query, apart) not in seen:
             rivals = [look(one) for one in rivals_of(query, words)]
-            seen[query] = mask_from_logodds(look(query), settings, rivals)
-        return _instances(query, seen[query], apart)
+            chosen = replace(settings, alike=max(settings.alike, APART_ALIKE)) if apart else settings
+            seen[query, apart] = mask_from_logodds(look(query), chosen, rivals)
+        return _instances(query, seen[query, apart], apart)
 
     return find
 

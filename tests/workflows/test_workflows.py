@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from workflow_networks import BOXES, needs_networks, put_networks
 
+from regionstyle.nodes.app.demo import demo_scene
+
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
 UI = sorted(WORKFLOWS.glob("*.json"))
@@ -74,6 +76,36 @@ def test_each_thing_that_is_read_gets_its_own_mask(comfy_server, scene_picture, 
         rows, columns = np.where(pixels(shown).mean(-1) > 127)
         found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         assert np.abs(np.subtract(found, (left, top, right, bottom))).max() < 12, (phrase, found)
+
+
+def found_masks(server, prompt: dict, node: str, phrases: list[str]) -> dict[str, np.ndarray]:
+    """What a node's regions (its first output) hold for some phrases, bool `[H,W]`."""
+    more = {}
+    for at, phrase in enumerate(phrases):
+        wanted = {"regions": [node, 0], "phrase": phrase}
+        more[f"mask{at}"] = {"class_type": "RegionStyleRegionsToMasks", "inputs": wanted}
+        more[f"show{at}"] = {"class_type": "MaskPreview", "inputs": {"mask": [f"mask{at}", 0]}}
+    history = server.wait(server.post({**prompt, **more}))
+    assert history["status"]["status_str"] == "success", history["status"]
+    shown = [server.images({"outputs": {"x": history["outputs"][f"show{at}"]}})[0] for at in range(len(phrases))]
+    return {phrase: pixels(image).mean(-1) > 127 for phrase, image in zip(phrases, shown, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("name", "finder", "least"),
+    [
+        ("phrase_masks", "RegionStyleRegionsFromAttention", 0.9),
+        ("text_grounded_masks", "RegionStyleTextGroundedMask", 0.75),
+    ],
+)
+def test_things_that_are_found_lie_where_they_are(name, finder, least, comfy_server, scene_picture):
+    """The picture is a scene of the tiny world, so the exact masks are known: the model's attention and its SAM."""
+    truth = {thing.phrase: thing.mask > 0.5 for thing in demo_scene(10).objects}
+    prompt = load(name)
+    node = next(key for key, value in prompt.items() if value["class_type"] == finder)
+    for phrase, mask in found_masks(comfy_server, prompt, node, list(truth)).items():
+        iou = (mask & truth[phrase]).sum() / (mask | truth[phrase]).sum()
+        assert iou >= least, (phrase, iou)
 
 
 def test_restyle_changes_the_thing_and_nothing_else(comfy_server, scene_picture):
