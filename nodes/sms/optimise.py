@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.errors import wrong_input
 from ..engine.gates import Gate
+from ..engine.memory import Part, in_parts
 from ..engine.predictor import NoisePredictor
 from .schedule import Kind
 from .score import Prompts, SmsSettings, StyleScore
@@ -109,12 +110,22 @@ class StyleMatcher:
             self._target.copy_(torch.where(self.mask.to(self._target) > 0, self._target, self.source))
 
     def _follow(self, times: Tensor, noise: Tensor) -> None:
-        """Step 7: one training step of the fake predictor on the latent as it is now."""
-        loss = self._score.fake_error(self.latent, times, noise)
-        self._fake_optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
+        """Step 7: one training step of the fake predictor on the latent as it is now.
+
+        Where memory is short the gradients of fewer pictures at once are summed.
+        """
+
+        def learn(part: Part) -> Tensor:
+            if part.start == 0:
+                self._fake_optimizer.zero_grad(set_to_none=True)
+            rows = part.rows
+            loss = self._score.fake_error(self.latent[rows], times[rows], noise[rows], part)
+            (loss.mean() * (len(loss) / part.total)).backward()
+            return loss.detach()
+
+        losses = in_parts(learn, len(self.source), host=self.predictor.host, name="pictures")
         self._fake_optimizer.step()
-        self._note(fake=loss)
+        self._note(fake=torch.cat(losses))
 
     def _note(self, **values: Tensor) -> None:
         for name, value in values.items():

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.gates import Gate, Gates, RegionGate
-from ..engine.memory import with_halving
 from ..engine.predictor import NoisePredictor, Text
 from .fake import NAME
 
@@ -34,7 +33,7 @@ def predict_roles(
     predictor: NoisePredictor, roles: Sequence[Role], result: Tensor, source: Tensor, times: Tensor,
     style: Mapping[str, Gate],
 ) -> list[Tensor]:  # fmt: skip
-    """The noise each role sees, `[B,C,h,w]` each, in one batched call (in fewer roles at once where memory is short).
+    """The noise each role sees, `[B,C,h,w]` each, in one batched call (several where memory is short).
 
     Roles whose texts differ in length (a caption of over 77 tokens beside the empty prompt) cannot share a call: there
     is one call per length. result, source: the noisy latents `[B,C,h,w]`; times `[B]` in 0..1; style: gates of the
@@ -44,16 +43,10 @@ def predict_roles(
     for at, role in enumerate(roles):
         alike.setdefault(tuple(role.text.states.shape[1:]), []).append(at)
 
-    def run(at_once: int) -> dict[int, Tensor]:
-        parts = [group[i : i + at_once] for group in alike.values() for i in range(0, len(group), at_once)]
-        made = [_predict(predictor, [roles[at] for at in part], result, source, times, style) for part in parts]
-        return {
-            at: noise
-            for part, several in zip(parts, made, strict=True)
-            for at, noise in zip(part, several, strict=True)
-        }
-
-    seen = with_halving(run, len(roles), host=predictor.host, name="pictures")
+    seen: dict[int, Tensor] = {}
+    for group in alike.values():
+        made = _predict(predictor, [roles[at] for at in group], result, source, times, style)
+        seen.update(zip(group, made, strict=True))
     return [seen[at] for at in range(len(roles))]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.gates import Gate, Gates
+from ..engine.memory import Part
 from ..engine.predictor import NoisePredictor, Text
 from .fake import NAME
 from .objective import fake_loss, guided_noise, relevance_map, spectrum_loss, style_gradient, style_loss
@@ -145,10 +146,14 @@ class StyleScore:
             return gradient, torch.ones_like(gradient[:, :1])
         return gradient, relevance_map(seen[4], seen[5], preset.relevance)
 
-    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor) -> Tensor:
-        """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance."""
+    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: Part | None = None) -> Tensor:
+        """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance.
+
+        part: these are some rows of a batch (None: all of it), which the prompts belong to.
+        """
+        text = self.prompts.style if part is None else self.prompts.style.rows(part)
         noisy = self.predictor.add_noise(latent.detach(), noise, times / 1000)
-        predicted = self.predictor.predict(noisy, times / 1000, self.prompts.style, Gates({NAME: 1.0})).eps
+        predicted = self.predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
         signal = squared_alpha(self.predictor.alpha_sigma, times)
         weight = signal if self.settings.preset.fake_weight == "signal" else torch.ones_like(signal)
         return fake_loss(predicted, noise, weight)

@@ -208,6 +208,39 @@ def test_the_network_is_as_before(predictor):
         assert torch.equal(made, fresh.predict(x, 0.3, text).eps)
 
 
+@pytest.mark.parametrize("when", ["forward", "backward"])
+def test_where_memory_is_short_the_result_is_the_same(when):
+    """A device with room for one picture; forward passes and training steps are halved until they fit."""
+    runs, ran = [], []
+    for room in (99, 1):
+        predictor = sms_predictor()
+
+        def full(*_):
+            raise getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)("CUDA out of memory")
+
+        def after(network, arguments, output, room=room):
+            count, output = len(arguments[0]), output.sample
+            if count > room and when == "backward" and output.requires_grad:
+                output.register_hook(full)
+            elif count > room and when == "forward":
+                full()
+            ran.append((room, count, output.requires_grad))
+
+        predictor.network.register_forward_hook(after)
+        run = matcher(predictor, random(3, 4, *SIZE))
+        run.step()
+        run.step()
+        runs.append((run, [p.detach() for p in predictor.experts.parameters(NAME)]))
+    (whole, weights), (parts, other) = runs
+    assert (99, 18, False) in ran
+    assert (99, 3, True) in ran
+    assert {count for room, count, grad in ran if room == 1 and grad} == ({1, 3} if when == "backward" else {1})
+    torch.testing.assert_close(parts.latent, whole.latent, rtol=0, atol=1e-9)
+    torch.testing.assert_close(parts.history.fake, whole.history.fake)
+    for a, b in zip(other, weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
+
+
 def test_same_seed_same_result_and_settling(predictor):
     source, runs = random(1, 4, *SIZE), []
     start = [p.detach().clone() for p in predictor.experts.parameters(NAME)]
