@@ -10,11 +10,9 @@ fully on the text tokens that are its own, not at all on those of another expert
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,19 @@ from torch import Tensor
 
 from .errors import wrong_input
 from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate, checked_reads
-from .memory import Part
+from .pass_context import (
+    any_positive,
+    attention_share,
+    batch_part,
+    own_rows,
+    part_of_batch,
+    positive_rows,
+    prompts_of_batch,
+    whole_passes,
+)
 from .token_grid import Size, token_grid
+
+Made = TypeVar("Made")
 
 __all__ = [
     "ActiveGates",
@@ -41,47 +50,6 @@ __all__ = [
     "token_grid",
     "whole_passes",
 ]
-
-# While a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's output.
-# Whoever observes attention (AttentionTap) weights what it sees by it.
-attention_share: ContextVar[Tensor | None] = ContextVar("attention_share", default=None)
-
-# Somebody observes attention: passes for regions then run over all image places, not only over their own.
-whole_passes: ContextVar[bool] = ContextVar("whole_passes", default=False)
-
-# While a batch is predicted in parts because memory is short: the running part. Gates stay those of the whole batch.
-part_of_batch: ContextVar[Part | None] = ContextVar("part_of_batch", default=None)
-
-# Which prompts words count in, and the part of the batch that ran when this was said.
-_positive_blocks: ContextVar[tuple[tuple[bool, ...], Part | None]] = ContextVar(
-    "positive_blocks", default=((True,), None)
-)
-
-
-@contextmanager
-def prompts_of_batch(positive: Sequence[bool]) -> Iterator[None]:
-    """Inside, batches hold the images once per prompt; positive: whether that prompt is the one that words count in."""
-    token = _positive_blocks.set((tuple(positive), part_of_batch.get()))
-    try:
-        yield
-    finally:
-        _positive_blocks.reset(token)
-
-
-@contextmanager
-def batch_part(part: Part) -> Iterator[None]:
-    """Inside, networks run with these rows of a batch (once per prompt); a part that is the whole changes nothing."""
-    token = part_of_batch.set(None if part.whole else part)
-    try:
-        yield
-    finally:
-        part_of_batch.reset(token)
-
-
-def own_rows(value: Tensor) -> Tensor:
-    """The rows of the running part, of a tensor with one entry per row of the batch; others as they are."""
-    part = part_of_batch.get()
-    return value if part is None or len(value) != part.total else value[part.rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +86,7 @@ class ActiveGates:
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
         self._rest_reads = checked_reads("the rest", gates.rest_reads)
         self._resized: dict[Any, Tensor] = {}
+        self._made: dict[Any, Any] = {}
         self._parts: dict[Any, list[RegionPart]] = {}
 
     def __contains__(self, name: object) -> bool:
@@ -193,11 +162,12 @@ class ActiveGates:
             raise wrong_input(f"reads of {name!r}", got, accepts, "Use the prompt that was encoded for these gates.")
         return reads.cpu().repeat(tokens // len(reads)).nonzero().squeeze(1)
 
-    def remembered(self, key: Any, make: Callable[[], Tensor]) -> Tensor:
-        """A tensor made of these gates, made once per key."""
-        if key not in self._resized:
-            self._resized[key] = make()
-        return self._resized[key]
+    def remembered(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` gives, made once per key (and part of the batch) for as long as these gates are used."""
+        key = (part_of_batch.get(), key)
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def _reads(self, region: str) -> Tensor | None:
         return self._region(region).reads if region else self._rest_reads
@@ -228,13 +198,13 @@ class ActiveGates:
     def _words(self, name: str, tokens: int, batch: int, device: torch.device) -> Tensor:
         """The text tokens that belong to an expert, bool `[batch,tokens]`."""
         words = self._region(name).words
-        if words is None or not any(_positive_blocks.get()[0]):
+        if words is None or not any_positive():
             return torch.zeros(batch, tokens, dtype=torch.bool, device=device)
         if words.shape[1] > tokens:
             got, accepts = f"{words.shape[1]} entries", f"at most {tokens}, the text tokens of this network"
             raise wrong_input(f"words of {name!r}", got, accepts, "Count tokens of the prompt as encoded for it.")
         owned = fit_batch(F.pad(words.to(device), (0, tokens - words.shape[1])), batch, name)
-        return owned & _in_positive(batch).to(device)[:, None]
+        return owned & positive_rows(batch).to(device)[:, None]
 
     def _mask(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:
         mask = self._region(name).mask.to(device)
@@ -254,18 +224,3 @@ def _repeated(value: Tensor, batch: int, name: str) -> Tensor:
         accepts = f"1 or the number of images (the batch has {batch} entries)"
         raise wrong_input(f"gate of {name!r}", f"{len(value)} entries", accepts, "Give one mask, or one per image.")
     return value.repeat(batch // len(value), *[1] * (value.ndim - 1))
-
-
-def positive_rows(batch: int) -> Tensor:
-    """Which rows of the running batch belong to a positive prompt, bool `[batch]` on the CPU."""
-    return _in_positive(batch)
-
-
-def _in_positive(batch: int) -> Tensor:
-    """Which rows of the running batch belong to a positive prompt, bool `[batch]`."""
-    (positive, said_in), part = _positive_blocks.get(), part_of_batch.get()
-    blocks = torch.tensor(positive)
-    if part is None or part is said_in:
-        return blocks.repeat_interleave(batch // len(blocks))
-    # The blocks are those of the whole batch, which was parted afterwards.
-    return blocks.repeat_interleave(part.total // len(blocks))[part.rows]

@@ -149,3 +149,35 @@ def test_preview_picture():
     picture = to_pil(image)
     assert picture.size == (5, 2)
     assert picture.getpixel((4, 1)) == (0, 128, 255)
+
+
+class Recorder(torch.nn.Linear):
+    """Notes where it is moved to; a machine without GPU has no second device that gives tensors back."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+        self.moves = []
+
+    def to(self, device):
+        self.moves.append(torch.device(device))
+        return self
+
+
+def test_a_lent_module_is_moved_for_the_block_only():
+    module, other = Recorder(), torch.nn.Linear(2, 2)
+    parameter, value = other.weight, other.weight.detach().clone()
+    with LocalHost("cuda").lent(module):
+        assert module.moves == [torch.device("cuda")]
+    host = LocalHost("cpu")
+    with host.lent(other), host.lent(other):
+        other.weight.data.add_(1)  # trained inside: the same parameter, and what it learnt stays
+    assert other.weight is parameter
+    assert torch.equal(other.weight, value + 1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_lent_module_leaves_the_gpu_again():
+    module, host = torch.nn.Linear(2, 2), LocalHost("cuda")
+    with host.lent(module), host.lent(module):
+        assert module.weight.is_cuda
+    assert not module.weight.is_cuda

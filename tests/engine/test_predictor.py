@@ -192,6 +192,29 @@ def test_gates_need_experts_and_act_for_one_call():
     assert log == [(gate, 0), 1]
 
 
+def test_attached_experts_are_on_the_device_while_the_networks_are(tiny):
+    """Otherwise every layer would copy its expert's weights to the device in every forward pass."""
+    log = []
+
+    class Host(LocalHost):
+        @contextmanager
+        def lent(self, module):
+            log.append(module)
+            try:
+                with super().lent(module):
+                    yield
+            finally:
+                log.append("back")
+
+    stack = SimpleNamespace(weights=nn.ModuleList([nn.Linear(2, 2)]))
+    parts = (tiny.unet, tiny.vae, tiny.text_encoder, tiny.tokenizer, schedule())
+    with DiffusersPredictor(*parts, Host("cpu"), stack).loaded():
+        assert log == [stack.weights]
+    assert log == [stack.weights, "back"]
+    with DiffusersPredictor(*parts, Host("cpu")).loaded():
+        assert len(log) == 2
+
+
 def test_pair_equals_two_calls(tiny):
     x = noise(2, 4, 16, 16)
     text, negative = tiny.encode_text(["a red circle"]), tiny.encode_text(["a blue square"])
