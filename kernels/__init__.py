@@ -3,6 +3,11 @@
 Nothing here knows about networks, images or files. torch is imported on first use, so that importing this
 package costs nothing. Files are named with nouns and functions with the public names below: a file named like
 its function would replace the function on this package as soon as somebody imported the file.
+
+To add an operation: one file with the plain definition (`*_reference`, written to be read) and the public function,
+which checks its arguments and picks a fused version where there is one (`lora.py` is a short example); its name in
+`_HOME` below and in the import above it. Model families and adapter formats have no part here: they are added in
+`nodes/engine/adapter_families.py`, `diffusers_families.py` and `adapter_files.py`, each of which says how.
 """
 
 from importlib import import_module

@@ -9,7 +9,8 @@ The pack's own name for a layer is its module path in diffusers. A family says, 
   image tokens), "words" (text read by a cross-attention, which is blended as a whole), "none" (no places at all);
 - `attention`: the cross-attention a layer belongs to, if the family has any;
 - `masked_attentions`: joint attentions that take a mask (`joint_isolation.py`), if the network has any;
-- `call`: from the arguments of one forward pass, the grid of image tokens and the number of text tokens.
+- `call`: from the arguments of one forward pass, the grid of image tokens and the number of text tokens (attention
+  taps ask for these too).
 
 Then list it in `FAMILIES`, and add a small random network of it to tests/engine/test_adapter_families.py (diffusers)
 or test_comfy_families.py (ComfyUI). Its LoRA files can be read once `adapter_files.py` knows how its layers are
