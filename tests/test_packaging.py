@@ -136,3 +136,14 @@ def test_mypy_finds_nothing():
     environment = {**os.environ, **linked}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT / "tests", env=environment, timeout=900)
     assert done.returncode == 0, done.stdout
+
+
+def test_pictures_of_help_pages_are_where_the_frontend_looks():
+    """ComfyUI's frontend puts the docs folder of a pack before a relative address, whatever page it is on."""
+    docs, seen = ROOT / "nodes" / "web" / "docs", 0
+    for page in docs.glob("*/en.md"):
+        for address in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+            assert (docs / address).is_file(), (page.parent.name, address)
+            assert (docs / address).stat().st_size < 70_000, address
+            seen += 1
+    assert seen > 10
