@@ -95,10 +95,11 @@ def train(
     file = _free_path(name)
     save_generator(made.generator, file)
     state.unlink(missing_ok=True)
-    shown = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
+    frames, losses = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
     unreadable = len(getattr(pictures, "unreadable", ()))
-    notice = f"{settings.total} iterations, {len(pictures)} pictures: {file.name}"
-    return TrainedGenerator(made.generator, file.name, *shown, notice + f", {unreadable} unreadable" * bool(unreadable))
+    left_out = f", {unreadable} unreadable" if unreadable else ""
+    notice = f"{settings.total} iterations, {len(pictures)} pictures{left_out}: {file.name}"
+    return TrainedGenerator(made.generator, file.name, frames, losses, notice)
 
 
 def pictures_of(image: Tensor | None, folder: str, strict: bool) -> Pictures:

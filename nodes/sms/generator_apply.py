@@ -87,7 +87,7 @@ def _worked(generator: StyleGenerator, images: Tensor, blended: Tensor, host: Ho
     """All pictures in tiles of one size, blended into the originals."""
     made = generator.network.architecture
     padded = _padded(images, made.stride)
-    todo = [(at, one) for at in range(len(images)) for one in tiles(*padded.shape[-2:], side, made)]
+    todo = [(at, one) for at in range(len(images)) for one in tiles(padded.shape[-2], padded.shape[-1], side, made)]
     todo = [(at, one) for at, one in todo if bool((_cut(blended[at], one.core) > 0).any())]
     result, progress = images.clone(), host.progress(max(1, len(todo)), "applying the generator")
     progress.update(0)

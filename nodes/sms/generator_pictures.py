@@ -78,7 +78,8 @@ class PictureFiles:
         try:
             return read_image(self.paths[index])[0]
         except (RegionStyleError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            return self._skip(self.paths[index], error)
+            self._skip(self.paths[index], error)
+            return None
 
     def _skip(self, path: Path, error: Exception) -> None:
         if self.strict:
