@@ -57,7 +57,7 @@ class GatedForward:
             return y
         if isinstance(layer.module, nn.Conv2d):
             return y + conv_update(layer.module, x, active).to(y.dtype)
-        return y + linear_update(x, active, y.shape[-1]).to(y.dtype)
+        return y + linear_update(x, active, y.shape[-1], gates.remembered).to(y.dtype)
 
     def _kept_or(self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
         """The layer's own output; keys and values of one text are computed once for all passes."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...kernels import routed_lora
 from .adapter_families import Place, is_linear
 from .errors import wrong_input
 from .expert import Expert, LoraLayer
@@ -101,28 +102,52 @@ def new_update(expert: str, path: str, weights: LoraWeights, place: Place, modul
     return Update(expert, weights, rows.start, rows.stop, place.swapped)
 
 
-def linear_update(x: Tensor, active: Gated, outputs: int) -> Tensor:
-    """Sum of gate * scale * up(down(x)) for x `[B,I]` or `[B,N,I]`; gates `[B]` or `[B,N]`. Returns `[...,outputs]`."""
+Remember = Callable[[Any, Callable[[], tuple[Tensor, ...]]], tuple[Tensor, ...]]
+
+
+def linear_update(x: Tensor, active: Gated, outputs: int, remember: Remember | None = None) -> Tensor:
+    """Sum of gate * scale * up(down(x)) for x `[B,I]` or `[B,N,I]`; gates `[B]` or `[B,N]`. Returns `[...,outputs]`.
+
+    remember: keeps what frozen weights are joined to, by a key.
+    """
     tokens = x if x.ndim == 3 else x[:, None]
     by_rows: dict[tuple[int, int], list[tuple[Update, Tensor]]] = {}
     for update, gate in active:
         by_rows.setdefault((update.first, update.last), []).append((update, gate))
     if list(by_rows) == [(0, outputs)]:
-        return _same_rows(tokens, active).reshape(*x.shape[:-1], outputs)
+        return _same_rows(tokens, active, remember).reshape(*x.shape[:-1], outputs)
     total = x.new_zeros(*tokens.shape[:-1], outputs)
     for (first, last), members in by_rows.items():
-        total[..., first:last] += _same_rows(tokens, members)
+        total[..., first:last] += _same_rows(tokens, members, remember)
     return total.reshape(*x.shape[:-1], outputs)
 
 
-def _same_rows(tokens: Tensor, active: Gated) -> Tensor:
-    """`[B,N,O]` of updates of the same O rows; unequal ranks are filled up with zeros."""
-    rank = max(update.rank for update, _ in active)
-    down = torch.stack([F.pad(u.weights.down.to(tokens.device), (0, 0, 0, rank - u.rank)) for u, _ in active])
-    up = torch.stack([F.pad(u.up().to(tokens.device), (0, rank - u.rank)) for u, _ in active])
-    gate = _stack_gates(active, tokens.shape[1])
-    # The scale is in the gates: a tensor of scales would have to be copied to the device for every layer.
-    return routed_lora(tokens, down, up, gate, gate.new_ones(len(active)))
+def _same_rows(tokens: Tensor, active: Gated, remember: Remember | None) -> Tensor:
+    """`[B,N,O]` of updates of the same O rows.
+
+    What `kernels.routed_lora` computes, in float32 or better as there, for weights that were joined before: with many
+    small layers, joining and checking them anew takes longer than the products.
+    """
+    updates = [update for update, _ in active]
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    frozen = remember is not None and not any(p.requires_grad for u in updates for p in u.weights.parameters())
+    key = ("lora", *map(id, updates), tokens.device, dtype, torch.is_inference_mode_enabled())
+    make = lambda: _joined(updates, tokens.device, dtype)  # noqa: E731
+    down, up, owner = remember(key, make) if frozen and remember is not None else make()
+    gate = _stack_gates(active, tokens.shape[1]).to(dtype)
+    gate = gate[:, None] if gate.ndim == 2 else gate
+    with torch.autocast(tokens.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+        hidden = F.linear(tokens.to(dtype), down)
+        hidden = hidden * (gate if len(updates) == 1 else gate[..., owner])
+        return F.linear(hidden, up).to(tokens.dtype)
+
+
+def _joined(updates: Sequence[Update], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """down `[R,I]` and scaled up `[O,R]` of all updates, R being the sum of their ranks, and whose each rank is."""
+    down = torch.cat([u.weights.down.to(device, dtype) for u in updates])
+    up = torch.cat([u.up().to(device, dtype) * u.weights.scale for u in updates], 1)
+    owner = [at for at, u in enumerate(updates) for _ in range(u.rank)]
+    return down, up, torch.tensor(owner, device=device)
 
 
 def conv_update(module: nn.Conv2d, x: Tensor, active: Gated) -> Tensor:
@@ -145,8 +170,8 @@ def _all_rows(update: Update, outputs: int) -> Tensor:
 
 
 def _stack_gates(active: Gated, tokens: int) -> Tensor:
-    """gate * scale, `[B,E]`, or `[B,N,E]` as soon as one gate differs between tokens."""
-    gates = [gate * update.weights.scale for update, gate in active]
+    """The gates as `[B,E]`, or `[B,N,E]` as soon as one gate differs between tokens."""
+    gates = [gate for _, gate in active]
     if any(gate.ndim == 2 for gate in gates):
         gates = [gate if gate.ndim == 2 else gate[:, None].expand(-1, tokens) for gate in gates]
     return torch.stack(gates, -1)

@@ -88,6 +88,8 @@ class _Routing:
         patcher.set_injections(KEY, [PatcherInjection(self._inject, self._eject)])
         patcher.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
         patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, self._begin)
+        patcher.remove_callbacks_with_key(CallbacksMP.ON_CLEANUP, KEY)
+        patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self._begin)
         for kind, wrapper in ((WrappersMP.CALC_COND_BATCH, self._see_latent), (WrappersMP.APPLY_MODEL, self._apply)):
             patcher.remove_wrappers_with_key(kind, KEY)
             patcher.add_wrapper_with_key(kind, KEY, wrapper)
@@ -114,7 +116,7 @@ class _Routing:
             stack.detach()
 
     def _begin(self, patcher: Any) -> None:
-        """A run begins: forget masks resized for the one before."""
+        """A run begins or ends: forget masks resized and weights joined for the one before."""
         self._active = ActiveGates(self.gates, self._names)
 
     def _see_latent(self, executor: Callable[..., Any], model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
