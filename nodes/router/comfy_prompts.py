@@ -9,11 +9,9 @@ import torch
 from ..engine.comfy_adapters import attach_to_comfy, attached_gates
 from ..engine.comfy_text import encode_prompts
 from ..engine.errors import wrong_input
-from ..engine.gates import Gates
 from ..engine.predictor import Text
 from .comfy_routing import routed_styles
-from .region_gates import RoutedStyle
-from .regional_prompts import apart, own_prompts, own_words, region_prompt, with_owners
+from .regional_prompts import apart, each_its_own, own_words, region_prompt, with_owners
 
 
 def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:
@@ -31,7 +29,7 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
     if mode == "own prompts":
         prompts = [prompt, *(region_prompt(one, template) for one in routed)]
         texts = [encode_prompts(clip, [words]) for words in prompts]
-        made, conditioning = _each_its_own(gates, routed, texts), _joined(texts)
+        made, conditioning = each_its_own(gates, routed, texts), _joined(texts)
         shown = [f"elsewhere: {prompt}", *(f"{o.style}: {p}" for o, p in zip(routed, prompts[1:], strict=True))]
     else:
         text = encode_prompts(clip, [prompt])
@@ -40,11 +38,6 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
         conditioning = text.native[0]
         shown = [f"{one.style}: {int(owned[one.expert].sum())} tokens of its own" for one in routed]
     return attach_to_comfy(model, [], made), conditioning, "\n".join(shown)
-
-
-def _each_its_own(gates: Gates, routed: list[RoutedStyle], texts: list[Text]) -> Gates:
-    owned, rest = own_prompts(routed, [text.states.shape[1] for text in texts])
-    return apart(gates, owned, rest)
 
 
 def _joined(texts: list[Text]) -> list[Any]:

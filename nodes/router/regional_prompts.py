@@ -45,6 +45,25 @@ def own_prompts(routed: Sequence[RoutedStyle], lengths: Sequence[int]) -> tuple[
     return owned, _span(total, 0, lengths[0])
 
 
+def joined(texts: Sequence[Text]) -> Text:
+    """The prompts' tokens one after the other as one prompt, pooled and extras those of the first (diffusers host)."""
+    first = texts[0]
+    return replace(
+        first,
+        states=torch.cat([text.states for text in texts], 1),
+        ids=[[token for text in texts for token in text.ids[0]]],
+        pieces=[[piece for text in texts for piece in text.pieces[0]]],
+        valid=torch.cat([text.valid for text in texts], 1),
+        native=None,
+    )
+
+
+def each_its_own(gates: Gates, routed: Sequence[RoutedStyle], texts: Sequence[Text]) -> Gates:
+    """Gates for the base prompt and one prompt per routed style, joined: each region reads its own."""
+    owned, rest = own_prompts(routed, [text.states.shape[1] for text in texts])
+    return apart(gates, owned, rest)
+
+
 def own_words(routed: Sequence[RoutedStyle], text: Text) -> dict[str, Tensor]:
     """Owned tokens `[L]` of each expert in one prompt: its style's words, and those of its things that are there.
 

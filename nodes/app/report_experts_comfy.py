@@ -1,0 +1,76 @@
+"""ComfyUI's own way to give several regions their styles: one masked conditioning with a hook LoRA each."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..tinyworld.shipped import slug
+from .pictures import save_image
+from .report_comfy import ComfyHookLora
+from .workflow import Prompt
+
+SAVED = "save"
+
+
+def hook_loras_workflow(image: str, masks: list[str], task: Any, steps: int) -> Prompt:
+    """The workflow in API form: every thing's prompt with its hook and mask, a plain prompt elsewhere."""
+    nodes: dict[str, tuple[str, dict[str, Any]]] = {
+        "world": ("RegionStyleTinyWorldLoader", {}),
+        "image": ("LoadImage", {"image": image}),
+        "base": ("CLIPTextEncode", {"clip": ["world", 1], "text": "a picture"}),
+        "empty": ("CLIPTextEncode", {"clip": ["world", 1], "text": ""}),
+        "latent": ("VAEEncode", {"pixels": ["image", 0], "vae": ["world", 2]}),
+    }
+    together: list[Any] = []
+    for at, (mask, style, thing) in enumerate(zip(masks, task.styles, task.made.objects, strict=True)):
+        lora = f"tinyworld/{slug(style)}.safetensors"
+        nodes[f"mask {at}"] = ("LoadImageMask", {"image": mask, "channel": "red"})
+        nodes[f"hook {at}"] = ("CreateHookLora", {"lora_name": lora, "strength_model": 1.0, "strength_clip": 0.0})
+        nodes[f"text {at}"] = ("CLIPTextEncode", {"clip": ["world", 1], "text": f"a {thing.phrase} in {style} style"})
+        own = {"strength": 1.0, "set_cond_area": "default", "mask": [f"mask {at}", 0], "hooks": [f"hook {at}", 0]}
+        if together:
+            kind, given = "ConditioningSetPropertiesAndCombine", {"cond": together, "cond_NEW": [f"text {at}", 0]}
+        else:
+            kind, given = "ConditioningSetProperties", {"cond_NEW": [f"text {at}", 0]}
+        nodes[f"part {at}"] = (kind, {**given, **own})
+        together = [f"part {at}", 0]
+    nodes |= {
+        "positive": ("ConditioningSetDefaultCombine", {"cond": together, "cond_DEFAULT": ["base", 0]}),
+        "sampled": (
+            "KSampler",
+            {
+                "model": ["world", 0], "positive": ["positive", 0], "negative": ["empty", 0],
+                "latent_image": ["latent", 0], "seed": task.seed, "steps": steps, "cfg": 1.0, "sampler_name": "ddim",
+                "scheduler": "normal", "denoise": task.strength,
+            },
+        ),
+        "decoded": ("VAEDecode", {"samples": ["sampled", 0], "vae": ["world", 2]}),
+        SAVED: ("SaveImage", {"images": ["decoded", 0], "filename_prefix": "RegionStyle"}),
+    }  # fmt: skip
+    return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
+
+
+class ComfyHookLoras(ComfyHookLora):
+    """An installed ComfyUI that restyles several things with hook LoRAs. RegionStyleError when there is none."""
+
+    def restyle(self, task: Any, steps: int) -> Tensor:  # type: ignore[override]
+        """One scene's picture `[1,3,H,W]` in 0..1, from 8-bit files."""
+        from PIL import Image
+
+        folder = Path(self._folder.name)
+        save_image(task.image, folder / "source.png")
+        names = []
+        for at, region in enumerate(task.regions):
+            save_image(region.mask, folder / f"mask{at}.png")
+            names.append(self._comfy.upload(folder / f"mask{at}.png"))
+        prompt = hook_loras_workflow(self._comfy.upload(folder / "source.png"), names, task, steps)
+        outputs = self._comfy.execute(prompt, lambda kind, data: None)
+        data = self._comfy.read(outputs[SAVED]["images"][0])
+        array = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float32) / 255
+        return torch.from_numpy(array).permute(2, 0, 1)[None]
