@@ -38,7 +38,7 @@ SUPPORTED = (
     "SD3Transformer2DModel and FluxTransformer2DModel (rectified flow)."
 )
 # What a network gives, by the function that reads it.
-PREDICTED = {from_eps: "eps", from_v: "v", from_flow: "flow"}
+PREDICTED: dict[Any, str] = {from_eps: "eps", from_v: "v", from_flow: "flow"}
 GUIDANCE = 3.5  # what Flux pipelines give when nobody asks for another
 UNKNOWN_SIDE = 128  # latents of 1024 pixels: what transformers without a trained size in their config take
 

@@ -57,7 +57,7 @@ def _peft_config(folder: Path) -> dict[str, Any]:
         raise wrong_input("LoRA file", got, "a PEFT adapter folder or a file", "Choose the .safetensors file itself.")
     config = _json_object(path.read_bytes(), str(path))
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        got = "DoRA" if config.get("use_dora") else config.get("peft_type")
+        got = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
         raise wrong_input("LoRA file", f"a PEFT adapter of type {got}", "LORA", "Train a plain LoRA.")
     return config
 
