@@ -59,6 +59,9 @@ def hook_loras_workflow(image: str, masks: list[str], task: Any, steps: int) -> 
 class ComfyHookLoras(ComfyHookLora):
     """An installed ComfyUI that restyles several things with hook LoRAs. RegionStyleError when there is none."""
 
+    def __enter__(self) -> ComfyHookLoras:
+        return self
+
     def restyle(self, task: Any, steps: int) -> Tensor:  # type: ignore[override]
         """One scene's picture `[1,3,H,W]` in 0..1, from 8-bit files."""
         from PIL import Image
