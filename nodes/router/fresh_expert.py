@@ -37,8 +37,9 @@ def fresh_expert(network: nn.Module, name: str, style: str, *, rank: int, layers
 
 def _layer(module: nn.Module, place: Place, rank: int, generator: torch.Generator) -> LoraLayer | None:
     """The update of a Linear or Conv2d; None for the containers that end like one."""
+    flat: tuple[int, ...] = ()
     if is_linear(module):
-        down, outputs, flat = torch.empty(rank, module.in_features), int(module.out_features), ()
+        down, outputs = torch.empty(rank, module.in_features), int(module.out_features)
     elif isinstance(module, nn.Conv2d):
         down = torch.empty(rank, module.in_channels, *module.kernel_size)
         outputs, flat = module.out_channels, (1, 1)
