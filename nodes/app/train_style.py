@@ -85,7 +85,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
     cropping = Cropping(args.resolution or predictor.native_size, args.crop, flip=not args.no_flip)
     examples = encode_examples(predictor, pictures, style, cropping, settings.seed)
     facts = facts_of(settings, examples.mark, style=style, model=str(args.model), **vars(cropping))
-    drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
+    drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
     weights = ExpertWeights(fresh_expert(predictor.network, name, style, **drawn))
     with ExpertStack(predictor.network, [weights]) as stack, predictor.loaded():
         weights.to(predictor.host.device).requires_grad_(True)
@@ -127,7 +127,7 @@ def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
     if args.model == TINY:
         from ..tinyworld.shipped import load_predictor
 
-        predictor = load_predictor(host)
+        predictor: Any = load_predictor(host)
     else:
         from .models import load_folder
 

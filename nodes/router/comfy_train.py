@@ -127,7 +127,7 @@ def _train(
 ) -> Trained:  # fmt: skip
     with torch.inference_mode(False):
         network, free = model.model.diffusion_model, _free(name, model)
-        drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
+        drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
         weights = ExpertWeights(fresh_expert(network, free, style, **drawn)).requires_grad_(True)
     trainable = attach_to_comfy(model, [weights], Gates({free: 1.0}))
     predictor = ComfyPredictor(trainable, clip, vae, ComfyHost())
