@@ -135,16 +135,19 @@ class StyleScore:
         """The style gradient `[B,C,h,w]` and the relevance map `[B,1,h,w]`, from one batched forward."""
         settings, prompts, preset = self.settings, self.prompts, self.settings.preset
         guidance = preset.guidance if settings.guidance is None else settings.guidance
-        roles = [Role(who, text) for who in ("style", "fake") for text in (prompts.style, prompts.empty)]
+        # without guidance the empty prompt has no part in the style gradient
+        told = (prompts.style,) if guidance == 1 else (prompts.style, prompts.empty)
+        roles = [Role(who, text) for who in ("style", "fake") for text in told]
         if settings.relevance:
             roles += [Role("plain", text, source=True) for text in (prompts.edit, prompts.empty)]
         result, clean = (self.predictor.add_noise(z, noise, times / 1000) for z in (latent, source))
         seen = predict_roles(self.predictor, roles, result, clean, times / 1000, self.style)
-        style, fake = (guided_noise(seen[at], seen[at + 1], guidance) for at in (0, 2))
+        pairs = [seen[0:1] * 2, seen[1:2] * 2] if guidance == 1 else [seen[0:2], seen[2:4]]
+        style, fake = (guided_noise(prompted, empty, guidance) for prompted, empty in pairs)
         gradient = style_gradient(style, fake, weight)
         if not settings.relevance:
             return gradient, torch.ones_like(gradient[:, :1])
-        return gradient, relevance_map(seen[4], seen[5], preset.relevance)
+        return gradient, relevance_map(seen[-2], seen[-1], preset.relevance)
 
     def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: Part | None = None) -> Tensor:
         """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance.

@@ -70,6 +70,25 @@ def test_texts_of_different_lengths_are_predicted_apart(predictor):
             torch.testing.assert_close(eps, alone, rtol=0, atol=1e-9)
 
 
+def test_without_guidance_the_empty_prompt_is_not_asked(predictor, monkeypatch):
+    """A guidance of 1 means the prompted predictions alone; just beside it, both prompts are asked."""
+    latent, counted, moved = random(2, 4, *SIZE), [], []
+    plain = type(predictor).predict
+
+    def predict(self, x, *args, **kwargs):
+        counted.append(len(x))
+        return plain(self, x, *args, **kwargs)
+
+    monkeypatch.setattr(type(predictor), "predict", predict)
+    for guidance in (1.0, 1.0 + 1e-9):
+        run = matcher(predictor, latent, guidance=guidance)
+        losses = run._score.losses(latent * 0.9, latent, *run._draw("narrowing"))
+        moved.append(losses)
+    assert counted == [2 * 4, 2 * 6]
+    for name in ("style", "content", "movement"):
+        torch.testing.assert_close(getattr(moved[0], name), getattr(moved[1], name), rtol=1e-6, atol=0)
+
+
 def test_strengths_multiply_and_masks_stay():
     mask = torch.rand(1, 4, 4)
     made = scaled_gates({"a": 0.5, "b": torch.tensor([1.0, 0.5]), "c": mask, "d": RegionGate(mask, 0.5)}, 3.0)
