@@ -219,8 +219,11 @@ def text_arguments(
 ) -> TextArguments:
     """Of diffusers' and ComfyUI's cross-attentions. RegionStyleError for a mask over the text, and without a text."""
     bound = inspect.signature(original).bind_partial(x, *args, **kwargs)
-    given = dict(list(bound.arguments.items())[1:])
-    given = {**given.pop("cross_attention_kwargs", {}), **given.pop("kwargs", {}), **given}
+    kinds = {name: parameter.kind for name, parameter in bound.signature.parameters.items()}
+    given: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        # A wrapper of another pack may take everything as it comes; what it got without a name is not known here.
+        given.update(value if kinds[name] is inspect.Parameter.VAR_KEYWORD else {name: value})
     names = tuple(n for n in ("encoder_hidden_states", "context", "value") if isinstance(given.get(n), Tensor))
     masked = next((n for n in ("attention_mask", "mask") if given.get(n) is not None), None)
     if masked or not names:

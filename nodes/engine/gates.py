@@ -160,7 +160,8 @@ class ActiveGates:
             got, accepts = f"{len(reads)} entries", f"{tokens}, the text tokens of the prompt that runs"
             name = region or "the rest"
             raise wrong_input(f"reads of {name!r}", got, accepts, "Use the prompt that was encoded for these gates.")
-        return reads.cpu().repeat(tokens // len(reads)).nonzero().squeeze(1)
+        key = ("reads", region, tokens)
+        return self.remembered(key, lambda: reads.cpu().repeat(tokens // len(reads)).nonzero().squeeze(1))
 
     def remembered(self, key: Any, make: Callable[[], Made]) -> Made:
         """What `make` gives, made once per key (and part of the batch) for as long as these gates are used."""

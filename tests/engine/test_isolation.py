@@ -138,6 +138,27 @@ def test_a_prompt_repeated_beside_a_longer_one_reads_the_same(unet, stack):
     torch.testing.assert_close(once, twice, rtol=0, atol=1e-5)
 
 
+def test_a_wrapper_of_another_pack_around_the_attention_is_kept(unet, stack):
+    """It may take its arguments as they come."""
+    text, attention, calls = family_inputs("sd")[1], unet.get_submodule(CROSS), []
+    with stack, stack.using(isolated(*halves())):
+        expected = run(unet, text)
+    found = attention.forward
+
+    def foreign(x, *a, **kw):
+        calls.append(kw["encoder_hidden_states"].shape[1])
+        return found(x, *a, **kw)
+
+    attention.forward = foreign
+    try:
+        with stack, stack.using(isolated(*halves())):
+            got = run(unet, text)
+    finally:
+        del attention.forward
+    assert calls == [int(ONE.sum()), int(TWO.sum()), int(REST.sum())]
+    assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize(
     ("reads", "said"),
     [(torch.ones(TEXT), "bool"), (torch.zeros(TEXT, dtype=torch.bool), "one or more"), (ONE[None], "bool")],
