@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engine.errors import wrong_input
 from ..engine.host import Host
 from ..engine.predictor import NoisePredictor
-from ..engine.region import Region, box_mask, mask_box
+from ..engine.region import Box, Region, box_mask, mask_box
 from ..engine.regions import Regions, not_found_notice, region_of
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
@@ -184,16 +184,17 @@ def _segmenting(find: Finder, segmenter: SamSegmenter, index: int) -> Finder:
 
 
 def _segmented(region: Region, segmenter: SamSegmenter, index: int) -> Region:
-    answer = _answer(region, segmenter, index)
+    """The region with SAM's mask. Its box stays the finder's, by which positions are told: masks may have specks."""
+    box = mask_box(region.mask, INSIDE) if bool((region.mask > INSIDE).any()) else region.box
+    answer = _answer(region, box, segmenter, index)
     score = region.score * min(max(answer.iou, 0.0), 1.0)
-    return region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)
+    made = region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)
+    return replace(made, box=box) if bool((made.mask > 0).any()) else made
 
 
-def _answer(region: Region, segmenter: SamSegmenter, index: int) -> SamMask:
+def _answer(region: Region, box: Box, segmenter: SamSegmenter, index: int) -> SamMask:
     """What SAM makes of a box; where the finder knows the shape too, what comes nearest to it."""
     size = (int(region.mask.shape[-2]), int(region.mask.shape[-1]))
-    sure = region.mask > INSIDE
-    if torch.equal(region.mask, box_mask(region.box, size).to(region.mask)) or not bool(sure.any()):
+    if torch.equal(region.mask, box_mask(region.box, size).to(region.mask)) or not bool((region.mask > INSIDE).any()):
         return segmenter.ask(index, SamPrompt(region.box))
-    box = mask_box(region.mask, INSIDE)
     return segmenter.ask_like(index, [SamPrompt(box), SamPrompt(box, (inner_point(region.mask),))], region.mask)

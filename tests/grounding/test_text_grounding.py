@@ -12,8 +12,15 @@ from regionstyle.nodes.engine.sam_network import SamConfig, new_sam
 from regionstyle.nodes.grounding.dino import DetectorSettings, load_detector
 from regionstyle.nodes.grounding.prompt import parse_regions
 from regionstyle.nodes.grounding.requests import Request, Rule, Sentence
-from regionstyle.nodes.grounding.sam import SamNetwork, SamPrompt, SamSegmenter, encode
-from regionstyle.nodes.grounding.text_grounding import DetectorSource, RegionsSource, _settled, ground, segment_all
+from regionstyle.nodes.grounding.sam import BEST, SamMask, SamNetwork, SamPrompt, SamSegmenter, encode
+from regionstyle.nodes.grounding.text_grounding import (
+    DetectorSource,
+    RegionsSource,
+    _segmented,
+    _settled,
+    ground,
+    segment_all,
+)
 
 HOST = LocalHost("cpu")
 SIZE = (40, 70)
@@ -126,3 +133,43 @@ def test_cancel_between_pictures(images, embedding):
     with pytest.raises(Cancelled):
         ground(images, embedding, RegionsSource(CATS, parse_regions("the cat")), host)
     assert seen == ["boxes", "boxes", "SAM"]
+
+
+class _Specked:
+    """A segmenter whose every mask has a speck in the far corner."""
+
+    def ask(self, image, prompt):
+        logits = torch.full((40, 40), -9.0)
+        x0, y0, x1, y1 = (int(value) for value in prompt.box)
+        logits[y0:y1, x0:x1], logits[39, 39] = 9.0, 0.1
+        return SamMask(logits, 0.8)
+
+
+def test_specks_of_a_mask_do_not_move_the_thing():
+    """Positions are told by the finder's boxes: with the masks' own, both things would end in the corner."""
+    things = [Region.of_box("ring", box, (40, 40)) for box in ((2, 2, 10, 10), (20, 4, 30, 12))]
+    found = [_segmented(one, _Specked(), 0) for one in things]
+    assert [one.box for one in found] == [one.box for one in things]
+    assert all(float(one.mask[39, 39]) > 0.5 for one in found)
+
+
+def test_the_answer_nearest_to_the_shape_that_was_found_is_taken():
+    shape = torch.zeros(40, 40)
+    shape[10:20, 10:30] = 1.0
+    asked = []
+
+    class Segmenter(SamSegmenter):
+        def __init__(self):
+            self.choice = BEST
+
+        def answers(self, image, prompt):
+            asked.append(prompt)
+            wrong, right = torch.full((40, 40), -9.0), torch.full((40, 40), -9.0)
+            wrong[5:25, 10:30], right[10:20, 10:29] = 9.0, 9.0
+            return [SamMask(wrong, 0.99), SamMask(right, 0.5)]
+
+    shape[15:20, 10:20] = 0.0  # no box
+    found = _segmented(Region.of_mask("moon", shape), Segmenter(), 0)
+    assert found.score == pytest.approx(0.5)
+    assert [one.box for one in asked] == [(10, 10, 30, 20)] * 2
+    assert [len(one.inside) for one in asked] == [0, 1]
