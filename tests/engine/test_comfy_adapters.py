@@ -245,7 +245,8 @@ def tap():
         with AttentionTap(predictor, groups, valid=valid) as tap:
             predictor.predict(latent, 0.5, text)
         out["gradient"] = float(torch.autograd.grad(tap.mean()[:, 0].sum(), latent)[0].abs().sum())
-    out["hooks"] = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()) - 1
+    # Two are the experts' own, around a call of the network.
+    out["hooks"] = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()) - 2
     return out
 
 with torch.inference_mode():
