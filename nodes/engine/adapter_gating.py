@@ -60,8 +60,12 @@ class GatedForward:
         return y + linear_update(x, active, y.shape[-1], gates.remembered).to(y.dtype)
 
     def _kept_or(self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
-        """The layer's own output; keys and values of one text are computed once for all passes."""
-        if self._kept is None or layer.rows != "words":
+        """The layer's own output; keys and values of one text are computed once for all passes.
+
+        Not where something else wraps the layer (another stack, another pack): its output may differ by pass.
+        """
+        own = getattr(original, "__self__", None) is layer.module
+        if self._kept is None or layer.rows != "words" or not own:
             return original(x, *args, **kw)
         seen, y = self._kept.get(id(layer), (None, None))
         if y is None or seen is not x:
