@@ -31,7 +31,7 @@ LICENCE = "MIT, trained by this project on pictures it renders itself and on sci
 
 
 # How much of a picture each shipped expert redraws best: fine textures keep more of it than a change of medium.
-STRENGTHS = {"halftone": 0.75, "neon": 0.75, "oil paint": 0.35, "pencil sketch": 0.75}
+STRENGTHS = {"halftone": 0.6, "mosaic": 0.45, "neon": 0.75, "pencil sketch": 0.75, "watercolor": 0.45}
 USUAL_STRENGTH = 0.3
 
 

@@ -158,7 +158,15 @@ def _unet(run: Run, minutes: float) -> bool:
 
 
 def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
-    from .experts_stage import ExpertLoss, LoraParameters, add_lora, lora_state, save_expert_file, start_from
+    from .experts_stage import (
+        SHIPPED_AT,
+        ExpertLoss,
+        LoraParameters,
+        add_lora,
+        lora_state,
+        save_expert_file,
+        start_from,
+    )
     from .latents import latent_file
 
     pool, vae = run.pool(), load_vae().to(run.device)
@@ -177,5 +185,5 @@ def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
     if finished := trainer.run():
         for kept, now in zip(trainer.averaged.parameters(), modules.parameters(), strict=True):
             now.data.copy_(kept)
-        save_expert_file(lora_state(unet), style, expert_path(style))
+        save_expert_file(lora_state(unet, SHIPPED_AT.get(style, 1.0)), style, expert_path(style))
     return finished
