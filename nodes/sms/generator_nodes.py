@@ -258,7 +258,7 @@ def _training() -> list[Any]:
         _number(
             io.Float, "content", 5e-4, 0.0, 1.0,
             "How much the low frequencies are held: more keeps more of the content, 0 lets go.",
-            step=1e-4, round=False,
+            step=1e-5, round=False,
         ),
         _number(io.Float, "guidance", 4.5, 0.0, 100.0, "Classifier-free guidance.", step=0.1),
         _number(

@@ -100,7 +100,7 @@ def test_one_iteration_is_the_formula():
     random = torch.Generator().manual_seed(0)
     image = draw_crop(pictures(), SIZE, random)
     source = predictor.encode(image).detach().repeat(2, 1, 1, 1)
-    latent = predictor.encode(generator(image).clamp(0, 1)).repeat(2, 1, 1, 1)
+    latent = predictor.encode(keep_in_range(generator(image))).repeat(2, 1, 1, 1)
     times, noise = distiller.score.draw("narrowing", 0.0, latent, random)
     assert times.unique().numel() == 2
     assert not torch.equal(noise[0], noise[1])
