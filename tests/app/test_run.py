@@ -119,10 +119,17 @@ def test_no_workflow_there(folder, capsys):
     assert "none.json: there is no such file" in capsys.readouterr().err
 
 
+def take_interrupts():
+    """A run in the background of a shell script ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder, *options):
     command = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli import main; sys.exit(main())"]
     command += ["run", save(folder, probe("ProbeWait", 3000)), "--input", "1=mine.png", *options]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts
+    )
 
 
 def is_idle(comfy_server):
