@@ -18,7 +18,7 @@ from regionstyle.nodes.engine.region import Region, RegionCrop
 from regionstyle.nodes.engine.regions import Regions, missing_region
 from regionstyle.nodes.grounding.prompt import parse_sentence
 from regionstyle.nodes.router.restyle import Restyled, RestyleSettings
-from regionstyle.nodes.tinyworld.shipped import load_shipped_expert
+from regionstyle.nodes.tinyworld.shipped import STRENGTHS, load_shipped_expert
 
 SIZE = (20, 30)
 
@@ -143,7 +143,8 @@ def test_where_a_style_says_its_strength(monkeypatch):
         )
         return comfy_sentence.own_strengths(None)
 
-    assert strengths(neon, load_shipped_expert("mosaic"), told) == {"neon": 0.75, "mosaic": 0.3, "van gogh": 0.5}
+    own = {"neon": STRENGTHS["neon"], "mosaic": STRENGTHS["mosaic"], "van gogh": 0.5}
+    assert strengths(neon, load_shipped_expert("mosaic"), told) == own
     assert strengths(other) == {"neon": None}
     with pytest.raises(RegionStyleError, match="regionstyle_strength of 'van-gogh': got '7'"):
         strengths(replace(told, metadata={"regionstyle_strength": "7"}))
