@@ -1,4 +1,13 @@
-"""Generator files: float16 safetensors that say in their header which network they hold and which style it paints."""
+"""Generator files: float16 safetensors that say in their header which network they hold and which style it paints.
+
+The shipped file is what this command writes (four minutes on one CPU core):
+
+    regionstyle train sms-generator --style watercolor --guidance 1 --no-relevance --strength 1 --size 128 \\
+        --content 3e-5 --lr 1e-3 --warm-up 50 --iterations 500 -o watercolor.safetensors
+
+It recolours a photograph towards the style (held-out cat 14.0 to 20.3 dB, coffee 11.6 to 17.5 dB to the exact filter)
+and paints no texture: a longer training on a larger network is needed for that.
+"""
 
 from __future__ import annotations
 
