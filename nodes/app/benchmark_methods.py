@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gates, RegionGate
 from ..grounding.attention import AttentionSettings, ground_by_attention
 from ..grounding.prompt import parse_prompt
 from ..metrics.datasets.samples import HARMONIZATION, PICTURES, REGIONAL, Sample
 from ..router.restyle import RestyleSettings, restyle_region
 from .demo import tiny_settings
 from .pictures import read_image
+from .sentence import style_gates
 from .stylize import TINY
 
 UNCHANGED = "unchanged"
@@ -133,14 +133,15 @@ def _predictor(args: argparse.Namespace, styles: list[str]) -> Any:
 def _restyling(predictor: Any, args: argparse.Namespace, kind: str) -> Method:
     def method(task: Task) -> Made:
         mask = _region(predictor, task, kind, args.seed)
+        settings, negative = _settings(predictor, args, task.style)
         result = restyle_region(
             predictor,
             task.image,
             mask,
             task.words,
-            negative=None if args.model == TINY else "",
-            settings=_settings(args, task.style),
-            gate=lambda region, cut: _gates(predictor, task.style, region),
+            negative=negative,
+            settings=settings,
+            gate=lambda region, cut: style_gates(predictor, task.style, region),
         )
         return Made(result.image.float().cpu().clamp(0, 1), mask)
 
@@ -159,18 +160,10 @@ def _region(predictor: Any, task: Task, kind: str, seed: int) -> Tensor:
     return found.mask
 
 
-def _settings(args: argparse.Namespace, style: str) -> RestyleSettings:
+def _settings(predictor: Any, args: argparse.Namespace, style: str) -> tuple[RestyleSettings, str | None]:
+    """The settings and the negative prompt of `stylize`."""
+    from .models import folder_settings
+
     if args.model == TINY:
-        return tiny_settings(style, seed=args.seed)
-    return RestyleSettings(strength=0.6, steps=30, cfg=7.0, seed=args.seed, feather=8, largest_scale=4.0)
-
-
-def _gates(predictor: Any, style: str, region: Tensor) -> Gates | None:
-    """The expert of the style inside the region; the one expert of a user's model whatever its name."""
-    if predictor.experts is None:
-        return None
-    names = list(predictor.experts.names)
-    chosen = names if len(names) == 1 else [name for name in names if name == style]
-    if not chosen:
-        raise wrong_input("style", repr(style), f"one of {', '.join(names)}", "Give --style with one of these.")
-    return Gates({name: RegionGate(region) for name in chosen})
+        return tiny_settings(style, seed=args.seed), None
+    return folder_settings(predictor, seed=args.seed)
