@@ -9,7 +9,7 @@ from pathlib import Path
 from ..engine.errors import wrong_input
 from ..sms.generator_apply import apply_generator
 from ..sms.generator_files import StyleGenerator, load_generator, shipped_generators
-from ..sms.generator_pictures import ENDINGS
+from ..sms.generator_pictures import ENDINGS, picture_paths
 from .console import console_host
 from .pictures import read_image, read_mask, save_image
 
@@ -63,7 +63,7 @@ def _pictures_of(source: Path) -> list[tuple[Path, Path]]:
     accepts = f"a picture, or a folder with pictures ({', '.join(ENDINGS)})"
     if not source.is_dir():
         raise wrong_input("images", repr(str(source)), accepts, "There is no such file or folder; check the path.")
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    paths = picture_paths(source)
     if not paths:
         raise wrong_input("images", f"{str(source)!r}, which holds none", accepts, "Choose another folder.")
     return [(path, path.relative_to(source)) for path in paths]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .train_style import TINY, _interruptible, state_path
+from .train_style import TINY, interruptible, state_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,19 +23,13 @@ RATES = {"tiny": 1e-3, "residual": 3e-4}
 
 def run_generator_training(args: argparse.Namespace) -> int:
     """Train, then write the generator and its loss curves; Ctrl-C keeps the state for --resume."""
-    from ..engine.errors import Cancelled
     from ..sms.generator_files import LICENCE, save_generator
 
     logging.basicConfig(level=logging.INFO, format="regionstyle: %(message)s", stream=sys.stderr)
     state = state_path(args.output)
     _check_paths(args.output, state, args.resume)
-    with _interruptible() as interrupted:
-        try:
-            trained = _trained(args, state, interrupted)
-        except Cancelled:
-            kept = f"; the state is kept in {state}; the same command with --resume goes on" if state.is_file() else ""
-            sys.stderr.write(f"regionstyle: stopped{kept}\n")
-            raise KeyboardInterrupt from None
+    with interruptible(state) as interrupted:
+        trained = _trained(args, state, interrupted)
     save_generator(trained.generator, args.output, LICENCE if args.images is None else "")
     state.unlink()
     _write_losses(args.output, trained)

@@ -20,17 +20,10 @@ USUAL_RATE = 1e-4
 
 def run_style_training(args: argparse.Namespace) -> int:
     """Train, then write the expert, its previews and its loss curve; Ctrl-C keeps the state for --resume."""
-    from ..engine.errors import Cancelled
-
     output, state = args.output, state_path(args.output)
     _check_paths(output, state, args.resume)
-    with _interruptible() as interrupted:
-        try:
-            trained = _trained(args, state, interrupted)
-        except Cancelled:
-            kept = f"the state is kept in {state}; the same command with --resume goes on" if state.is_file() else ""
-            sys.stderr.write(f"regionstyle: stopped{'; ' + kept if kept else ''}\n")
-            raise KeyboardInterrupt from None
+    with interruptible(state) as interrupted:
+        trained = _trained(args, state, interrupted)
     _write(args, trained)
     sys.stdout.write(f"wrote {output}\n")
     return 0
@@ -54,8 +47,13 @@ def _check_paths(output: Path, state: Path, resume: bool) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """Ctrl-C is noted, and looked at between two steps, so that the state is whole; a second one stops at once."""
+def interruptible(state: Path) -> Iterator[list[int]]:
+    """Ctrl-C is noted, and looked at between two steps, so that the state is whole; a second one stops at once.
+
+    A training that is cancelled says on stderr where its state is, and ends as Ctrl-C does (KeyboardInterrupt).
+    """
+    from ..engine.errors import Cancelled
+
     seen: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -65,6 +63,10 @@ def _interruptible() -> Iterator[list[int]]:
     before = signal.signal(signal.SIGINT, note)
     try:
         yield seen
+    except Cancelled:
+        kept = f"; the state is kept in {state}; the same command with --resume goes on" if state.is_file() else ""
+        sys.stderr.write(f"regionstyle: stopped{kept}\n")
+        raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..engine.adapter_files import save_expert
 from ..engine.adapter_layers import ExpertWeights
 from ..engine.comfy_adapters import attach_to_comfy, attached_experts
+from ..engine.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of
@@ -60,9 +60,7 @@ def pictures_for(image: Tensor | None, folder: str, captions: str) -> list[Style
 
     RegionStyleError for both or none, a folder elsewhere, and captions beside a folder, where they are files.
     """
-    if (image is None) == (not folder.strip()):
-        got = "nothing" if image is None else "a batch and a folder"
-        raise wrong_input("image, folder", got, "one of the two", "Connect pictures, or name a folder of them.")
+    check_one_source(image, folder)
     if image is not None:
         # the node's tensors come from inference mode; what is trained on must not
         return pictures_of_batch(images_of(image), captions.splitlines() if captions.strip() else [])
@@ -72,24 +70,13 @@ def pictures_for(image: Tensor | None, folder: str, captions: str) -> list[Style
     return pictures_of_folder(input_folder(folder))
 
 
-def input_folder(name: str) -> Path:
-    """A folder inside ComfyUI's input folder. RegionStyleError for one that is not there."""
-    import folder_paths
-
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name.strip()).resolve()
-    if root not in path.parents or not path.is_dir():
-        raise wrong_input("folder", repr(name), f"a folder inside {root}", "Put the pictures there.")
-    return path
-
-
 def folder_mark(name: str) -> str:
     """Names, sizes and times of the files in an input folder; "" without one (training says what is wrong)."""
     try:
         files = sorted(file for file in input_folder(name).iterdir() if file.is_file())
     except RegionStyleError:
         return ""
-    return " ".join(f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
+    return files_mark(files)
 
 
 def train_on_comfy(
@@ -101,7 +88,7 @@ def train_on_comfy(
     name: "" for the style's words. RegionStyleError for a name that is no file name, a state that would be lost or is
     of another training, and whatever training refuses.
     """
-    style, name = check_style(style), _file_name(name or style)
+    style, name = check_style(style), file_stem(name or style, f"loras/{SUBFOLDER}")
     state = _state_path(name)
     if not resume and unfinished(state):
         got = f"a training of {name!r} that was stopped ({state})"
@@ -138,15 +125,6 @@ def _free(name: str, model: Any) -> str:
     """The expert's name on the MODEL, other than those of experts it has already."""
     taken = {expert.name for expert in attached_experts(model)}
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
-def _file_name(name: str) -> str:
-    """A name as a file's stem. RegionStyleError for one that leads elsewhere."""
-    name = "-".join(name.split())
-    if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-        accepts = "letters, digits, spaces, dots, + and -"
-        raise wrong_input("name", repr(name), accepts, "It becomes a file in models/loras/regionstyle.")
-    return name
 
 
 def _state_path(name: str) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..engine.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_tensors import image_of, images_of, masks_of
 from ..engine.errors import RegionStyleError, wrong_input
@@ -85,7 +85,7 @@ def train(
     keeps its state, and resume takes it up again. RegionStyleError for a name that is no file name, a state that would
     be lost or is of another training, and whatever training refuses.
     """
-    name = _file_name(name or style)
+    name = file_stem(name or style, KIND)
     state = _state_path(name)
     if state.is_file() and not resume:
         got = f"a training of {name!r} that was stopped ({state})"
@@ -107,40 +107,19 @@ def pictures_of(image: Tensor | None, folder: str, strict: bool) -> Pictures:
 
     RegionStyleError for both, and for neither.
     """
-    if (image is None) == (not folder.strip()):
-        got = "nothing" if image is None else "a batch and a folder"
-        raise wrong_input("image, folder", got, "one of the two", "Connect pictures, or name a folder of them.")
+    check_one_source(image, folder)
     if image is not None:
         return PictureBatch(images_of(image))
-    return PictureFiles.below(_input_folder(folder), strict=strict)
+    return PictureFiles.below(input_folder(folder), strict=strict)
 
 
 def folder_mark(folder: str) -> str:
     """Names, sizes and times of the pictures of a folder; "" without one (training says what is wrong)."""
     try:
-        files = PictureFiles.below(_input_folder(folder)).paths if folder.strip() else []
+        files = PictureFiles.below(input_folder(folder)).paths if folder.strip() else []
     except RegionStyleError:
         return ""
-    return " ".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
-
-
-def _input_folder(name: str) -> Path:
-    import folder_paths
-
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name.strip()).resolve()
-    if root not in path.parents or not path.is_dir():
-        raise wrong_input("folder", repr(name), f"a folder inside {root}", "Put the pictures there.")
-    return path
-
-
-def _file_name(name: str) -> str:
-    """A name as a file's stem. RegionStyleError for one that leads elsewhere."""
-    name = "-".join(name.split())
-    if not re.fullmatch(r"[\w+-][\w.+-]*", name):
-        accepts = "letters, digits, spaces, dots, + and -"
-        raise wrong_input("name", repr(name), accepts, f"It becomes a file in models/{KIND}.")
-    return name
+    return files_mark(files)
 
 
 def _state_path(name: str) -> Path:

@@ -50,6 +50,11 @@ class PictureBatch:
         return self._images[index].float().cpu().clone()
 
 
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures of a folder and its subfolders by their endings, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+
+
 class PictureFiles:
     """Image files. One that cannot be read is named in the log and left out, or with `strict` an error."""
 
@@ -63,7 +68,7 @@ class PictureFiles:
         accepts = f"a folder with pictures ({', '.join(ENDINGS)})"
         if not folder.is_dir():
             raise wrong_input("images", repr(str(folder)), accepts, "There is no such folder; check the path.")
-        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+        paths = picture_paths(folder)
         if not paths:
             raise wrong_input("images", f"{str(folder)!r}, which holds none", accepts, "Choose another folder.")
         return cls(paths, strict=strict)
