@@ -14,6 +14,8 @@ from regionstyle.nodes.tinyworld.classifier import LABELS
 from regionstyle.nodes.tinyworld.training import stages
 from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled
 from regionstyle.nodes.tinyworld.training.clip_stage import PROMPT_LISTS, contrastive_loss, draw_pair, list_loss
+from regionstyle.nodes.tinyworld.training.decoder_stage import DecoderLoss, VariedPictures
+from regionstyle.nodes.tinyworld.training.decoder_stage import build as build_decoder
 from regionstyle.nodes.tinyworld.training.loop import Budget, Trainer
 from regionstyle.nodes.tinyworld.training.pool import open_pool
 from regionstyle.nodes.tinyworld.training.unet_stage import TextBatch, draw_caption
@@ -100,6 +102,20 @@ def test_skipped_blocks_are_shipped_as_what_they_computed(pool):
     assert torch.equal(a, b)
 
 
+def test_a_decoder_is_trained_on_while_its_latents_stay(pool):
+    vae = shipped.load_vae()
+    images = VariedPictures(pool).batch(2, 2).float()
+    latents, made = vae.encode(images).latents, vae.decode(vae.encode(images).latents).sample
+    modules = build_decoder(vae)
+    assert torch.equal(vae.decode(latents).sample, made), "the last block's start adds nothing"
+    loss, numbers = DecoderLoss(vae, pool, size=1)(0)
+    loss.backward()
+    assert numbers["psnr"] > 15
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in modules.parameters())
+    assert modules["decoder"].layers[14].conv[-1].weight.grad.any(), "the last block learns"
+    assert not any(p.requires_grad for p in vae.encoder.parameters())
+
+
 def test_captions_state_facts_of_their_pictures(pool):
     for step in range(60):
         pair = draw_pair(pool, np.random.default_rng(step))
@@ -175,7 +191,7 @@ def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "POOL_SIZE", 32)
     monkeypatch.setattr(stages, "EXPERT_PICTURES", 24)
     run = stages.Run(tmp_path / "run", torch.device("cpu"))
-    for name, file in [("vae", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_text"),
+    for name, file in [("vae", "vae"), ("decoder", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_text"),
                        ("classifier", "classifier"), ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
         path = weights / f"{file}.safetensors"
         before = path.read_bytes()

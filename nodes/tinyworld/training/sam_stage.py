@@ -4,7 +4,7 @@ The loss is the paper's (Kirillov et al., Segment Anything, ICCV 2023, appendix 
 loss per mask, of the three masks only the one with the lowest counts, and the mean squared error of the predicted IoU,
 which is taught for every mask. The single mask is taught by prompts that leave no doubt (a box, or several points).
 Boxes are moved at random by up to a tenth of their sides, as annotators' and detectors' boxes are off; points lie
-anywhere on the thing, others beside it.
+anywhere on the thing, every other first one well inside it, where people click; further ones lie on it or beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...grounding.refine import inner_point
 from ..styles import STYLES, apply_style
 from ..tiny_sam import new_tiny_sam
 from ..world import SIZE, Scene
@@ -27,7 +28,7 @@ MOST_SHIFT = 0.1
 SMALLEST = 24  # pixels a thing must show to be asked for
 STYLED = 0.15  # share of pictures that are wholly restyled: what is segmented later may be a result of this pack
 KINDS = ("box", "point", "points", "both")
-KIND_ODDS = (0.5, 0.25, 0.15, 0.1)
+KIND_ODDS = (0.4, 0.4, 0.1, 0.1)
 UNAMBIGUOUS = ("box", "points", "both")
 
 
@@ -61,6 +62,9 @@ def drawn_points(mask: np.ndarray, count: int, random: np.random.Generator) -> t
     """Up to three points `[3,2]` (x, y) and labels `[3]`: the first on the thing, further ones on or off it."""
     points, labels = np.zeros((3, 2), dtype=np.float32), np.full(3, -1, dtype=np.int64)
     for at in range(count):
+        if at == 0 and random.random() < 0.5:
+            points[0], labels[0] = inner_point(torch.from_numpy(mask)), 1
+            continue
         on = at == 0 or random.random() < 0.5
         rows, columns = np.where(mask > 0.8 if on else mask < 0.05)
         if len(rows):

@@ -1,7 +1,7 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic").
+weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic").
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .pool import Pool, open_pool
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
 EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
-STAGES = ("vae", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
+STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
 # Share of a time budget that is given for all stages together.
-SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier": 0.04, "sam": 0.06} | dict.fromkeys(
+SHARES = {"vae": 0.07, "decoder": 0.06, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier": 0.04, "sam": 0.06} | dict.fromkeys(
     EXPERTS, 0.24 / len(EXPERTS)
 )
 
@@ -36,7 +36,7 @@ SHARES = {"vae": 0.13, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier"
 class Run:
     """Where a training keeps its state, and how it is watched.
 
-    from_nothing: denoiser and experts start from random weights, not from the shipped ones.
+    from_nothing: denoiser, SAM and experts start from random weights, not from the shipped ones.
     """
 
     folder: Path
@@ -68,7 +68,15 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
     if style is not None:
         return _expert(name, style, run, minutes)
-    stages = {"vae": _vae, "clip": _clip, "unet": _unet, "measure": _measure, "classifier": _classifier, "sam": _sam}
+    stages = {
+        "vae": _vae,
+        "decoder": _decoder,
+        "clip": _clip,
+        "unet": _unet,
+        "measure": _measure,
+        "classifier": _classifier,
+        "sam": _sam,
+    }
     return stages[name](run, minutes)
 
 
@@ -79,6 +87,19 @@ def _vae(run: Run, minutes: float) -> bool:
     trainer = run.trainer("vae", modules, VaeLoss(modules, run.pool()), minutes, lr=5e-4, average=0.995)
     if finished := trainer.run():
         write("vae", full_state(trainer.averaged.cpu()))
+    return finished
+
+
+def _decoder(run: Run, minutes: float) -> bool:
+    from .decoder_stage import DecoderLoss, build
+
+    vae = load_vae()
+    modules = build(vae)
+    vae.to(run.device)
+    trainer = run.trainer("decoder", modules, DecoderLoss(vae, run.pool()), minutes, lr=5e-4, average=0.998)
+    if finished := trainer.run():
+        own = {f"decoder.{key}": value for key, value in trainer.averaged["decoder"].cpu().state_dict().items()}
+        write("vae", read("vae") | own)
     return finished
 
 
@@ -130,8 +151,11 @@ def _sam(run: Run, minutes: float) -> bool:
     from ..tiny_sam import FILE
     from .sam_stage import SamLoss, build
 
-    modules = build().to(run.device)
-    trainer = run.trainer("sam", modules, SamLoss(modules, run.pool()), minutes, lr=5e-4, average=0.998)
+    modules = build()
+    if not run.from_nothing and shipped(FILE):
+        modules["sam"].load_state_dict({k: v.float() for k, v in read(FILE).items()})
+    modules.to(run.device)
+    trainer = run.trainer("sam", modules, SamLoss(modules, run.pool()), minutes, lr=6e-4, average=0.998)
     if finished := trainer.run():
         write(FILE, trainer.averaged["sam"].state_dict())
     return finished
