@@ -49,7 +49,7 @@ def build(vae: Any) -> nn.ModuleDict:
 
 
 class DecoderLoss:
-    """Draws pictures, encodes them with the frozen encoder and scores the decoder; `self(step)` is what `Trainer` calls.
+    """Draws pictures, encodes them, frozen, and scores the decoder; `self(step)` is what `Trainer` calls.
 
     Two steps of three see 64 px crops, four times as many, as in the stage before.
     """

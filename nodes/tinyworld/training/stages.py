@@ -27,9 +27,16 @@ EXPERT_PICTURES = 1000
 EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
 STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
 # Share of a time budget that is given for all stages together.
-SHARES = {"vae": 0.07, "decoder": 0.06, "clip": 0.07, "unet": 0.42, "measure": 0.04, "classifier": 0.04, "sam": 0.06} | dict.fromkeys(
-    EXPERTS, 0.24 / len(EXPERTS)
-)
+SHARES = {
+    "vae": 0.07,
+    "decoder": 0.06,
+    "clip": 0.07,
+    "unet": 0.42,
+    "measure": 0.04,
+    "classifier": 0.04,
+    "sam": 0.06,
+    **dict.fromkeys(EXPERTS, 0.24 / len(EXPERTS)),
+}
 
 
 @dataclass
