@@ -16,6 +16,7 @@ from .adapter_layers import Update, conv_update, linear_update
 from .errors import RegionStyleError, wrong_input
 from .gates import ActiveGates, RegionPart, attention_share, positive_rows
 from .joint_isolation import joint_bias
+from .pass_context import whole_passes, words_hidden
 
 
 @dataclass(eq=False)
@@ -166,11 +167,10 @@ class GatedForward:
         readable = gates.reads(region, text.tokens) if bool((positive := positive_rows(len(x))).any()) else None
         if readable is None:
             return original(x, *args, **kwargs)
-        if bool(positive.all()):
-            return original(x, **text.read(readable))
-        made = {rows: original(x[list(rows)], **text.read(only, rows)) for rows, only in _groups(positive, readable)}
-        order = torch.tensor([row for rows in made for row in rows]).argsort().to(x.device)
-        return torch.cat(list(made.values()))[order]
+        if whole_passes.get():
+            original(x, *args, **kwargs)  # for those who observe: they look at all words, by their place in the prompt
+        with words_hidden():
+            return _pass_over(readable, positive, original, x, text)
 
     def around_joint_attention(
         self, what: None, original: Callable[..., Any], hidden_states: Tensor, *args: Any, **kwargs: Any
@@ -234,6 +234,17 @@ def text_arguments(
         got = "an attention mask over the text" if masked else "no text"
         raise wrong_input("cross-attention", got, "a text without one", "Switch the isolation of prompts off.")
     return TextArguments(given, names)
+
+
+def _pass_over(
+    readable: Tensor, positive: Tensor, original: Callable[..., Tensor], x: Tensor, text: TextArguments
+) -> Tensor:
+    """A pass in which rows of the positive prompt see the readable tokens only."""
+    if bool(positive.all()):
+        return original(x, **text.read(readable))
+    made = {rows: original(x[list(rows)], **text.read(only, rows)) for rows, only in _groups(positive, readable)}
+    order = torch.tensor([row for rows in made for row in rows]).argsort().to(x.device)
+    return torch.cat(list(made.values()))[order]
 
 
 def _groups(positive: Tensor, readable: Tensor) -> list[tuple[tuple[int, ...], Tensor | None]]:

@@ -24,6 +24,7 @@ from .attention_hooks import (
     unfused,
 )
 from .errors import RegionStyleError
+from .pass_context import hiding_words
 
 OVERRIDE = "optimized_attention_override"
 
@@ -149,7 +150,8 @@ class _Override:
         if q.shape[2] < words + places or k.shape[2] != q.shape[2]:
             return
         path, self.path = self.path or "", None
-        refuse_mask(path, mask)
+        if not hiding_words.get():
+            refuse_mask(path, mask)
         # After the words come the picture's places, then those of reference pictures.
         self.collect(path, q[:, :, words : words + places], k[:, :, :words], grid, options.get("scale"))
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .attention_hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, unfused
 from .attention_joint import ComfyJointAttentions, JointAttentions
 from .errors import wrong_input
+from .pass_context import hiding_words
 from .unet_names import unet_paths
 
 # List of blocks -> whether the attention's norms get `[B,heads,N,D]` (otherwise `[B,N,heads,D]`), by diffusers class.
@@ -76,6 +77,8 @@ class CrossAttentions(AttentionLayers):
 
         def keys(path: str, attention: Any, k: Tensor) -> None:
             q = popped(now.queries, path)
+            if hiding_words.get():
+                return
             heads, scale = attention.heads, getattr(attention, "scale", None)
             (grid,) = now.call.image(q.shape[1])
             collect(path, by_head(q, heads), by_head(k, heads), grid, scale)

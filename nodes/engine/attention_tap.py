@@ -30,7 +30,8 @@ class AttentionTap:
     forward pass (of all its parts, where memory was short) and belong to its autograd graph. Where experts with masks
     make an attention run several times, its map is the blend of all passes, as its output is. Where text and image
     share one sequence (SD3, Flux), maps are of the image's queries over the text's keys alone: no image key takes
-    part, as in a cross-attention.
+    part, as in a cross-attention. Where prompts are kept apart (`RegionGate.reads`), maps are still over all words, as
+    if every place might read them: words are hidden from the output, not from the maps.
     """
 
     def __init__(

@@ -24,6 +24,7 @@ from .adapter_families import Call
 from .attention_joint import OVERRIDE
 from .errors import wrong_input
 from .gates import ActiveGates, positive_rows
+from .pass_context import words_hidden
 
 SUPPORTED = "SD1.5, SD2 and SDXL of both hosts, FLUX.1 of both hosts, SD3 of ComfyUI"
 
@@ -83,7 +84,8 @@ def with_override(kwargs: Mapping[str, Any], bias: Callable[[Tensor], Tensor], t
         mask = given.pop("mask", None) if mask is None else mask
         if mask is not None:
             raise _unsupported("an attention mask of the network's own or of another patch")
-        return attend(q, k, v, heads, bias(q), *rest, **given)
+        with words_hidden():
+            return attend(q, k, v, heads, bias(q), *rest, **given)
 
     return {**kwargs, "transformer_options": {**options, OVERRIDE: override}}
 

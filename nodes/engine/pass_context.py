@@ -18,6 +18,9 @@ attention_share: ContextVar[Tensor | None] = ContextVar("attention_share", defau
 # Somebody observes attention: passes for regions then run over all image places, not only over their own.
 whole_passes: ContextVar[bool] = ContextVar("whole_passes", default=False)
 
+# An isolated prompt is being read: what runs hides words, and observers look away (they saw a pass over all words).
+hiding_words: ContextVar[bool] = ContextVar("hiding_words", default=False)
+
 # While a batch is predicted in parts because memory is short: the running part. Gates stay those of the whole batch.
 part_of_batch: ContextVar[Part | None] = ContextVar("part_of_batch", default=None)
 
@@ -45,6 +48,16 @@ def batch_part(part: Part) -> Iterator[None]:
         yield
     finally:
         part_of_batch.reset(token)
+
+
+@contextmanager
+def words_hidden() -> Iterator[None]:
+    """Inside, words are hidden from places that may not read them."""
+    token = hiding_words.set(True)
+    try:
+        yield
+    finally:
+        hiding_words.reset(token)
 
 
 def own_rows(value: Tensor) -> Tensor:
