@@ -45,7 +45,7 @@ def attention_finder(
     """Looks for the things of a sentence in a picture `[1,3,H,W]`: each once, alone in its caption, then compared.
 
     Attention finds all things of one name together: where they have to be told apart, the parts of the mask are
-    taken for the things, so those that touch count as one.
+    taken for the things, so those that touch count as one (`joined_things` tells them apart).
     """
     words, maps, seen = queries(sentence), {}, {}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..engine.regions import Regions, not_found_notice, region_of
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
+from .joined_things import things_of_part
 from .refine import INSIDE, inner_point
 from .region_words import clean_region, without_determiners
 from .requests import Request, Rule, Sentence
@@ -30,10 +31,18 @@ from .sentence_regions import Finder, queries, sentence_regions
 from .vlm import Corners, Vlm, ask
 
 
+class Look(NamedTuple):
+    """What is asked for in a picture and its finder; joined: what it finds may be several things that touch."""
+
+    sentence: Sentence
+    find: Finder
+    joined: bool = False
+
+
 class BoxSource(Protocol):
     """Reads what is asked for and finds the boxes."""
 
-    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+    def look(self, index: int, image: Tensor) -> Look:
         """What is asked for in picture `index`, `[3,H,W]` in 0..1, and its boxes; every network call happens here."""
 
 
@@ -46,14 +55,14 @@ class DetectorSource:
     host: Host
     settings: DetectorSettings = DetectorSettings()
 
-    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+    def look(self, index: int, image: Tensor) -> Look:
         """Asks for every thing by itself."""
         self.host.load(self.detector.model)
         found = {
             query: find_boxes(self.detector, image, query, self.host, self.settings, index).regions
             for query in queries(self.sentence)
         }
-        return self.sentence, lambda query, apart: found[query]
+        return Look(self.sentence, lambda query, apart: found[query])
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,12 @@ class AttentionSource:
     sentence: Sentence
     settings: AttentionSettings = AttentionSettings()
 
-    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+    def look(self, index: int, image: Tensor) -> Look:
         """Looks for every thing once."""
         find = attention_finder(self.predictor, image[None], self.sentence, self.settings)
         for query in queries(self.sentence):
             find(query, False)  # it remembers what it saw
-        return self.sentence, find
+        return Look(self.sentence, find, joined=True)
 
 
 @dataclass(frozen=True)
@@ -79,10 +88,10 @@ class RegionsSource:
     regions: Regions
     sentence: Sentence
 
-    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+    def look(self, index: int, image: Tensor) -> Look:
         """Takes those of the picture whose words are the thing's, whatever their articles and capitals."""
         own = self.regions.of_image(index)
-        return self.sentence, lambda query, apart: [one for one in own if _bare(one.phrase) == _bare(query)]
+        return Look(self.sentence, lambda query, apart: [one for one in own if _bare(one.phrase) == _bare(query)])
 
 
 def _bare(words: str) -> str:
@@ -97,14 +106,14 @@ class VlmSource:
     prompt: str
     host: Host
 
-    def look(self, index: int, image: Tensor) -> tuple[Sentence, Finder]:
+    def look(self, index: int, image: Tensor) -> Look:
         """Asks once per picture; what it gave no box for counts as not found."""
         answer = ask(self.vlm, image, self.prompt, self.host)
         size = (int(image.shape[-2]), int(image.shape[-1]))
         return _settled(answer.sentence, answer.boxes, size)
 
 
-def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[int, int]) -> tuple[Sentence, Finder]:
+def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[int, int]) -> Look:
     """A sentence whose boxes are known, so that nothing is left to choose: "the leftmost cat" is that box."""
     named = zip(sentence.requests, boxes, strict=True)
     pairs = [(_numbered(at, request), box) for at, (request, box) in enumerate(named)]
@@ -112,7 +121,7 @@ def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[in
         request.query: [Region.of_box(request.phrase, box, size)] if box else []  # type: ignore[arg-type]
         for request, box in pairs
     }
-    return Sentence(tuple(request for request, _ in pairs)), lambda query, apart: found[query]
+    return Look(Sentence(tuple(request for request, _ in pairs)), lambda query, apart: found[query])
 
 
 def _numbered(at: int, request: Request) -> Request:
@@ -138,10 +147,7 @@ def check_embedding(embedding: SamEmbedding, images: Tensor) -> None:
         raise wrong_input("embedding", got, accepts, "Encode the same image.")
 
 
-Looked = Sequence[tuple[Sentence, Finder]]
-
-
-def look_at_all(images: Tensor, source: BoxSource, host: Host) -> Looked:
+def look_at_all(images: Tensor, source: BoxSource, host: Host) -> list[Look]:
     """What is asked for and where its boxes are, for each of images `[B,3,H,W]` in 0..1."""
     progress, looked = host.progress(len(images), "boxes"), []
     for at, image in enumerate(images):
@@ -151,21 +157,21 @@ def look_at_all(images: Tensor, source: BoxSource, host: Host) -> Looked:
     return looked
 
 
-def segment_all(looked: Looked, embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
+def segment_all(looked: Sequence[Look], embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
     """The things asked for, each with its own soft mask; embedding: of the same images.
 
     A region's score is the box's times the IoU that SAM expects.
     """
     progress, segmenter, found = host.progress(len(looked), "SAM"), SamSegmenter(embedding, host, choice), []
-    for at, (sentence, find) in enumerate(looked):
-        found.append(sentence_regions(sentence, _segmenting(find, segmenter, at), embedding.size, at))
+    for at, look in enumerate(looked):
+        found.append(sentence_regions(look.sentence, _segmenting(look, segmenter, at), embedding.size, at))
         progress.update(at + 1)
     items = tuple(region for one in found for region in one.regions)
     regions = Regions(items, *embedding.size, len(looked))
     lost = [f"{name!r} not found in image {at}, so it acts as if it were not named"
             for at, one in enumerate(found) for name in one.lost]  # fmt: skip
     notice = "; ".join([*filter(None, [not_found_notice(regions)]), *lost])
-    return Grounded(regions, notice, tuple(str(sentence) for sentence, _ in looked))
+    return Grounded(regions, notice, tuple(str(look.sentence) for look in looked))
 
 
 def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Host, choice: str = BEST) -> Grounded:
@@ -174,21 +180,33 @@ def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Hos
     return segment_all(look_at_all(images, source, host), embedding, host, choice)
 
 
-def _segmenting(find: Finder, segmenter: SamSegmenter, index: int) -> Finder:
-    """The same finder, with the masks that SAM gives for the boxes."""
+def _segmenting(look: Look, segmenter: SamSegmenter, index: int) -> Finder:
+    """The same finder, with the masks that SAM gives for what it found."""
 
     def masked(query: str, apart: bool) -> list[Region]:
-        return [_segmented(one, segmenter, index) for one in find(query, apart) if bool((one.mask > 0).any())]
+        found = [one for one in look.find(query, apart) if bool((one.mask > 0).any())]
+        made = [_apart(one, segmenter, index) if look.joined and apart else [] for one in found]
+        return [new for one, several in zip(found, made, strict=True)
+                for new in several or [_segmented(one, segmenter, index)]]  # fmt: skip
 
     return masked
+
+
+def _apart(region: Region, segmenter: SamSegmenter, index: int) -> list[Region]:
+    """The things that touch in a region, or none where it is one thing."""
+    things = things_of_part(region.mask, segmenter, index)
+    return [_of_answer(region, one, index) for one in things] if len(things) > 1 else []
+
+
+def _of_answer(region: Region, answer: SamMask, index: int) -> Region:
+    score = region.score * min(max(answer.iou, 0.0), 1.0)
+    return region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)
 
 
 def _segmented(region: Region, segmenter: SamSegmenter, index: int) -> Region:
     """The region with SAM's mask. Its box stays the finder's, by which positions are told: masks may have specks."""
     box = mask_box(region.mask, INSIDE) if bool((region.mask > INSIDE).any()) else region.box
-    answer = _answer(region, box, segmenter, index)
-    score = region.score * min(max(answer.iou, 0.0), 1.0)
-    made = region_of(region.phrase, answer.soft, style=region.style, score=score, image=index)
+    made = _of_answer(region, _answer(region, box, segmenter, index), index)
     return replace(made, box=box) if bool((made.mask > 0).any()) else made
 
 

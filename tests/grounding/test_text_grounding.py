@@ -96,7 +96,7 @@ def test_a_models_boxes_are_taken_as_they_are():
     left, rest = Rule(order="left"), Rule(kind="rest")
     requests = (Request("left cat", "neon", "cat", left), Request("left cat", "mosaic", "cat", left),
                 Request("background", "neon", "background", rest), Request("owl", "neon"))  # fmt: skip
-    sentence, find = _settled(Sentence(requests), ((1, 2, 9, 9), (20, 2, 30.5, 9), None, None), SIZE)
+    sentence, find, _ = _settled(Sentence(requests), ((1, 2, 9, 9), (20, 2, 30.5, 9), None, None), SIZE)
     assert [r.phrase for r in sentence.requests] == ["left cat", "left cat", "background", "owl"]
     assert sentence.requests[2].rule.kind == "rest"
     boxes = [[one.box for one in find(r.query, True)] for r in sentence.requests if r.rule.kind == "thing"]
@@ -109,7 +109,7 @@ def test_with_real_networks_the_masks_are_those_of_the_detectors_boxes(images, e
     found = ground(images, embedding, DetectorSource(detector, parse_regions("red star"), HOST, settings), HOST)
     assert {r.phrase for r in found.regions} == {"red star"}
     assert {r.image for r in found.regions} == {0, 1}
-    _, find = DetectorSource(detector, parse_regions("red star"), HOST, settings).look(0, images[0])
+    find = DetectorSource(detector, parse_regions("red star"), HOST, settings).look(0, images[0]).find
     best = find("red star", False)[0]
     assert torch.equal(found.regions.items[0].mask, SamSegmenter(embedding, HOST).ask(0, SamPrompt(best.box)).soft)
 
