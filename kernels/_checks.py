@@ -61,6 +61,12 @@ def check_mask(**masks: Tensor) -> None:
         require(not mask.is_complex(), f"{name} must be real or bool, got {mask.dtype} {list(mask.shape)}")
 
 
+def check_no_nan(**tensors: Tensor) -> None:
+    """Raise ValueError for NaN, which would compare as False and pass for a number. Waits for a GPU."""
+    for name, tensor in tensors.items():
+        require(not bool(tensor.isnan().any()), f"{name} {list(tensor.shape)} holds NaN")
+
+
 def check_bool(**tensors: Tensor) -> None:
     """Raise ValueError for a tensor that is not bool."""
     check_tensor(**tensors)
@@ -103,6 +109,7 @@ def check_attention(q: Tensor, k: Tensor, scale: float | None) -> tuple[dict[str
     sizes = check_shapes(q=(q, "B H N D"), k=(k, "B H M D"))
     check_float(q=q, k=k)
     require(sizes["H"] > 0 and sizes["D"] > 0, f"q must have at least one head and one channel, got {list(q.shape)}")
+    require(sizes["M"] > 0, f"k must have at least one key, got {list(k.shape)}")
     if scale is None:
         return sizes, sizes["D"] ** -0.5
     check_number(scale=scale)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ._checks import (
     check_float,
+    check_mask,
+    check_no_nan,
     check_number,
     check_shapes,
     compute_dtype,
@@ -156,6 +158,8 @@ def _limit(threshold: float | Tensor, c: Tensor) -> float | Tensor:
     if not isinstance(threshold, Tensor):
         require(is_number(threshold), f"threshold must be a number or a tensor [B], got {threshold!r}")
         return threshold
+    check_mask(threshold=threshold)
+    check_no_nan(threshold=threshold)
     # Comparing in half precision would round the frequencies.
     threshold = threshold.to(c.device, torch.float64)
     if threshold.ndim == 0:

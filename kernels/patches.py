@@ -104,6 +104,8 @@ def sample_patches(
     check_count(count=count, crop=crop, size=size)
     check_number(distortion=distortion, fill=fill)
     require(0 <= distortion <= 1, f"distortion must lie in 0..1, got {distortion}")
+    random = generator is None or isinstance(generator, torch.Generator)
+    require(random, f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     start, side = _draw_windows(image, boxes, count, crop, generator)
     corners = _draw_corners(side, distortion, generator)
     dtype = compute_dtype(image)

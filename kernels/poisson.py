@@ -6,7 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_float, check_mask, check_number, check_shapes, full_precision, promote, require
+from ._checks import (
+    check_float,
+    check_mask,
+    check_no_nan,
+    check_number,
+    check_shapes,
+    full_precision,
+    promote,
+    require,
+)
 from ._multigrid import MaskedLaplacian
 
 _MODES = ("import", "mixed", "average")
@@ -65,13 +74,14 @@ def poisson_blend(source: Tensor, target: Tensor, mask: Tensor, *, mode: str = "
     Cost is linear in the number of pixels of the domain's bounding box. Differentiable in source and target: the
     gradient solves the same system to the same tol, and may be differentiated again.
 
-    Raises ValueError on shapes that disagree, an unknown mode, a tol that is not positive, or a source or target that
-    is not finite in the domain or beside it (elsewhere nothing is read).
+    Raises ValueError on shapes that disagree, an unknown mode, a tol that is not positive, NaN in the mask, or a source
+    or target that is not finite in the domain or beside it (elsewhere nothing is read).
     """
     check_shapes(target=(target, "B C H W"), source=(source, "B C H W"), mask=(mask, "B 1 H W"))
     check_float(source=source, target=target)
     require(mode in _MODES, f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
     check_mask(mask=mask)
+    check_no_nan(mask=mask)
     check_number(tol=tol)
     require(tol > 0, f"tol must be positive, got {tol}")
     domain = mask.to(target.device) > 0.5

@@ -18,6 +18,9 @@ from .boxes import Box, checked_box, mask_box
 from .errors import wrong_input
 from .feather import feather_mask, window_fall
 
+# How far a mask's values may lie outside of 0..1.
+ROUNDING = 1e-3
+
 
 @dataclass(frozen=True)
 class RegionCrop:
@@ -85,7 +88,7 @@ class RegionCrop:
 
     def cut_mask(self, mask: Tensor) -> Tensor:
         """The window of a mask `[...,H,W]` at the worked size, `[...,size,size]`, still soft, still 0..1."""
-        self._check_picture("mask", mask)
+        self._check_mask(mask)
         masks = mask.reshape(-1, 1, self.height, self.width)
         return self._worked_on(masks, "bilinear").reshape(*mask.shape[:-2], self.size, self.size)
 
@@ -98,7 +101,7 @@ class RegionCrop:
         """
         self._check_picture("image", original, 4)
         self._check_worked(original, worked)
-        self._check_picture("mask", mask)
+        self._check_mask(mask)
         if (masks := math.prod(mask.shape[:-2])) not in (1, len(original)):
             accepts = f"one mask, or one for each of the {len(original)} images"
             raise wrong_input("mask", f"{masks} masks {list(mask.shape)}", accepts, "Pass [H,W] or [B,H,W].")
@@ -114,7 +117,7 @@ class RegionCrop:
 
         Where the seam does not fit between region and window it also falls towards the window's sides.
         """
-        self._check_picture("mask", mask)
+        self._check_mask(mask)
         mask = mask.reshape(-1, 1, self.height, self.width).clamp(0, 1)
         x0, y0, x1, y1 = self.window
         inside = mask[..., y0:y1, x0:x1]
@@ -181,6 +184,15 @@ class RegionCrop:
             leading = "[B,C," if axes else "[...,"
             accepts = f"floating point {leading}{self.height},{self.width}], the picture the crop was made for"
             raise wrong_input(name, f"{tensor.dtype} {list(tensor.shape)}", accepts, "Make a crop for each size.")
+
+    def _check_mask(self, mask: Tensor) -> None:
+        """Values may leave 0..1 by what rounding does to a resized mask: those are cut."""
+        self._check_picture("mask", mask)
+        if not mask.numel():
+            return
+        low, high = (float(value) for value in mask.detach().float().aminmax())
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # also NaN
+            raise wrong_input("mask", f"values {low:g}..{high:g}", "0..1", "Scale the mask, without NaN.")
 
     def _check_worked(self, original: Tensor, worked: Tensor) -> None:
         expected = (*original.shape[:2], self.size, self.size)

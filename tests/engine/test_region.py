@@ -365,6 +365,12 @@ def test_seam_wider_than_the_margin_ends_at_the_window():
         (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8, grid=2.5), "grid.*whole number"),
         (lambda: RegionCrop.around((0, 0, 4, 4), (20, 20), native=8, margin=-0.1), "margin"),
         (lambda: feather_mask(torch.zeros(4, 4), 1.5), "feather: got 1.5"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (4, 4), native=8).cut_mask(torch.full((4, 4), 255.0)), r"255\.\.255"),
+        (lambda: RegionCrop.around((0, 0, 4, 4), (4, 4), native=8).cut_mask(torch.full((4, 4), math.nan)), "nan"),
+        (
+            lambda: RegionCrop.around((0, 0, 4, 4), (4, 4), native=8).composite_mask(torch.full((4, 4), -1.0)),
+            r"mask: got values -1\.\.-1",
+        ),
     ],
 )
 def test_wrong_input_is_named(call, words):

@@ -164,6 +164,10 @@ def test_misuse():
     for wrong in (math.nan, "3", None, [1, 2]):
         with pytest.raises(ValueError, match="threshold must be a number or a tensor"):
             spectrum_distance(x, x, wrong)
+    with pytest.raises(ValueError, match=r"threshold \[2\] holds NaN"):
+        low_pass(x, torch.tensor([1, math.nan]))
+    with pytest.raises(ValueError, match="threshold must be real"):
+        low_pass(x, torch.ones(2, dtype=torch.complex64))
     for empty in (x[:0], x[:, :0]):
         with pytest.raises(ValueError, match="is empty: there is nothing to take the mean of"):
             spectrum_distance(empty, empty, 1)

@@ -185,6 +185,7 @@ def test_smallest_windows_at_full_distortion_stay_finite(crop):
         ({"boxes": torch.tensor([[0, 0, float("nan"), 5]])}, "holds no pixel"),
         ({"boxes": torch.ones(1, 4, dtype=torch.bool)}, "boxes must be numbers, got torch.bool"),
         ({"distortion": 1.5}, r"distortion must lie in 0\.\.1, got 1.5"),
+        ({"generator": 3}, "generator must be a torch.Generator or None, got int"),
     ],
 )
 def test_misuse(change, message):

@@ -266,6 +266,7 @@ def test_work_grows_with_the_number_of_pixels(kind, monkeypatch):
         ({"source": torch.zeros(1, 3, 4, 5).long()}, "source must be floating point"),
         ({"source": torch.full((1, 3, 4, 5), float("nan")), "mask": torch.ones(1, 1, 4, 5)}, "must be finite"),
         ({"target": torch.full((1, 3, 4, 5), float("inf")), "mask": torch.ones(1, 1, 4, 5)}, "must be finite"),
+        ({"mask": torch.full((1, 1, 4, 5), float("nan"))}, r"mask \[1, 1, 4, 5\] holds NaN"),
     ],
 )
 def test_misuse(change, message):
