@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,11 +36,7 @@ def attach_to_comfy(model: Any, experts: Sequence[Expert | ExpertWeights], gates
     before = _routing(model)
     weights = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
     together = [*(before.weights if before else []), *weights]
-    # With the options written into each mask: those of earlier gates stay as they are.
-    gates = gates.explicit()
-    values = {**(before.gates.values if before else {}), **gates.values}
-    rest = gates.rest_reads if gates.rest_reads is not None or not before else before.gates.rest_reads
-    routing = _Routing(together, replace(gates, values=values, rest_reads=rest))
+    routing = _Routing(together, gates.beside(before.gates if before else Gates()))
     ExpertStack(model.model.diffusion_model, together)  # says now, not while sampling, what does not fit
     patched = model.clone()
     routing.install(patched)

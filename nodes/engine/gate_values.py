@@ -51,33 +51,50 @@ class Gates:
     Tensors have one entry for each image, or one for all; they repeat when a batch holds the images several times,
     one block of images after the other (positive and negative prompt). pooled: what a mask means for layers without
     places, such as the time embedding or a modulation: "mean" (its average over the image) or "off". shared_text: what
-    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off". rest_reads: what
-    `RegionGate.reads` is, for the places outside all masks.
+    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off". Either may be
+    given by expert, with the default for those not named; the option of an expert without a mask counts once its gate
+    is limited to a region. rest_reads: what `RegionGate.reads` is, for the places outside all masks.
     """
 
     values: Mapping[str, Gate] = field(default_factory=dict)
-    pooled: Pooled = "mean"
-    shared_text: SharedText = "share"
+    pooled: Pooled | Mapping[str, Pooled] = "mean"
+    shared_text: SharedText | Mapping[str, SharedText] = "share"
     rest_reads: Tensor | None = None
 
     def explicit(self) -> Gates:
-        """The same with the options written into every mask, so that other gates can be added beside them."""
-        return replace(self, values={name: self._with_options(gate) for name, gate in self.values.items()})
+        """The same with the options written down for every expert, so that other gates can be added beside them."""
+        by_expert = {option: {name: self._option(option, name) for name in self.values} for option in OPTIONS}
+        return replace(self, values={name: self._with_options(name, gate) for name, gate in self.values.items()},
+                       **by_expert)  # fmt: skip
 
-    def _with_options(self, gate: Gate) -> Gate:
+    def beside(self, before: Gates) -> Gates:
+        """These gates added to those set before: each expert keeps its options, and whoever is named again is new."""
+        earlier, own = before.explicit(), self.explicit()
+        options = {option: {**getattr(earlier, option), **getattr(own, option)} for option in OPTIONS}
+        rest = before.rest_reads if self.rest_reads is None else self.rest_reads
+        return Gates({**earlier.values, **own.values}, **options, rest_reads=rest)
+
+    def _option(self, option: str, name: str) -> str:
+        chosen = getattr(self, option)
+        return chosen.get(name, OPTIONS[option][0]) if isinstance(chosen, Mapping) else chosen
+
+    def _with_options(self, name: str, gate: Gate) -> Gate:
         if isinstance(gate, Tensor) and gate.ndim in (2, 3):
             gate = RegionGate(gate)
         if not isinstance(gate, RegionGate):
             return gate
-        unset = {name: getattr(self, name) for name in OPTIONS if getattr(gate, name) is None}
+        unset = {option: self._option(option, name) for option in OPTIONS if getattr(gate, option) is None}
         return replace(gate, **unset)
 
 
 def check_options(gates: Gates | RegionGate) -> None:
     """RegionStyleError for a value of `pooled` or `shared_text` that there is not."""
     for option, accepted in OPTIONS.items():
-        if (value := getattr(gates, option)) not in accepted:
-            raise wrong_input(f"gates.{option}", repr(value), " or ".join(map(repr, accepted)), "Correct the option.")
+        chosen = getattr(gates, option)
+        for value in chosen.values() if isinstance(chosen, Mapping) else [chosen]:
+            if value not in accepted:
+                shown = " or ".join(map(repr, accepted))
+                raise wrong_input(f"gates.{option}", repr(value), shown, "Correct the option.")
 
 
 def checked_gate(name: str, gate: Gate) -> float | Tensor | RegionGate | None:

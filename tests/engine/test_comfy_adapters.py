@@ -15,7 +15,7 @@ import gc, tempfile
 import comfy.model_management as management, comfy.sample, comfy.sd, comfy.utils
 from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
 from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy, attached_experts
+from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy, attached_experts, attached_gates
 from regionstyle.nodes.engine.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.gates import Gates, RegionGate
 from regionstyle.nodes.engine.unet_names import unet_paths
@@ -106,12 +106,13 @@ def chained():
     one, two = new_expert(model), new_expert(model, "oil", seed=4, rank=2)
     gates = {"sketch": mask() * 0.5, "oil": mask(seed=3) * 0.5}
     both = attach_to_comfy(model, [one, two], Gates(gates))
-    chain = attach_to_comfy(model, [one], Gates({"sketch": 0.3}))
+    chain = attach_to_comfy(model, [one], Gates({"sketch": 0.3}, pooled="off"))
     chain = attach_to_comfy(chain, [two], Gates({"oil": gates["oil"]}))
     sample(chain)
     later = attach_to_comfy(chain, [], Gates({"sketch": gates["sketch"]}))
     out = sample(both)
-    return dict(names=[e.name for e in attached_experts(later)], error=relative(sample(later), out),
+    return dict(names=[e.name for e in attached_experts(later)], options=attached_gates(chain).pooled,
+                error=relative(sample(later), out),
                 different=relative(sample(chain), out), models=len(later.get_nested_additional_models()),
                 twice=message(attach_to_comfy, chain, [one], Gates()), unknown=message(attach_to_comfy, model, [one],
                 Gates({"x": 1})), single=relative(sample(attach_to_comfy(model, [one], Gates({"sketch": 0.3}))),
@@ -301,6 +302,7 @@ def test_gates_belong_to_the_clone(found):
 def test_experts_are_added_one_after_the_other(found):
     found = found["chained"]
     assert found["names"] == ["sketch", "oil"]
+    assert found["options"] == {"sketch": "off", "oil": "mean"}
     assert found["error"] < 1e-5 < 1e-3 < found["different"]
     assert found["single"] < 1e-5
     assert found["models"] == 2

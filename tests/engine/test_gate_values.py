@@ -1,0 +1,51 @@
+"""What options of gates mean when gates of several experts come together."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate
+
+MASK = torch.zeros(4, 4)
+MASK[:2] = 1
+
+
+def averaged(gates, name):
+    """What an expert does on layers without places: a strength, or None for nothing."""
+    value = ActiveGates(gates, ["a", "b"]).averaged(name, (4, 4), 1, torch.device("cpu"))
+    return None if value is None else float(value)
+
+
+@pytest.mark.parametrize("gate", [0.8, torch.tensor([0.8]), MASK])
+def test_an_expert_keeps_its_options_when_another_comes_beside_it(gate):
+    """Also one without a mask, whose gate is limited to a region later, as when a crop is restyled."""
+    first = Gates({"a": gate}, pooled="off", shared_text="off")
+    for both in (Gates({"b": MASK}).beside(first), first.beside(Gates({"b": MASK}))):
+        inside = replace(both, values={"a": RegionGate(MASK, 0.8), "b": RegionGate(1 - MASK, 0.8)})
+        assert averaged(inside, "a") is None
+        assert averaged(inside, "b") == pytest.approx(0.4)
+        text = ActiveGates(inside, ["a", "b"])
+        shares = [float(text.over_text(name, 1, 1, torch.device("cpu"))) for name in ("a", "b")]
+        assert shares == pytest.approx([0, 0.4])
+
+
+def test_whoever_is_named_again_is_new():
+    both = Gates({"a": MASK}).beside(Gates({"a": 1 - MASK, "b": 1.0}, pooled="off"))
+    assert averaged(both, "a") == 0.5
+    assert both.values["b"] == 1.0
+
+
+def test_the_last_word_on_what_the_rest_reads_counts():
+    one, two = torch.tensor([True, False]), torch.tensor([False, True])
+    assert Gates().beside(Gates(rest_reads=one)).rest_reads is one
+    assert Gates(rest_reads=two).beside(Gates(rest_reads=one)).rest_reads is two
+
+
+def test_options_may_be_given_by_expert():
+    gates = Gates({"a": MASK, "b": 1 - MASK}, pooled={"a": "off"})
+    assert averaged(gates, "a") is None
+    assert averaged(gates, "b") == 0.5
+    with pytest.raises(RegionStyleError, match="'half'"):
+        ActiveGates(Gates({"a": MASK}, pooled={"a": "half"}), ["a"])
