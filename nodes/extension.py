@@ -33,4 +33,5 @@ class RegionStyleExtension(ComfyExtension):
         import_module(".grounding.comfy_networks", __package__).register_folders()
         import_module(".tinyworld.comfy_tinyworld", __package__).register_experts()
         import_module(".sms.comfy_generator", __package__).register_folder()
+        import_module(".router.comfy_gate", __package__).register_folder()
         return [node for module in NODE_MODULES for node in import_module(f".{module}", __package__).NODES]

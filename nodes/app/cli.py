@@ -40,6 +40,7 @@ _COMMANDS = {
     "run": (".run", "run_workflow"),
     "train": (".training", "run_training"),
     "train style": (".train_style", "run_style_training"),
+    "train gate": (".train_gate", "run_gate_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),
     "evaluate": (".training", "run_evaluation"),
     "report": (".report", "run_report"),

@@ -66,8 +66,9 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Train a style expert from pictures, a generator from an expert, or the bundled networks."
     parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
-    networks = parser.add_subparsers(dest="network", required=True, metavar="style|sms-generator|tinyworld")
+    networks = parser.add_subparsers(dest="network", required=True, metavar="style|gate|sms-generator|tinyworld")
     _add_train_style(networks)
+    _add_train_gate(networks)
     _add_train_generator(networks)
     _add_train_tinyworld(networks)
 
@@ -106,6 +107,22 @@ def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--preview-every", type=positive, default=100, metavar="N", help=f"steps between two previews ({DEFAULT})")
     add("--seed", type=int, default=0, help=DEFAULT)
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
+    add_device(parser)
+
+
+def _add_train_gate(networks: argparse._SubParsersAction[Parser]) -> None:
+    text = "Teach a gate which expert a prompt is for; seconds on a CPU."
+    parser = add_command(networks, "gate", text)
+    parser.set_defaults(command="train gate")
+    add = parser.add_argument
+    add("--prompts", type=Path, metavar="FILE", help="lines 'expert: prompt' (default: the tiny world's own)")
+    add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
+    add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder: its text encoders")
+    add("--steps", type=positive, default=600, metavar="N", help=DEFAULT)
+    add("--lr", type=float, default=2e-3, metavar="RATE", help=f"learning rate ({DEFAULT})")
+    add("--top-k", type=positive, default=2, metavar="N", help=f"how many experts act at most ({DEFAULT})")
+    add("--balance", type=float, default=0.1, metavar="F", help=f"of the load-balance term ({DEFAULT})")
+    add("--seed", type=int, default=0, help=DEFAULT)
     add_device(parser)
 
 

@@ -16,8 +16,17 @@ from ..engine.errors import wrong_input
 from ..engine.gates import Gates
 from ..engine.regions import Regions
 from .experts import Experts, StackedExpert, phrases_of
+from .learnt_gate import LearntGate
 from .noise_range import NoiseRange, gates_within
-from .prompt_gates import embedding, hard_weights, prototypes_of, soft_weights, style_sentences, weighted_gates
+from .prompt_gates import (
+    embedding,
+    experts_of_gate,
+    hard_weights,
+    prototypes_of,
+    soft_weights,
+    style_sentences,
+    weighted_gates,
+)
 from .region_gates import RoutedStyle, region_gates_of, route_regions
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
@@ -55,19 +64,41 @@ def routed_styles(model: Any) -> tuple[RoutedStyle, ...]:
 
 
 def by_prompt(
-    model: Any, clip: Any, experts: Experts, prompt: str, soft: tuple[int, float, float] | None, when: NoiseRange
+    model: Any,
+    clip: Any,
+    experts: Experts,
+    prompt: str,
+    soft: tuple[int, float, float] | LearntGate | None,
+    when: NoiseRange,
 ) -> tuple[Any, str]:
     """A clone of the MODEL with the experts a prompt means, and their weights, one per line.
 
-    soft: top k, temperature and floor; None: those that are named. RegionStyleError for an empty prompt or stack.
+    soft: top k, temperature and floor, or a learnt gate; None: those that are named. RegionStyleError for an empty
+    prompt or stack, and a gate for other experts or another text encoder.
     """
     if not prompt.strip() or not len(experts):
         missing = "prompt" if not prompt.strip() else "experts"
         raise wrong_input(missing, "nothing", "some", "Type the style, and stack one or more experts.")
-    weights = hard_weights(experts, prompt) if soft is None else _near(clip, experts, prompt, soft)
+    if isinstance(soft, LearntGate):
+        weights = _learnt(clip, experts, prompt, soft)
+    else:
+        weights = hard_weights(experts, prompt) if soft is None else _near(clip, experts, prompt, soft)
     patched = attach_stack(model, experts, weighted_gates(experts, weights), when)
     lines = [f"{name}: {weight:.3f}" for name, weight in weights.items()]
     return patched, "\n".join(lines if any(weights.values()) else [*lines, "no expert: plain prompting"])
+
+
+def _learnt(clip: Any, experts: Experts, prompt: str, gate: LearntGate) -> dict[str, float]:
+    names = experts_of_gate(gate, experts)  # before anything is encoded
+    routing = gate(encode_prompts(_needed(clip), [prompt]))
+    found = dict(zip(names, routing.weights[0].tolist(), strict=True))
+    return {name: found[name] for name in experts.names}
+
+
+def _needed(clip: Any) -> Any:
+    if clip is None:
+        raise wrong_input("clip", "nothing", "a CLIP for this mode", "Connect the model's text encoder.")
+    return clip
 
 
 def _near(clip: Any, experts: Experts, prompt: str, soft: tuple[int, float, float]) -> dict[str, float]:
@@ -77,8 +108,7 @@ def _near(clip: Any, experts: Experts, prompt: str, soft: tuple[int, float, floa
 
         return torch.cat([embedding(encode_prompts(clip, [text])) for text in texts])
 
-    if clip is None:
-        raise wrong_input("clip", "nothing", "a CLIP for soft routing", "Connect the model's text encoder.")
+    clip = _needed(clip)
     prototypes = prototypes_of([embedded(style_sentences(item)) for item in experts])
     top_k, temperature, floor = soft
     found = soft_weights(embedded([prompt])[0], prototypes, top_k=top_k, temperature=temperature, floor=floor)

@@ -1,7 +1,8 @@
 """Gates from words: the experts whose style a prompt names, or those whose style is near to its meaning.
 
 RegionRoute chooses one expert by its name (its section on inference). Soft routing without training:
-specs/regionroute.md 10.2. Both give weights g_e >= 0 that sum to 1, or all 0: then no expert acts.
+specs/regionroute.md 10.2. Both give weights g_e >= 0 that sum to 1, or all 0: then no expert acts. A gate that was
+trained is in `learnt_gate.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.errors import wrong_input
+from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.gates import Gates
 from ..engine.predictor import Text
 from .experts import Experts, StackedExpert, style_key
+from .learnt_gate import LearntGate
 
 # Sentences whose mean embedding stands for a style, beside its bare words.
 SENTENCES = ("{}", "a picture in {} style", "a {} artwork")
@@ -76,6 +78,22 @@ def style_sentences(item: StackedExpert) -> list[str]:
 def prototypes_of(embedded: Sequence[Tensor]) -> Tensor:
     """Prototypes `[E,D]` from the embeddings `[n,D]` of each expert's sentences."""
     return torch.stack([F.normalize(one.mean(0), dim=-1) for one in embedded])
+
+
+def experts_of_gate(gate: LearntGate, experts: Experts) -> list[str]:
+    """What a stack calls the experts of a learnt gate, in the gate's order; any of an expert's phrases fits.
+
+    RegionStyleError unless every expert of the one has its own in the other: shares would go to nobody.
+    """
+    try:
+        names = [experts.of_style(name).name for name in gate.experts]
+    except RegionStyleError:
+        names = []
+    if len(set(names)) != len(gate.experts) or len(experts) != len(gate.experts):
+        got, accepts = f"{len(experts)}: {experts.names}", f"the gate's {len(gate.experts)}: {list(gate.experts)}"
+        remedy = "Stack one expert for each of these, or train a gate for your stack: regionstyle train gate."
+        raise wrong_input("experts", got, accepts, remedy)
+    return names
 
 
 def weighted_gates(experts: Experts, weights: Mapping[str, float]) -> Gates:

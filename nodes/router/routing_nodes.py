@@ -9,11 +9,13 @@ from comfy_api.latest import io, ui
 from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
 from ..engine.regions import REGIONS_TYPE
 from .experts import EXPERTS_TYPE
+from .learnt_gate import GATE_TYPE
 
 EXPERTS = io.Custom(EXPERTS_TYPE)
 REGIONS = io.Custom(REGIONS_TYPE)
 CATEGORY = "RegionStyle/experts"
-MODES = ("named styles", "nearest styles")
+GATE = io.Custom(GATE_TYPE)
+MODES = ("named styles", "nearest styles", "learnt gate")
 PROMPT_MODES = ("own prompts", "own words", "shared")
 
 
@@ -144,8 +146,8 @@ class RouteByPrompt(io.ComfyNode):
             node_id="RegionStyleRouteByPrompt",
             display_name="Route Experts by Prompt",
             category=CATEGORY,
-            description="Chooses experts by the words of a prompt: those it names, or those whose style is nearest in "
-            "meaning. They act on the whole picture, in shares that sum to 1.",
+            description="Chooses experts by the words of a prompt: those it names, those whose style is nearest in "
+            "meaning, or what a learnt gate says. They act on the whole picture, in shares that sum to 1 at most.",
             search_aliases=["lora by prompt", "auto lora", "mixture of loras", "style router"],
             inputs=[
                 _model(),
@@ -198,7 +200,18 @@ class RouteByPrompt(io.ComfyNode):
                     advanced=True,
                 ),
                 *_when(),
-                node_input(io.Clip, "clip", optional=True, tooltip="The model's text encoder, for nearest styles."),
+                node_input(
+                    io.Clip,
+                    "clip",
+                    optional=True,
+                    tooltip="The model's text encoder, for nearest styles and a learnt gate.",
+                ),
+                node_input(
+                    GATE,
+                    "gate",
+                    optional=True,
+                    tooltip="For learnt gate: one trained for the experts of this stack, from Load Learnt Gate.",
+                ),
             ],
             outputs=[
                 node_output(io.Model, "MODEL", tooltip="The model with the experts; the one given is unchanged."),
@@ -219,14 +232,56 @@ class RouteByPrompt(io.ComfyNode):
         start: float = 0.0,
         end: float = 1.0,
         clip: Any = None,
+        gate: Any = None,
     ) -> io.NodeOutput:
         from .comfy_routing import by_prompt
+        from .learnt_gate import checked_with_mode
         from .noise_range import NoiseRange
 
-        soft = None if check_choice(mode, MODES, "mode") == MODES[0] else (int(top_k), float(temperature), float(floor))
+        check_choice(mode, MODES, "mode")
+        checked_with_mode(gate, mode == MODES[2])
+        soft = {MODES[0]: None, MODES[1]: (int(top_k), float(temperature), float(floor)), MODES[2]: gate}[mode]
         when = NoiseRange(float(start), float(end))
         patched, weights = by_prompt(model, clip, experts, prompt, soft, when)
         return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
+
+
+class LoadLearntGate(io.ComfyNode):
+    """A learnt gate from a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        from .comfy_gate import gate_choices
+
+        return node_schema(
+            node_id="RegionStyleLoadGate",
+            display_name="Load Learnt Gate",
+            category=CATEGORY,
+            description="Loads a small network that reads the prompt and says how much each expert acts, for Route "
+            "Experts by Prompt. Nothing is downloaded.",
+            search_aliases=["router", "mixture of experts", "lora router", "style router"],
+            inputs=[
+                node_input(
+                    io.Combo,
+                    "file",
+                    options=gate_choices(),
+                    tooltip="A .safetensors in models/regionstyle_gates, trained by regionstyle train gate. Those "
+                    "under tinyworld/ come with the pack and know its seven styles.",
+                )
+            ],
+            outputs=[
+                node_output(GATE, "gate", tooltip="The gate, for Route Experts by Prompt in the mode learnt gate."),
+                node_output(io.String, "styles", tooltip="The experts it knows, one per line, in its order."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        from .comfy_gate import load
+
+        gate = load(file)
+        styles = "\n".join(gate.experts)
+        return io.NodeOutput(gate, styles, ui=ui.PreviewText(styles))
 
 
 class RegionalPrompts(io.ComfyNode):
@@ -329,4 +384,4 @@ def _when() -> list[Any]:
     ]
 
 
-NODES = [ExpertStack, RouteByRegions, RouteByPrompt, RegionalPrompts]
+NODES = [ExpertStack, RouteByRegions, RouteByPrompt, LoadLearntGate, RegionalPrompts]

@@ -15,10 +15,13 @@ from regionstyle.nodes.engine.regions import Regions, region_of
 from regionstyle.nodes.router.comfy_experts import attach
 from regionstyle.nodes.router.comfy_routing import by_prompt, by_regions, stacked
 from regionstyle.nodes.router.comfy_prompts import regional_prompts
+from regionstyle.nodes.router.comfy_gate import load, register_folder
 from regionstyle.nodes.router.noise_range import NoiseRange
+from regionstyle.nodes.router.routing_nodes import RouteByPrompt
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 
 tiny.register_experts()
+register_folder()
 ALL = NoiseRange()
 
 def sample(model, clip, steps=3, cfg=4.0):
@@ -92,6 +95,13 @@ with torch.inference_mode():
     result["named"] = far(sample(named, clip), sample(attach(model, "tinyworld/neon.safetensors", 1.0, None)[0], clip))
     near, weights = by_prompt(model, clip, experts, "mosaic", (1, 0.05, 0.5), ALL)
     result["near"] = weights
+    seven = None
+    for style in reversed(shipped.expert_files()):  # in another order than the gate's
+        seven = stacked(seven, f"tinyworld/{shipped.slug(style)}.safetensors", "", "", 1.0)
+    gate = load("tinyworld/styles.safetensors")
+    learnt, weights = by_prompt(model, clip, seven, "a red star in neon style", gate, ALL)
+    result["learnt"] = [weights, [one.name for one in attached_experts(learnt)]]
+    result["learnt change"] = far(sample(learnt, clip), before)
     plain, weights = by_prompt(model, None, experts, "a star", None, ALL)
     result["plain"] = [torch.equal(sample(plain, clip), before), weights]
 
@@ -117,11 +127,17 @@ with torch.inference_mode():
     class Other(torch.nn.Module):
         pass
 
+    numbers = 2, 0.05, 0.5, 0.0, 1.0
     strange = type("Strange", (), {"model": type("Model", (), {"diffusion_model": Other()})})
     result["errors"] = {
         "unsupported": message(by_regions, strange, experts, regions, 0, ALL),
         "taken": message(by_regions, routed, experts, regions, 0, ALL),
         "clip": message(by_prompt, model, None, experts, "mosaic", (1, 0.05, 0.5), ALL),
+        "few": message(by_prompt, model, clip, experts, "mosaic", gate, ALL),
+        "no clip": message(by_prompt, model, None, seven, "mosaic", gate, ALL),
+        "other clip": message(by_prompt, model, sd_clip(), seven, "mosaic", gate, ALL),
+        "mode": message(RouteByPrompt.execute, model, seven, "mosaic", "named styles", *numbers, clip, gate),
+        "no gate": message(RouteByPrompt.execute, model, seven, "mosaic", "learnt gate", *numbers, clip),
         "empty": message(by_prompt, model, None, experts, " ", None, ALL),
         "file": message(stacked, None, "tinyworld/none.safetensors", "", "", 1.0),
         "twice": message(stacked, experts, "tinyworld/mosaic.safetensors", "", "", 1.0),
@@ -152,6 +168,12 @@ def check(result: dict) -> None:
     assert result["weights"].splitlines() == ["mosaic: 0.000", "neon: 1.000", "watercolor: 0.000"]
     assert result["named"] == 0
     assert result["near"].splitlines() == ["mosaic: 1.000", "neon: 0.000", "watercolor: 0.000"]
+    lines = dict(line.split(": ") for line in result["learnt"][0].splitlines())
+    assert len(lines) == 7
+    assert float(lines["neon"]) > 0.8, "the gate's order was taken for the stack's"
+    assert result["learnt"][1] == [name for name, share in lines.items() if float(share) > 0]
+    assert len(result["learnt"][1]) <= 2
+    assert result["learnt change"] > 0.05
     assert result["plain"][0]
     assert "plain prompting" in result["plain"][1]
     assert result["prompts"][0].splitlines() == [
@@ -169,6 +191,11 @@ def check(result: dict) -> None:
     assert "SD3" in errors["unsupported"]
     assert "already" in errors["taken"]
     assert "clip" in errors["clip"]
+    assert "expected the gate's 7" in errors["few"]
+    assert "clip" in errors["no clip"]
+    assert "width 128" in errors["other clip"]
+    assert "another mode" in errors["mode"]
+    assert "Load Learnt Gate" in errors["no gate"]
     assert "prompt" in errors["empty"]
     assert "none.safetensors" in errors["file"]
     assert "twice" in errors["twice"]

@@ -1,0 +1,124 @@
+"""Teaching a gate from prompts alone: each example is a prompt and the expert it is for.
+
+Minimises the cross-entropy of the gate's probabilities, plus the load-balance term (specs/regionroute.md 10.2: noise
+of scale 1/E on the scores, coefficient 0.1). Text states are computed once, so this takes seconds on a CPU. Training
+through the experts, by what they paint, uses the same module and `balance_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..engine.errors import wrong_input
+from ..engine.predictor import Text
+from .learnt_gate import GateShape, LearntGate, balance_loss
+
+if TYPE_CHECKING:
+    from ..engine.host import Host
+
+Encode = Callable[[list[str]], Text]
+AT_ONCE = 64  # prompts per call of the text encoder
+
+
+@dataclass(frozen=True)
+class GateExample:
+    """A prompt and the name of the expert that it is for."""
+
+    prompt: str
+    expert: str
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """steps of AdamW at a rate, on batches of examples; balance: the load-balance term's coefficient."""
+
+    steps: int = 600
+    batch: int = 64
+    rate: float = 2e-3
+    balance: float = 0.1
+    seed: int = 0
+
+
+def train_gate(
+    examples: Sequence[GateExample], encode: Encode, settings: GateSettings, host: Host, *, top_k: int = 2
+) -> tuple[LearntGate, list[float]]:
+    """A gate for the experts that the examples name, in their order, and the loss of every step.
+
+    Same seed, same gate. Can be cancelled at every step. RegionStyleError for no example and settings out of range.
+    """
+    _check(examples, settings)
+    text = encoded([example.prompt for example in examples], encode)
+    names = list(dict.fromkeys(example.expert for example in examples))
+    targets = torch.tensor([names.index(example.expert) for example in examples])
+    with torch.inference_mode(False), torch.enable_grad():
+        text = _ordinary(text)
+        gate = LearntGate(names, GateShape(text.states.shape[-1], top_k=top_k), settings.seed)
+        losses = _fit(gate, text, targets, settings, host)
+    return gate.eval().requires_grad_(False), losses
+
+
+def _fit(gate: LearntGate, text: Text, targets: Tensor, settings: GateSettings, host: Host) -> list[float]:
+    random = torch.Generator().manual_seed(settings.seed)
+    optimiser = torch.optim.AdamW(gate.parameters(), settings.rate, weight_decay=1e-2)
+    progress, losses = host.progress(settings.steps, "gate"), []
+    for step in range(settings.steps):
+        rows = torch.randint(len(targets), (min(settings.batch, len(targets)),), generator=random)
+        loss = gate_loss(gate, rows_of(text, rows), targets[rows], settings.balance, random)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        progress.update(step + 1)
+    return losses
+
+
+def gate_loss(
+    gate: LearntGate, text: Text, targets: Tensor, balance: float, noise: torch.Generator | None = None
+) -> Tensor:
+    """Cross-entropy with the experts `[B]` that prompts are for, plus `balance` times the load-balance term."""
+    routing = gate(text, noise)
+    return F.nll_loss(routing.probabilities.clamp_min(1e-12).log(), targets) + balance * balance_loss(routing)
+
+
+def encoded(prompts: Sequence[str], encode: Encode) -> Text:
+    """All prompts as one text without what follows their last word, on the CPU; without the encoder's own form."""
+    texts = [encode(list(prompts[start : start + AT_ONCE])) for start in range(0, len(prompts), AT_ONCE)]
+    states, valid = (torch.cat(parts).cpu() for parts in ([t.states.float() for t in texts], [t.valid for t in texts]))
+    length = int(valid.any(0).nonzero().max()) + 1 if bool(valid.any()) else 1
+    return Text(states[:, :length].contiguous(), None, [], [], valid[:, :length].contiguous())
+
+
+def rows_of(text: Text, rows: Tensor) -> Text:
+    """Some prompts of a text, by number."""
+    return replace(text, states=text.states[rows], valid=text.valid[rows])
+
+
+def examples_of(text: str) -> list[GateExample]:
+    """Examples written one per line as "expert: prompt". RegionStyleError naming the line that is not."""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        expert, colon, prompt = (part.strip() for part in line.partition(":"))
+        if line.strip() and not (expert and colon and prompt):
+            remedy = "Write for example 'mosaic: a red star in mosaic style'."
+            raise wrong_input("prompts", f"{line.strip()!r} in line {number}", "expert: prompt", remedy)
+        found += [GateExample(prompt, expert)] if line.strip() else []
+    return found
+
+
+def _ordinary(text: Text) -> Text:
+    """Tensors that were made in inference mode cannot take part in a backward pass."""
+    return replace(text, states=text.states.clone(), valid=text.valid.clone())
+
+
+def _check(examples: Sequence[GateExample], settings: GateSettings) -> None:
+    if not examples:
+        raise wrong_input("prompts", "none", "one or more", "Give several for every expert.")
+    if settings.steps < 1 or settings.batch < 1 or not settings.rate > 0 or not settings.balance >= 0:
+        accepts = "steps and batch of 1 or more, a rate above 0, a balance of 0 or more"
+        raise wrong_input("settings of the gate", settings, accepts, "Correct them.")
