@@ -6,6 +6,7 @@ A key is prefix + layer + part. Layouts read:
   (`lora_transformer_...` and `lycoris_...` likewise);
 - diffusers: `unet.<layer>.lora_A.weight`, `transformer.<layer>.lora_A.weight`, `unet.<layer>.lora.down.weight`,
   `unet.<attention>.processor.to_q_lora...`;
+- XLabs, for FLUX.1: `double_blocks.0.processor.qkv_lora1.down.weight` (1: image, 2: text);
 - PEFT: a folder with adapter_config.json, or `base_model.model.<layer>.lora_A.weight`;
 - ComfyUI's own: `diffusion_model.<layer as in ComfyUI>.lora_up.weight`.
 
@@ -41,7 +42,7 @@ _PART = re.compile(
     r"(?P<layer>.+?)(?:"
     r"\.(?:lora_down|lora_A(?:\.\w+)?|lora(?:_linear_layer)?\.down)\.weight(?P<down>)"
     r"|\.(?:lora_up|lora_B(?:\.\w+)?|lora(?:_linear_layer)?\.up)\.weight(?P<up>)"
-    r"|(?<=_lora)\.down\.weight(?P<down2>)|(?<=_lora)\.up\.weight(?P<up2>)"
+    r"|(?:(?<=_lora)|(?<=_lora[12]))(?:\.down\.weight(?P<down2>)|\.up\.weight(?P<up2>))"
     r"|\.alpha(?P<alpha>))$"
 )
 _TEXT_ENCODER = re.compile(
@@ -49,6 +50,16 @@ _TEXT_ENCODER = re.compile(
 )
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model|lora_unet)\.)+")
 _UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
+# XLabs' names inside a block of FLUX.1: of what, and which stream of a double block.
+_XLABS = re.compile(r"((?:double|single)_blocks\.\d+)\.processor\.(qkv|proj)_lora([12]?)")
+_XLABS_NAMES = {
+    ("qkv", "1"): "img_attn.qkv",
+    ("proj", "1"): "img_attn.proj",
+    ("qkv", "2"): "txt_attn.qkv",
+    ("proj", "2"): "txt_attn.proj",
+    ("qkv", ""): "linear1_qkv",
+    ("proj", ""): "linear2",
+}
 _KINDS = "kohya, diffusers, PEFT or ComfyUI LoRA layers of a Stable Diffusion U-Net, of SD3 or of FLUX.1"
 # What only adapters of another kind have in a key.
 _OTHER_KINDS = {
@@ -191,6 +202,8 @@ def _dotted(layer: str) -> str | None:
     processor = re.fullmatch(r"(.+)\.processor\.(to_\w+?)_lora", layer)
     if processor:
         layer = f"{processor[1]}.{processor[2]}"
+    if xlabs := _XLABS.fullmatch(layer):
+        layer = f"{xlabs[1]}.{_XLABS_NAMES[xlabs[2], xlabs[3]]}"
     layer = layer + ".0" if layer.endswith(".to_out") else layer
     return layer if _known(layer.replace(".", "_")) == layer else None
 
@@ -243,10 +256,22 @@ def _cut(layer: LoraLayer, part: Part) -> LoraLayer:
 
 def _layer(name: str, parts: Mapping[str, Tensor], config: Mapping[str, Any]) -> LoraLayer:
     down, up, rank = parts[_DOWN], parts[_UP], parts[_DOWN].shape[0]
+    for part, tensor in parts.items():
+        _check_numbers(name, part, tensor)
     if _ALPHA in parts:
         return LoraLayer(down, up, float(parts[_ALPHA]) / rank)
     alpha = _by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", rank))
     return LoraLayer(down, up, alpha / (rank**0.5 if config.get("use_rslora") else rank))
+
+
+def _check_numbers(name: str, part: str, tensor: Tensor) -> None:
+    """RegionStyleError for what would end in a black picture, or is no LoRA: NaN, whole numbers, several alphas."""
+    whole = part != _ALPHA and not tensor.is_floating_point()
+    several = part == _ALPHA and tensor.numel() != 1
+    if whole or several or not bool(tensor.float().isfinite().all()):
+        got = f"{tensor.dtype} {list(tensor.shape)}" if whole or several else "NaN or infinity"
+        accepts = "one finite number" if part == _ALPHA else "finite floating point numbers"
+        raise wrong_input(f"LoRA file, {part} of {name}", got, accepts, "Use another file; nothing was loaded.")
 
 
 def _by_pattern(name: str, patterns: Mapping[str, Any] | None, default: float) -> float:

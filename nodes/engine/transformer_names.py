@@ -72,6 +72,7 @@ _IMAGE, _TEXT = ("to_q", "to_k", "to_v"), ("add_q_proj", "add_k_proj", "add_v_pr
 _FUSED: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "double_blocks.{}.img_attn.qkv": ("transformer_blocks.{}.attn.", _IMAGE, None),
     "double_blocks.{}.txt_attn.qkv": ("transformer_blocks.{}.attn.", _TEXT, None),
+    "single_blocks.{}.linear1_qkv": ("single_transformer_blocks.{}.attn.", _IMAGE, None),  # in files only
     "single_blocks.{}.linear1": ("single_transformer_blocks.{}.attn.", _IMAGE, "single_transformer_blocks.{}.proj_mlp"),
     "joint_blocks.{}.x_block.attn.qkv": ("transformer_blocks.{}.attn.", _IMAGE, None),
     "joint_blocks.{}.x_block.attn2.qkv": ("transformer_blocks.{}.attn2.", _IMAGE, None),

@@ -106,6 +106,23 @@ def test_every_layout_gives_diffusers_paths(layout, tmp_path):
     assert expert.name == "oil paint"
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("alpha", torch.tensor([1.0, 2.0]), r"alpha of down_blocks.*got torch.float32 \[2\]"),
+        ("alpha", torch.tensor(float("nan")), "alpha of .* NaN"),
+        ("lora_up.weight", torch.full((8, 3), float("inf")), "up of .* infinity"),
+        ("lora_down.weight", torch.ones(3, 6, dtype=torch.int32), r"down of .* torch.int32 \[3, 6\]"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(part, value, said):
+    key = "lora_unet_" + ATTENTION[0].replace(".", "_")
+    state = {k: tensor for k, tensor in LAYOUTS["kohya"].items() if k.startswith(key)}
+    assert f"{key}.{part}" in state
+    with pytest.raises(RegionStyleError, match=said):
+        load_expert({**state, f"{key}.{part}": value}, name="x")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files_and_no_alpha(dtype, tmp_path):
     state = {k: v.to(dtype) for k, v in LAYOUTS["kohya"].items() if not k.endswith(".alpha")}

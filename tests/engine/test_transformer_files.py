@@ -120,6 +120,34 @@ def test_layouts_with_the_names_of_diffusers(key, down, up):
     assert all(torch.equal(layer.up, random(12, RANK, seed=2)) for layer in expert.layers.values())
 
 
+@pytest.mark.parametrize(
+    ("block", "own", "ldm", "outputs"),
+    [
+        ("double_blocks.3", "qkv_lora1", "img_attn.qkv", 24),
+        ("double_blocks.3", "qkv_lora2", "txt_attn.qkv", 24),
+        ("double_blocks.3", "proj_lora1", "img_attn.proj", 8),
+        ("double_blocks.3", "proj_lora2", "txt_attn.proj", 8),
+        ("single_blocks.3", "qkv_lora", "linear1_qkv", 24),
+        ("single_blocks.3", "proj_lora", "linear2", 8),
+    ],
+)
+def test_the_layout_of_xlabs_is_that_of_comfyui_under_other_names(block, own, ldm, outputs):
+    down, up = torch.randn(2, 8), torch.randn(outputs, 2)
+    expert, same = (
+        load_expert({f"{key}.{part}.weight": tensor for part, tensor in parts.items()}, name="x")
+        for key, parts in (
+            (f"{block}.processor.{own}", {"down": down, "up": up}),
+            (f"diffusion_model.{block}.{ldm}", {"lora_down": down, "lora_up": up}),
+        )
+    )
+    assert len(expert.layers) == (3 if outputs == 24 else 1)
+    assert set(expert.layers) == set(same.layers)
+    for path, layer in expert.layers.items():
+        assert torch.equal(layer.up @ layer.down, same.layers[path].up @ same.layers[path].down)
+    rows = torch.cat([layer.up for layer in expert.layers.values()])
+    assert torch.equal(rows, up)
+
+
 def test_save_and_load_keep_everything_and_write_the_names_of_diffusers(tmp_path):
     paths = ["transformer_blocks.0.attn.to_out.0", "single_transformer_blocks.0.proj_out", "x_embedder"]
     layers = {
