@@ -16,6 +16,9 @@ MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FL
 WHOLE = "the whole picture, worked on at the model's native size and enlarged back: large pictures lose fine detail"
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
+SAM = "Segment Anything outlines what is found: a file of its authors (sam_vit_b_01ec64.pth), or the pack's small one"
+DETECTOR = "Grounding DINO finds the things, instead of the model's attention: its folder; with --sam"
+
 
 def add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "demo", "Restyle one object of a bundled picture and write every step as an image.")
@@ -32,6 +35,8 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help='for example "make the red ball pixel art"')
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     _add_region(parser)
+    parser.add_argument("--sam", metavar="FILE|tinyworld", help=SAM)
+    parser.add_argument("--detector", type=Path, metavar="FOLDER", help=DETECTOR)
     parser.add_argument("--style", help="the style, when the prompt does not name it")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--strength", type=fraction, metavar="F", help="how far to go, 0 (not at all) to 1")

@@ -13,14 +13,13 @@ from torch import Tensor
 from ..engine.errors import RegionStyleError
 from ..engine.region import Region, box_mask, checked_box
 from ..engine.regions import region_of
-from ..grounding.attention import AttentionSettings
-from ..grounding.attention_finder import regions_by_attention
 from ..grounding.prompt import parse_sentence
 from ..grounding.requests import Sentence
 from ..grounding.sentence_regions import queries
 from ..router.restyle import Restyled
 from .console import console_host
 from .demo import tiny_settings
+from .find_things import check_finders, find_things
 from .models import folder_settings, load_folder
 from .pictures import read_image, read_mask, save_image
 from .sentence import WHOLE, restyle_in_turn, restyle_with_expert
@@ -73,21 +72,18 @@ def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: 
     """A given region for the one thing that is named, or what the model's own attention finds for all of them."""
     size = (int(image.shape[-2]), int(image.shape[-1]))
     given = _given_mask(args, size)
+    check_finders(args.sam, args.detector)
     if given is not None:
+        _check_unused(args)
         if len(sentence.requests) > 1 or sentence.kept:
             raise RegionStyleError(
                 f"prompt: got several things ({sentence}), expected one with --mask, --box or --whole. Name only the "
                 "style of that region."
             )
         return [region_of(WHOLE, given, style=sentence.requests[0].style)]
-    if args.model == TINY:
+    if args.model == TINY and args.detector is None:
         _check_words(sentence)
-    found = regions_by_attention(predictor, image, sentence, AttentionSettings(seed=args.seed))
-    if found.notice:
-        raise RegionStyleError(
-            f"prompt: {found.notice}. Use other words for it, or give the region with --mask, --box or --whole."
-        )
-    return list(found.regions)
+    return find_things(predictor, image, sentence, args.sam, args.detector, args.seed)
 
 
 def _given_mask(args: argparse.Namespace, size: tuple[int, int]) -> Tensor | None:
@@ -97,6 +93,15 @@ def _given_mask(args: argparse.Namespace, size: tuple[int, int]) -> Tensor | Non
     if args.box is not None:
         return box_mask(checked_box(args.box, size), size)
     return torch.ones(size) if args.whole else None
+
+
+def _check_unused(args: argparse.Namespace) -> None:
+    used = [name for name, value in (("--sam", args.sam), ("--detector", args.detector)) if value is not None]
+    if used:
+        raise RegionStyleError(
+            f"{' and '.join(used)}: got it with --mask, --box or --whole, expected one or the other, since a region "
+            "that is given need not be found. Leave one of them out."
+        )
 
 
 def _check_words(sentence: Sentence) -> None:
@@ -110,7 +115,7 @@ def _check_words(sentence: Sentence) -> None:
             raise RegionStyleError(
                 f"phrase: {phrase!r} was not found: the tiny world knows no word {strange[0]!r}, only shapes "
                 f"({', '.join(SHAPES)}) and colours ({', '.join(COLORS)}). Give the region with --mask, --box or "
-                "--whole, or a real model with --model FOLDER."
+                "--whole, a real model with --model FOLDER, or what finds it with --detector and --sam."
             )
 
 

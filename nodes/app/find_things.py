@@ -1,0 +1,76 @@
+"""Where the things of a sentence are, for the command line: by the model's attention or Grounding DINO, with or
+without Segment Anything's masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError
+from ..engine.region import Region
+from ..grounding.attention import AttentionSettings
+from ..grounding.attention_finder import regions_by_attention
+from ..grounding.requests import Sentence
+from ..grounding.sam import SamNetwork, encode
+from ..grounding.text_grounding import AttentionSource, BoxSource, DetectorSource, ground
+
+TINY_SAM = "tinyworld"
+
+
+def check_finders(sam: str | None, detector: Path | None) -> None:
+    """RegionStyleError for a detector without Segment Anything: its boxes are no outlines."""
+    if detector is not None and sam is None:
+        raise RegionStyleError(
+            "--detector: got it without --sam, expected both, since a detector finds boxes and no outlines. Add "
+            f"--sam sam_vit_b_01ec64.pth, or --sam {TINY_SAM} for the small one inside the pack."
+        )
+
+
+def load_sam_of(name: str) -> SamNetwork:
+    """The network inside the pack ("tinyworld"), or that of a file in its authors' layout."""
+    from ..engine.sam_network import config_of, load_sam
+    from ..tinyworld.tiny_sam import load_tiny_sam
+
+    if name == TINY_SAM:
+        return SamNetwork(load_tiny_sam(), name)
+    sam = load_sam(Path(name))
+    return SamNetwork(sam, config_of(sam.state_dict()).name)
+
+
+def find_things(
+    predictor: Any, image: Tensor, sentence: Sentence, sam: str | None, detector: Path | None, seed: int
+) -> list[Region]:
+    """The regions of a sentence in a picture `[1,3,H,W]`; use inside the predictor's `loaded()`.
+
+    sam: "tinyworld", a file, or None for the attention's own masks; detector: a folder, or None for attention.
+    RegionStyleError when something is not found.
+    """
+    settings = AttentionSettings(seed=seed)
+    if sam is None:
+        found, notice = _by_attention(predictor, image, sentence, settings)
+    else:
+        source = _source(predictor, sentence, detector, settings)
+        grounded = ground(image, encode(load_sam_of(sam), image, predictor.host), source, predictor.host)
+        found, notice = list(grounded.regions), grounded.notice
+    if notice:
+        raise RegionStyleError(
+            f"prompt: {notice}. Use other words for it, or give the region with --mask, --box or --whole."
+        )
+    return found
+
+
+def _by_attention(
+    predictor: Any, image: Tensor, sentence: Sentence, settings: AttentionSettings
+) -> tuple[list[Region], str]:
+    found = regions_by_attention(predictor, image, sentence, settings)
+    return list(found.regions), found.notice
+
+
+def _source(predictor: Any, sentence: Sentence, detector: Path | None, settings: AttentionSettings) -> BoxSource:
+    from ..grounding.dino import load_detector
+
+    if detector is None:
+        return AttentionSource(predictor, sentence, settings)
+    return DetectorSource(load_detector(detector), sentence, predictor.host)

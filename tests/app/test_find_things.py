@@ -1,0 +1,77 @@
+"""`stylize` with Segment Anything and Grounding DINO: who finds, who outlines, and what does not go together."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_networks import WORDS, save_tiny_dino
+
+from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.demo import as_image
+from regionstyle.nodes.app.find_things import find_things, load_sam_of
+from regionstyle.nodes.app.mask_evaluation import held_out_scene
+from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.grounding.dino import load_detector
+from regionstyle.nodes.grounding.prompt import parse_regions
+from regionstyle.nodes.grounding.sam import encode, soft_iou
+from regionstyle.nodes.grounding.text_grounding import DetectorSource, ground
+from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
+
+HOST = LocalHost("cpu")
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return load_predictor(LocalHost("cpu"))
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return save_tiny_dino(tmp_path_factory.mktemp("dino") / "dino", words=f"{WORDS} star moon")
+
+
+@pytest.mark.slow
+def test_sam_outlines_what_attention_finds(predictor, tmp_path):
+    made = held_out_scene(660)  # a red circle that touches a cyan one
+    torch.save(load_tiny_sam().state_dict(), tmp_path / "sam_vit_b_01ec64.pth")
+    masks = {}
+    with predictor.loaded():
+        for name, sam in (("attention", None), ("tiny", "tinyworld"), ("file", str(tmp_path / "sam_vit_b_01ec64.pth"))):
+            found = find_things(predictor, as_image(made), parse_regions("the cyan circle"), sam, None, 0)
+            masks[name] = found[0].mask
+    assert soft_iou(masks["tiny"], torch.from_numpy(made.objects[1].mask)) > 0.85
+    assert not torch.equal(masks["tiny"], masks["attention"])
+    assert torch.equal(masks["tiny"], masks["file"])
+
+
+@pytest.mark.slow
+def test_the_detector_finds_instead_of_attention(predictor, detector):
+    """Its weights are random: wherever its boxes are, they are what is outlined."""
+    image, sentence = as_image(held_out_scene(0)), parse_regions("the star")
+    source = DetectorSource(load_detector(detector), sentence, HOST)
+    wanted = ground(image, encode(load_sam_of("tinyworld"), image, HOST), source, HOST).regions
+    assert wanted.items[0].score > 0
+    with predictor.loaded():
+        by_attention = find_things(predictor, image, sentence, "tinyworld", None, 0)
+        found = find_things(predictor, image, sentence, "tinyworld", detector, 0)
+    assert torch.equal(found[0].mask, wanted.items[0].mask)
+    assert not torch.equal(found[0].mask, by_attention[0].mask)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--detector", "dino"], "--sam"),
+        (["--sam", "tinyworld", "--whole"], "one or the other"),
+        (["--sam", "nowhere.pth"], "nowhere.pth"),
+        (["--sam", "tinyworld", "--detector", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_does_not_go_together_is_an_error(options, said, tmp_path, capsys):
+    path = tmp_path / "scene.png"
+    Image.fromarray((held_out_scene(660).image * 255).round().astype(np.uint8)).save(path)
+    words = ["stylize", str(path), "make the cyan circle mosaic", "-o", str(tmp_path / "o.png"), "--device", "cpu"]
+    assert main([*words, *options]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "o.png").exists()
