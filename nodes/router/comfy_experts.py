@@ -27,10 +27,10 @@ def expert_choices() -> list[str]:
 
 def attach(model: Any, file: str, strength: float, mask: Tensor | None) -> tuple[Any, str]:
     """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number."""
-    from ..engine.adapter_files import load_expert
+    from .published_experts import load_style_expert
 
     path = ComfyHost().find("loras", file)
-    expert = load_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
+    expert = load_style_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
     expert = replace(expert, name=_free_name(expert.name, [e.name for e in attached_experts(model)]))
     gate: Gate = float(strength) if mask is None else RegionGate(_as_masks(mask), float(strength))
     return attach_to_comfy(model, [expert], Gates({expert.name: gate})), expert.style or expert.name.replace("-", " ")

@@ -40,9 +40,9 @@ def stacked(experts: Experts | None, file: str, name: str, phrases: str, strengt
 
 
 def _own_style(path: Path) -> str:
-    from ..engine.adapter_files import load_expert
+    from .published_experts import load_style_expert
 
-    found = load_expert(path, ignore_text_encoder=True)
+    found = load_style_expert(path, ignore_text_encoder=True)
     return found.style or found.name.replace("-", " ").replace("_", " ")
 
 

@@ -31,10 +31,10 @@ class StackedExpert:
 
     def load(self, network: nn.Module) -> Expert:
         """The expert for a network. RegionStyleError for a file that does not fit it or is no plain LoRA."""
-        from ..engine.adapter_files import load_expert
+        from .published_experts import load_style_expert
 
-        source = self.source
-        found = source if isinstance(source, Expert) else load_expert(source, network=network, ignore_text_encoder=True)
+        source, options = self.source, {"network": network, "ignore_text_encoder": True}
+        found = source if isinstance(source, Expert) else load_style_expert(source, **options)
         return replace(found, name=self.name, style=self.phrases[0])
 
 
