@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .adapter_families import Call
-from .adapter_layers import Update, conv_update, linear_update
+from .adapter_layers import Update, add_updates
 from .errors import RegionStyleError, wrong_input
-from .gates import ActiveGates, RegionPart, attention_share, positive_rows
+from .gates import Acting, ActiveGates, RegionPart, attention_share, positive_rows
 from .joint_isolation import joint_bias
 from .pass_context import whole_passes, words_hidden
 
@@ -52,13 +52,22 @@ class GatedForward:
         gates = self.gates
         if gates is None:
             return y
-        found = [(u, self._gate(gates, layer, u.expert, x, y)) for u in layer.updates if u.expert in gates]
-        active = [(update, gate) for update, gate in found if gate is not None]
-        if not active:
-            return y
-        if isinstance(layer.module, nn.Conv2d):
-            return y + conv_update(layer.module, x, active).to(y.dtype)
-        return y + linear_update(x, active, y.shape[-1], gates.remembered).to(y.dtype)
+        alike: dict[Acting, list[tuple[Update, Tensor]]] = {}
+        for update in layer.updates:
+            gate = self._gate(gates, layer, update.expert, x, y) if update.expert in gates else None
+            if gate is not None:
+                rows = gates.acting(update.expert, len(x))
+                alike.setdefault(rows, []).append((update, gate[rows.first : rows.last]))
+        fresh = self._is_fresh(layer, original)
+        for rows, active in alike.items():
+            if rows.first < rows.last:
+                y, fresh = add_updates(layer.module, x, y, active, rows, gates.remembered, in_place=fresh), True
+        return y
+
+    def _is_fresh(self, layer: GatedLayer, original: Callable[..., Tensor]) -> bool:
+        """Whether the layer's output is nobody else's, and no backward pass needs it: it may be changed in place."""
+        own = getattr(original, "__self__", None) is layer.module
+        return own and self._kept is None and not torch.is_grad_enabled()
 
     def _kept_or(self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any) -> Tensor:
         """The layer's own output; keys and values of one text are computed once for all passes.

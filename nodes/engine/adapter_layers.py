@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .adapter_families import Place, is_linear
 from .errors import wrong_input
 from .expert import Expert, LoraLayer
+from .gates import Acting
 
 Gated = Sequence[tuple["Update", Tensor]]
 
@@ -105,6 +106,65 @@ def new_update(expert: str, path: str, weights: LoraWeights, place: Place, modul
 Remember = Callable[[Any, Callable[[], tuple[Tensor, ...]]], tuple[Tensor, ...]]
 
 
+def add_updates(
+    module: nn.Module, x: Tensor, y: Tensor, active: Gated, rows: Acting, remember: Remember, *, in_place: bool = False
+) -> Tensor:
+    """The output y of a layer for x, with the updates added in some rows of the batch.
+
+    active: gates of these rows only; in_place: y may be changed; otherwise, and while gradients flow, it is not.
+    """
+    first, last, conv = rows.first, rows.last, isinstance(module, nn.Conv2d)
+    whole = last - first == len(x)
+    some, before = (x, y) if whole else (x[first:last], y[first:last])
+    in_place = in_place and not torch.is_grad_enabled()
+    (update, _), *others = active
+    if rows.value is not None and not others and _same_outputs(update, before):
+        add = _add_conv if conv else _add_linear
+        down, up = _kept(remember, [update], y.device, y.dtype, lambda: _as_used(update, y))[:2]
+        after = add(module, some, before, down, up, rows.value * update.weights.scale, in_place)
+    elif conv:
+        after = _sum(before, conv_update(module, some, active, remember), in_place)  # type: ignore[arg-type]
+    else:
+        after = _sum(before, linear_update(some, active, y.shape[-1], remember), in_place)
+    if in_place:
+        return y
+    return after if whole else torch.cat([y[:first], after, y[last:]])
+
+
+def _sum(before: Tensor, update: Tensor, in_place: bool) -> Tensor:
+    return before.add_(update.to(before.dtype)) if in_place else before + update.to(before.dtype)
+
+
+def _same_outputs(update: Update, y: Tensor) -> bool:
+    """Whether an update covers all outputs, and these have the precision that updates are computed in."""
+    outputs = y.shape[1] if y.ndim == 4 else y.shape[-1]
+    return y.dtype in (torch.float32, torch.float64) and (update.first, update.last) == (0, outputs)
+
+
+def _as_used(update: Update, y: Tensor) -> tuple[Tensor, Tensor]:
+    return update.weights.down.to(y), update.up().flatten(1).to(y)
+
+
+def _add_linear(
+    module: nn.Module, x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float, in_place: bool
+) -> Tensor:
+    """y + scale * up(down(x)) with the sum inside the second product, for one scale."""
+    with torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
+        hidden = F.linear(x.reshape(-1, x.shape[-1]).to(y.dtype), down)
+        flat = y.view(-1, y.shape[-1]) if in_place else y.reshape(-1, y.shape[-1])
+        added = flat.addmm_ if in_place else flat.addmm
+        return added(hidden, up.T, alpha=scale).view(y.shape)
+
+
+def _add_conv(
+    module: nn.Conv2d, x: Tensor, y: Tensor, down: Tensor, up: Tensor, scale: float, in_place: bool
+) -> Tensor:
+    hidden = F.conv2d(x.to(y.dtype), down, None, module.stride, module.padding, module.dilation)
+    flat = y.view(*y.shape[:2], -1) if in_place else y.reshape(*y.shape[:2], -1)
+    added = flat.baddbmm_ if in_place else flat.baddbmm
+    return added(up.expand(len(y), -1, -1), hidden.flatten(2), alpha=scale).view(y.shape)
+
+
 def linear_update(x: Tensor, active: Gated, outputs: int, remember: Remember | None = None) -> Tensor:
     """Sum of gate * scale * up(down(x)) for x `[B,I]` or `[B,N,I]`; gates `[B]` or `[B,N]`. Returns `[...,outputs]`.
 
@@ -130,37 +190,60 @@ def _same_rows(tokens: Tensor, active: Gated, remember: Remember | None) -> Tens
     """
     updates = [update for update, _ in active]
     dtype = torch.promote_types(tokens.dtype, torch.float32)
-    frozen = remember is not None and not any(p.requires_grad for u in updates for p in u.weights.parameters())
-    key = ("lora", *map(id, updates), tokens.device, dtype, torch.is_inference_mode_enabled())
     make = lambda: _joined(updates, tokens.device, dtype)  # noqa: E731
-    down, up, owner = remember(key, make) if frozen and remember is not None else make()
+    down, up, owner = _kept(remember, updates, tokens.device, dtype, make)
     gate = _stack_gates(active, tokens.shape[1]).to(dtype)
     gate = gate[:, None] if gate.ndim == 2 else gate
     with torch.autocast(tokens.device.type, enabled=False) if torch.is_autocast_enabled() else nullcontext():
         hidden = F.linear(tokens.to(dtype), down)
-        hidden = hidden * (gate if len(updates) == 1 else gate[..., owner])
+        hidden = hidden * (gate * updates[0].weights.scale if len(updates) == 1 else gate[..., owner])
         return F.linear(hidden, up).to(tokens.dtype)
 
 
+def _kept(
+    remember: Remember | None, updates: Sequence[Update], device: torch.device, dtype: torch.dtype,
+    make: Callable[[], tuple[Tensor, ...]],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """What `make` gives, from memory where the weights are frozen."""
+    if remember is None or any(p.requires_grad for u in updates for p in u.weights.parameters()):
+        return make()
+    return remember(("lora", *map(id, updates), device, dtype, torch.is_inference_mode_enabled()), make)
+
+
 def _joined(updates: Sequence[Update], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """down `[R,I]` and scaled up `[O,R]` of all updates, R being the sum of their ranks, and whose each rank is."""
+    """down `[R,I]` and up `[O,R]` of all updates, R being the sum of their ranks, and whose each rank is.
+
+    up is scaled where there are several; a single one is taken as it is, its scale goes into the gate.
+    """
+    if len(updates) == 1:
+        weights = updates[0].weights
+        return weights.down.to(device, dtype), updates[0].up().to(device, dtype), weights.down
     down = torch.cat([u.weights.down.to(device, dtype) for u in updates])
     up = torch.cat([u.up().to(device, dtype) * u.weights.scale for u in updates], 1)
     owner = [at for at, u in enumerate(updates) for _ in range(u.rank)]
     return down, up, torch.tensor(owner, device=device)
 
 
-def conv_update(module: nn.Conv2d, x: Tensor, active: Gated) -> Tensor:
+def conv_update(module: nn.Conv2d, x: Tensor, active: Gated, remember: Remember | None = None) -> Tensor:
     """The same for a Conv2d: x `[B,I,H,W]`; gates `[B]` or, on the grid of the output, `[B,h,w]`."""
-    down = torch.cat([update.weights.down.to(x) for update, _ in active])
-    up = torch.cat([_all_rows(update, module.out_channels).to(x) for update, _ in active], 1)
+    updates = [update for update, _ in active]
+    make = lambda: _joined_conv(updates, module.out_channels, x)  # noqa: E731
+    down, up = _kept(remember, updates, x.device, x.dtype, make)
     hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)
-    parts = hidden.split([update.rank for update, _ in active], 1)
+    parts = hidden.split([update.rank for update in updates], 1)
     gated = [
         part * (u.weights.scale * (gate[:, None] if gate.ndim == 3 else gate[:, None, None, None])).to(part)
         for part, (u, gate) in zip(parts, active, strict=True)
     ]
-    return F.conv2d(torch.cat(gated, 1), up)
+    hidden = gated[0] if len(gated) == 1 else torch.cat(gated, 1)
+    # 1x1: a matrix product, which small convolutions are slower than
+    return torch.matmul(up.flatten(1), hidden.flatten(2)).unflatten(2, hidden.shape[2:])
+
+
+def _joined_conv(updates: Sequence[Update], outputs: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """down `[R,I,k,k]` and up `[O,R,1,1]` of all updates."""
+    down = torch.cat([update.weights.down.to(x) for update in updates])
+    return down, torch.cat([_all_rows(update, outputs).to(x) for update in updates], 1)
 
 
 def _all_rows(update: Update, outputs: int) -> Tensor:
@@ -172,6 +255,8 @@ def _all_rows(update: Update, outputs: int) -> Tensor:
 def _stack_gates(active: Gated, tokens: int) -> Tensor:
     """The gates as `[B,E]`, or `[B,N,E]` as soon as one gate differs between tokens."""
     gates = [gate for _, gate in active]
+    if len(gates) == 1:
+        return gates[0][..., None]
     if any(gate.ndim == 2 for gate in gates):
         gates = [gate if gate.ndim == 2 else gate[:, None].expand(-1, tokens) for gate in gates]
     return torch.stack(gates, -1)

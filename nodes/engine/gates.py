@@ -69,6 +69,15 @@ def _part(region: str, share: Tensor, whole: bool) -> RegionPart | None:
     return RegionPart(region, share[:, places], places) if len(places) else None
 
 
+@dataclass(frozen=True)
+class Acting:
+    """Rows `first` to `last` (exclusive) of a batch, and the gate they share (None: they differ, or in places)."""
+
+    first: int
+    last: int
+    value: float | None
+
+
 class ActiveGates:
     """Gates of one call, checked, ready to be read layer by layer. Experts that are off everywhere are left out.
 
@@ -103,9 +112,21 @@ class ActiveGates:
     def per_image(self, name: str, batch: int, device: torch.device) -> Tensor:
         """The gate of an expert without a mask, `[batch]`."""
         gate = self._values[name]
-        if isinstance(gate, Tensor):
+        if not isinstance(gate, Tensor):
+            return torch.full((batch,), float(gate), device=device)  # type: ignore[arg-type]
+        if gate.requires_grad:
             return fit_batch(gate.to(device), batch, name)
-        return torch.full((batch,), float(gate), device=device)  # type: ignore[arg-type]
+        # Asked by every layer. A tensor made in inference mode could not be kept for a backward pass.
+        key = ("gate", name, batch, device, torch.is_inference_mode_enabled())
+        return self.remembered(key, lambda: fit_batch(gate.to(device), batch, name))
+
+    def acting(self, name: str, batch: int) -> Acting:
+        """The rows of the batch in which an expert can act: others need no work."""
+        gate = self._values[name]
+        if isinstance(gate, RegionGate) or (isinstance(gate, Tensor) and gate.requires_grad):
+            return Acting(0, batch, None)
+        make = lambda: _acting(self.per_image(name, batch, torch.device("cpu")))  # noqa: E731
+        return self.remembered(("acting", name, batch), make)
 
     def per_place(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:
         """strength * mask of an expert with a mask, on a grid: `[batch,h,w]`."""
@@ -210,6 +231,13 @@ class ActiveGates:
     def _mask(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:
         mask = self._region(name).mask.to(device)
         return fit_batch(F.interpolate(mask[:, None], size=size, mode="area")[:, 0], batch, name)
+
+
+def _acting(gate: Tensor) -> Acting:
+    values = gate.tolist()
+    rows = [row for row, value in enumerate(values) if value]
+    first, last = (rows[0], rows[-1] + 1) if rows else (0, 0)
+    return Acting(first, last, values[first] if len(set(values[first:last])) == 1 else None)
 
 
 def fit_batch(value: Tensor, batch: int, name: str) -> Tensor:

@@ -1,12 +1,14 @@
 """One iteration of SMS beside a plain transcription of the published procedure, in one run on one network.
 
-python tests/bench/bench_sms.py [--network tiny|sd15] [--latent 16] [--runs 5] [--device cuda]
+python tests/bench/bench_sms.py [--network tiny|sd15] [--latent 16] [--runs 5] [--device cuda] [--half]
 
 The transcription keeps two copies of the network (plain with the fake LoRA, and one with the style LoRA merged in),
 calls them one after the other with two prompts each, in float32, takes the relevance map through numpy, and runs the
-unconditional half of the fake predictor's training pass for nothing. Ours runs on one copy. First both are compared at
-float32, then ours at the half precision of the device. sd15 has random weights. Prints processor seconds per iteration
-on the CPU and wall clock on a GPU, and the memory of weights and (on a GPU) of the whole. Not a test.
+unconditional half of the fake predictor's training pass for nothing. Ours runs on one copy. Both run in turn, iteration
+by iteration, so that what else the machine does weighs on both; the ratio is the median over these pairs. The first
+table is at float32; `--half` adds ours alone at half precision (bfloat16 on a CPU, float16 on a GPU). sd15 has random
+weights. Times are processor seconds on a CPU and wall clock on a GPU. The largest memory is that of a process that runs
+one side alone (everything in it: torch itself takes about 400 MiB), or what torch took of the GPU. Not a test.
 """
 
 from __future__ import annotations
@@ -14,10 +16,13 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
+import resource
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,7 +36,6 @@ from regionstyle.nodes.engine.gates import Gates
 from regionstyle.nodes.engine.host import LocalHost
 from regionstyle.nodes.engine.predictor import Text
 from regionstyle.nodes.sms.fake import NAME, fresh_fake
-from regionstyle.nodes.sms.local import with_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import REFERENCE
 from regionstyle.nodes.sms.score import Prompts, SmsSettings
@@ -118,59 +122,90 @@ class Transcription:
         self.fake_optimizer.step()
 
 
-def weights_mib(*networks: Any) -> float:
-    return sum(p.numel() * p.element_size() for network in networks for p in network.parameters()) / 2**20
+class Side:
+    """One way of doing an iteration, attached to its network while it runs."""
+
+    def __init__(self, label: str, step: Callable[[], None], networks: list[Any], attached: Any) -> None:
+        self.label, self.step, self.networks, self.attached = label, step, networks, attached
+
+    @property
+    def weights_mib(self) -> float:
+        return sum(p.numel() * p.element_size() for network in self.networks for p in network.parameters()) / 2**20
+
+    def seconds(self, device: torch.device) -> float:
+        """Of one iteration: processor time, which other programs do not lengthen, or wall clock on a GPU."""
+        clock = time.perf_counter if device.type == "cuda" else time.process_time
+        with self.attached():
+            began = clock()
+            self.step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return clock() - began
 
 
-def seconds(step: Callable[[], None], device: torch.device) -> float:
-    """Of one call: processor time, which other programs do not lengthen, or wall clock on a GPU."""
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
-    began = clock()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return clock() - began
+def source_of(latent: int, device: torch.device) -> Tensor:
+    return torch.randn(1, 4, latent, latent, generator=torch.Generator().manual_seed(3)).to(device)
 
 
-def ours(predictor: DiffusersPredictor, fake: list[Any], prompts: Prompts, source: Tensor) -> StyleMatcher:
+def transcription(network: Any, style: Expert, width: int, source: Tensor) -> Side:
+    made = Transcription(network, style, prompts_of(width, source.device), source)
+    made.stack.detach()
+    return Side("transcription, float32", made.step, [made.plain, made.styled], lambda: made.stack)
+
+
+def ours(label: str, network: Any, style: Expert, width: int, source: Tensor) -> Side:
+    """On this very network, which is as before between its iterations."""
+    stack = ExpertStack(network, [style, fresh_fake(network, 0)])
+    stack.weights.to(source.device)
+    fake = [p.requires_grad_(True) for p in stack.parameters(NAME)]
+    host, vae = LocalHost(source.device), load_components().vae
+    predictor = DiffusersPredictor(network, vae, None, None, scheduler(), host, stack)
     settings = SmsSettings(REFERENCE, iterations=1000)
-    return StyleMatcher(predictor, source, prompts, {"watercolor": STRENGTH}, fake, settings)
+    prompts = prompts_of(width, source.device)
+    matcher = StyleMatcher(predictor, source, prompts, {"watercolor": STRENGTH}, fake, settings)
+
+    @contextmanager
+    def attached() -> Iterator[None]:
+        with stack, torch.enable_grad():
+            yield
+
+    return Side(label, matcher.step, [network], attached)
 
 
-def measured(step: Callable[[], None], device: torch.device, runs: int) -> tuple[float, float]:
-    """Median seconds of one iteration, after one that is not counted, and the largest GPU memory in MiB (CPU: 0)."""
-    step()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    found = statistics.median(seconds(step, device) for _ in range(runs))
-    return found, torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
+def in_turn(sides: list[Side], device: torch.device, runs: int) -> list[list[float]]:
+    """Seconds of every side, run by run, after one that is not counted."""
+    found = [[side.seconds(device) for side in sides] for _ in range(runs + 1)]
+    return [list(column) for column in zip(*found[1:], strict=True)]
 
 
-def rows(name: str, latent: int, runs: int, device: torch.device) -> list[tuple[str, float, float, float]]:
-    """Label, seconds, MiB of weights, MiB of GPU memory."""
-    host, found = LocalHost(device), []
-    for label, dtype in (("ours, float32", torch.float32), ("ours, half precision", torch.float16)):
-        if dtype == torch.float16 and device.type == "cpu":
-            continue  # slower than float32 on CPUs
-        network, style, width = network_of(name, device)
-        source = torch.randn(1, 4, latent, latent, generator=torch.Generator().manual_seed(3)).to(device)
-        if dtype == torch.float32:
-            plain = Transcription(network, style, prompts_of(width, device), source)
-            time_, memory = measured(plain.step, device, runs)
-            found.append(("transcription, float32", time_, weights_mib(plain.plain, plain.styled), memory))
-            plain.stack.detach()
-            del plain
-        network = network.to(dtype)
-        stack = ExpertStack(network, [style])
-        stack.weights.to(device)
-        stack.attach()
-        vae = load_components().vae
-        predictor = DiffusersPredictor(network, vae, None, None, scheduler(), host, stack)
-        with with_fake(predictor, 0) as (both, fake), torch.enable_grad():
-            matcher = ours(both, fake, prompts_of(width, device), source)
-            time_, memory = measured(matcher.step, device, runs)
-        found.append((label, time_, weights_mib(network), memory))
-    return found
+def sides_of(wanted: str, name: str, latent: int, device: torch.device) -> list[Side]:
+    """wanted: "both", "transcription", "ours" or "half"."""
+    network, style, width = network_of(name, device)
+    source, sides = source_of(latent, device), []
+    if wanted in ("both", "transcription"):
+        sides.append(transcription(network, style, width, source))
+    if wanted in ("both", "ours"):
+        sides.append(ours("ours, float32", network, style, width, source))
+    if wanted == "half":
+        dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+        sides.append(ours(f"ours, {dtype}".replace("torch.", ""), network.to(dtype), style, width, source))
+    return sides
+
+
+def peak_mib(wanted: str, args: argparse.Namespace) -> float:
+    """The largest memory of a process of its own that runs two iterations of one side."""
+    line = [sys.executable, __file__, "--network", args.network, "--latent", str(args.latent), "--alone", wanted]
+    line += ["--device", args.device] if args.device else []
+    return float(subprocess.run(line, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def alone(args: argparse.Namespace, device: torch.device) -> None:
+    (side,) = sides_of(args.alone, args.network, args.latent, device)
+    for _ in range(2):
+        side.seconds(device)
+    gpu = device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    sys.stdout.write(f"{peak / 2**20}\n")
 
 
 def main() -> None:
@@ -179,15 +214,25 @@ def main() -> None:
     parser.add_argument("--latent", type=int, default=16)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--device")
+    parser.add_argument("--half", action="store_true")
+    parser.add_argument("--alone", choices=["transcription", "ours", "half"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     device = LocalHost(args.device).device
+    if args.alone:
+        alone(args, device)
+        return
     machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     sys.stdout.write(f"torch {torch.__version__}, {machine}, {torch.get_num_threads()} threads, {args.network}, "
-                     f"latent {args.latent}\n")  # fmt: skip
-    found = rows(args.network, args.latent, args.runs, device)
-    for label, time_, weights, memory in found:
-        gpu = f"  peak {memory:8.1f} MiB" if memory else ""
-        sys.stdout.write(f"{time_:8.3f} s  {found[0][1] / time_:6.2f} x  weights {weights:8.1f} MiB{gpu}  {label}\n")
+                     f"latent {args.latent}, {args.runs} runs in turn\n")  # fmt: skip
+    for wanted in ("both", "half") if args.half else ("both",):
+        sides = sides_of(wanted, args.network, args.latent, device)
+        times = in_turn(sides, device, args.runs)
+        for side, own in zip(sides, times, strict=True):
+            ratio = statistics.median(a / b for a, b in zip(times[0], own, strict=True))
+            faster = f"{ratio:6.2f} x" if wanted == "both" else " " * 8
+            kind = "half" if wanted == "half" else side.label.split(",")[0]
+            sys.stdout.write(f"{statistics.median(own):8.3f} s  {faster}  weights {side.weights_mib:8.1f} MiB  "
+                             f"peak {peak_mib(kind, args):8.1f} MiB  {side.label}\n")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -148,6 +148,29 @@ def test_per_sample_gates_equal_single_runs(unet, expert, run):
     close(both[1], run(merged(unet, expert, strengths=[0.7]))[1])
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("values", [[0.0, 0.7, 0.7], [0.0, 0.7, 0.2], [0.5, 0.0, 0.5]])
+def test_rows_without_an_expert_are_the_base_bit_for_bit(unet, expert, values, grad):
+    """Beside rows that have one, and whether or not rows may be changed in place; two experts in rows of their own."""
+    other = new_expert(unet, "ink", rank=2, seed=8)
+    gates = {"sketch": torch.tensor(values), "ink": torch.tensor([0.0, 0.0, 0.9])}
+    x, text = torch.randn(3, 4, *SIZE), torch.randn(3, 7, 24)
+
+    def seen(network, rows=slice(0, 3)):
+        return network(x[rows], 300, encoder_hidden_states=text[rows]).sample
+
+    with torch.set_grad_enabled(grad):
+        base = seen(unet)
+        with ExpertStack(unet, [expert, other]) as stack, stack.using(Gates(gates)):
+            made = seen(unet)
+        for row in range(3):
+            strengths = [float(gate[row]) for gate in gates.values()]
+            if not any(strengths):
+                assert torch.equal(made[row], base[row])
+            alone = merged(unet, expert, other, strengths=strengths)
+            close(made[row : row + 1], seen(alone, slice(row, row + 1)))
+
+
 def test_tensors_repeat_over_blocks_of_conditions(unet, expert, run):
     gate = torch.stack([torch.zeros(12, 10), torch.ones(12, 10)])
     with ExpertStack(unet, [expert]) as stack:
