@@ -90,6 +90,7 @@ class ComfyPredictor(NoisePredictor):
 
     def _predict(self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None) -> list[Prediction]:
         self.check_latents(x)
+        self.check_times(t, len(x))
 
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
             return self._call(x, t, texts, gate)

@@ -56,6 +56,7 @@ class DiffusersPredictor(NoisePredictor):
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
         """One forward of the network. With a gate, the experts have it for this call only."""
         self.check_latents(x)
+        self.check_times(t, len(x))
         text.extras.check(self._family.extras)
         if gate is None:
             return self._forward(x, t, text)

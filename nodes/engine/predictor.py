@@ -153,7 +153,7 @@ class NoisePredictor(ABC):
 
         def of_part(part: Part) -> list[Prediction]:
             with batch_part(part):
-                times = t[part.rows] if isinstance(t, Tensor) and t.ndim else t
+                times = t[part.rows] if isinstance(t, Tensor) and t.ndim and len(t) == part.total else t
                 return call(x[part.rows], times, [text.rows(part) for text in texts])
 
         parts = in_parts(of_part, len(x), host=self.host, name="latents")
@@ -192,7 +192,8 @@ class NoisePredictor(ABC):
         """`predict` for two prompts on the same x, in one batched call; the gate acts on both (it repeats)."""
         count = len(x)
         both = text.repeat(count) + negative.repeat(count)
-        times = t.repeat(2) if isinstance(t, Tensor) and t.ndim else t
+        self.check_times(t, count)
+        times = t.expand(count).repeat(2) if isinstance(t, Tensor) and t.ndim else t
         with prompts_of_batch((True, False)):
             result = self.predict(torch.cat([x, x]), times, both, gate)
         (eps, eps_negative), (clean, clean_negative) = result.eps.chunk(2), result.denoised.chunk(2)
@@ -214,6 +215,11 @@ class NoisePredictor(ABC):
         if x.ndim != 4 or x.shape[1] != self.latent_channels:
             accepts = f"[B,{self.latent_channels},h,w]"
             raise wrong_input("latents", list(x.shape), accepts, "Encode the picture with this model's autoencoder.")
+
+    def check_times(self, t: Time, count: int) -> None:
+        """RegionStyleError unless t is a number, or has one entry for all images or for each of them."""
+        if isinstance(t, Tensor) and t.ndim and (t.ndim > 1 or len(t) not in (1, count)):
+            raise wrong_input("t", f"shape {list(t.shape)}", f"a number or [{count}]", "Give one time per latent.")
 
 
 def _joined(parts: Sequence[Prediction]) -> Prediction:

@@ -23,6 +23,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .errors import wrong_input
+
 SMALLEST = 1e-4
 TRAINED_STEPS = 1000
 # The squared alpha that ComfyUI gives the last step of a schedule that ends in pure noise (arXiv:2305.08891).
@@ -123,8 +125,11 @@ def from_denoised(x: Tensor, denoised: Tensor, alpha: Tensor, sigma: Tensor) -> 
 
 
 def timestep_of(t: Time) -> Tensor:
-    """The table position t * 1000, cut to 0..999; float64 for numbers."""
+    """The table position t * 1000, cut to 0..999; float64 for numbers. RegionStyleError for t outside 0..1."""
     t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    if t.numel() and not bool(((t >= 0) & (t <= 1)).all()):  # also NaN
+        accepts = "0 (clean) to 1 (noise)"
+        raise wrong_input("t", t.flatten().tolist()[:8], accepts, "Divide timesteps of 0 to 1000 by 1000.")
     return (t * TRAINED_STEPS).clamp(0, TRAINED_STEPS - 1)
 
 

@@ -13,7 +13,7 @@ from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.gates import Gates
 from regionstyle.nodes.engine.host import LocalHost
 from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.engine.schedule import from_denoised, from_eps, from_v
+from regionstyle.nodes.engine.schedule import FlowSchedule, from_denoised, from_eps, from_v
 
 
 def noise(*shape, seed=0):
@@ -107,6 +107,27 @@ def test_ends_stay_finite():
     for result in (from_eps(x, x, zero, one), from_denoised(x, x, one, zero), from_v(x, x, zero, one)):
         assert result.eps.isfinite().all()
         assert result.denoised.isfinite().all()
+
+
+@pytest.mark.parametrize("t", [1.5, -0.1, float("nan"), 500, torch.tensor([0.5, 1.2])])
+def test_times_outside_0_to_1_are_refused(t):
+    predictor = exact_predictor(noise(2, 4, 8, 8), "epsilon")
+    for call in (predictor.alpha_sigma, FlowSchedule().alpha_sigma):
+        with pytest.raises(RegionStyleError, match=r"t: got .* expected 0 \(clean\) to 1 \(noise\)"):
+            call(t)
+    with pytest.raises(RegionStyleError, match="t: got"):
+        predictor.predict(noise(2, 4, 8, 8), t, blank_text())
+
+
+def test_there_is_one_time_for_all_images_or_one_for_each():
+    x0 = noise(2, 4, 8, 8)
+    predictor = exact_predictor(x0[:1], "epsilon")
+    for wrong in (torch.full((3,), 0.5), torch.full((2, 1), 0.5)):
+        for call in (predictor.predict, lambda x, t, text: predictor.predict_pair(x, t, text, text)):
+            with pytest.raises(RegionStyleError, match=r"t: got shape .* expected a number or \[2\]"):
+                call(x0, wrong, blank_text())
+    one = predictor.predict_pair(x0, torch.tensor([0.5]), blank_text(), blank_text())
+    assert torch.equal(one[1].eps, predictor.predict_pair(x0, 0.5, blank_text(), blank_text())[1].eps)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])

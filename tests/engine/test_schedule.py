@@ -81,7 +81,6 @@ def test_flow_rises_to_pure_noise_and_a_number_gives_float32():
     assert alpha.dtype == sigma.dtype == torch.float32
     assert alpha.shape == ()
     assert float(sigma) == pytest.approx(stable_diffusion_ratio(500) / (1 + stable_diffusion_ratio(500)), rel=1e-6)
-    assert FlowSchedule().alpha_sigma(2.0) == FlowSchedule().alpha_sigma(1.0)
 
 
 def test_a_table_that_ends_in_pure_noise():
