@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 MODELS = Path(__file__).parents[1].joinpath("engine", "comfy_models.py").read_text()
 
 SCRIPT = """
-import comfy.sample, comfy.sd, comfy.utils
+import comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
 from comfy.patcher_extension import WrappersMP
 from regionstyle.nodes.engine.comfy_adapters import attached_experts
 from regionstyle.nodes.engine.regions import Regions, region_of
@@ -128,8 +128,15 @@ with torch.inference_mode():
         pass
 
     numbers = 2, 0.05, 0.5, 0.0, 1.0
+    shape = dict(max_seq=64, n_layers=2, n_double_layers=1, dim=32, n_heads=2, cond_seq_dim=16)
+    other = comfy.supported_models.AuraFlow(shape)
+    other.set_inference_dtype(torch.float32, None)
+    aura = patcher_of(other.get_model({}, ""))
     strange = type("Strange", (), {"model": type("Model", (), {"diffusion_model": Other()})})
     result["errors"] = {
+        "aura": message(by_regions, aura, experts, regions, 0, ALL),
+        "aura by prompt": message(by_prompt, aura, None, experts, "mosaic", None, ALL),
+        "aura everywhere": message(attach, aura, "tinyworld/mosaic.safetensors", 1.0, None),
         "unsupported": message(by_regions, strange, experts, regions, 0, ALL),
         "taken": message(by_regions, routed, experts, regions, 0, ALL),
         "clip": message(by_prompt, model, None, experts, "mosaic", (1, 0.05, 0.5), ALL),
@@ -186,9 +193,8 @@ def check(result: dict) -> None:
     assert result["after_prompts"]
     errors = result["errors"]
     assert all(text.startswith("RegionStyleError") for text in errors.values()), errors
-    assert "Stable Diffusion" in errors["unsupported"]
-    assert "FLUX" in errors["unsupported"]
-    assert "SD3" in errors["unsupported"]
+    for case in ("unsupported", "aura", "aura by prompt", "aura everywhere"):
+        assert all(family in errors[case] for family in ("Stable Diffusion", "SD3", "FLUX.1")), errors[case]
     assert "already" in errors["taken"]
     assert "clip" in errors["clip"]
     assert "expected the gate's 7" in errors["few"]
