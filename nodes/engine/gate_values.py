@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -104,16 +106,28 @@ def checked_gate(name: str, gate: Gate) -> float | Tensor | RegionGate | None:
     if isinstance(gate, RegionGate):
         return _region(name, gate)
     if isinstance(gate, Tensor) and gate.ndim == 1 and len(gate):
+        if gate.is_complex() or not bool(gate.isfinite().all()):
+            raise wrong_input(f"gate of {name!r}", gate.tolist()[:8], "finite real numbers", "Correct them.")
         return _float(gate) if gate.requires_grad or bool(gate.any()) else None
-    if isinstance(gate, Tensor) and gate.ndim:
+    if isinstance(gate, Tensor):
         raise wrong_input(f"gate of {name!r}", list(gate.shape), "[B], [H,W] or [B,H,W]", "Reshape it.")
-    number = float(gate)
-    if number != number or number in (float("inf"), float("-inf")):
-        raise wrong_input(f"gate of {name!r}", number, "a finite number", "Correct it.")
-    return number or None
+    return _number(f"gate of {name!r}", gate) or None
+
+
+def _number(what: str, value: object) -> float:
+    """RegionStyleError for what is no finite number; a tensor of one number is one."""
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    if not isinstance(value, Real) or not math.isfinite(value):
+        raise wrong_input(what, repr(value), "a finite number, or a mask for a gate", "Correct it.")
+    return float(value)
 
 
 def _region(name: str, gate: RegionGate) -> RegionGate | None:
+    if not isinstance(gate.mask, Tensor) or gate.mask.is_complex():
+        got = gate.mask.dtype if isinstance(gate.mask, Tensor) else type(gate.mask).__name__
+        raise wrong_input(f"mask of {name!r}", got, "a tensor of real numbers", "Convert it.")
+    strength = _number(f"strength of {name!r}", gate.strength)
     mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
     if mask.ndim != 3 or not mask.numel():
         raise wrong_input(f"mask of {name!r}", list(gate.mask.shape), "[H,W] or [B,H,W]", "Reshape it.")
@@ -121,9 +135,9 @@ def _region(name: str, gate: RegionGate) -> RegionGate | None:
     if not (low >= 0 and high <= 1):
         raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
     check_options(gate)
-    if gate.strength == 0 or (high == 0 and not mask.requires_grad):
+    if strength == 0 or (high == 0 and not mask.requires_grad):
         return None
-    return replace(gate, mask=_float(mask), strength=float(gate.strength), words=_words(name, gate.words),
+    return replace(gate, mask=_float(mask), strength=strength, words=_words(name, gate.words),
                    reads=checked_reads(name, gate.reads))  # fmt: skip
 
 
@@ -131,6 +145,8 @@ def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
     """`reads` of a region, or of the rest; RegionStyleError unless it is bool `[L]` with a token to read."""
     if reads is None:
         return None
+    if not isinstance(reads, Tensor):
+        raise wrong_input(f"reads of {name!r}", type(reads).__name__, "a bool tensor [L]", "Mark tokens with True.")
     if reads.dtype != torch.bool or reads.ndim != 1 or not bool(reads.any()):
         got = f"{str(reads.dtype).removeprefix('torch.')} {list(reads.shape)} with {int(reads.sum())} set"
         raise wrong_input(f"reads of {name!r}", got, "bool [L] with one or more set", "Mark tokens with True.")
@@ -140,6 +156,9 @@ def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
 def _words(name: str, words: Tensor | None) -> Tensor | None:
     if words is None:
         return None
+    if not isinstance(words, Tensor):
+        got, accepts = type(words).__name__, "a bool tensor [L] or [B,L]"
+        raise wrong_input(f"words of {name!r}", got, accepts, "Mark the tokens with True.")
     if words.dtype != torch.bool or words.ndim not in (1, 2):
         got = f"{str(words.dtype).removeprefix('torch.')} {list(words.shape)}"
         raise wrong_input(f"words of {name!r}", got, "bool [L] or [B,L]", "Mark the tokens with True.")

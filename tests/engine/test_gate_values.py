@@ -49,3 +49,25 @@ def test_options_may_be_given_by_expert():
     assert averaged(gates, "b") == 0.5
     with pytest.raises(RegionStyleError, match="'half'"):
         ActiveGates(Gates({"a": MASK}, pooled={"a": "half"}), ["a"])
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        (None, "gate of 'a': got None, expected a finite number"),
+        ("1", "gate of 'a': got '1'"),
+        ([1, 2], r"gate of 'a': got \[1, 2\]"),
+        (torch.tensor([1.0, float("nan")]), "gate of 'a': got .*nan.*finite real numbers"),
+        (torch.ones(2, dtype=torch.complex64), "finite real numbers"),
+        (RegionGate(MASK, float("nan")), "strength of 'a': got nan"),
+        (RegionGate(MASK, float("inf")), "strength of 'a': got inf"),
+        (RegionGate(MASK.to(torch.complex64)), "mask of 'a': got torch.complex64"),
+        (RegionGate(MASK.tolist()), "mask of 'a': got list"),
+        (RegionGate(MASK, words=[True]), "words of 'a': got list"),
+        (RegionGate(MASK, reads=[True]), "reads of 'a': got list"),
+    ],
+)
+def test_what_is_no_gate_is_named(gate, said):
+    """A NaN that got through would end in a black picture."""
+    with pytest.raises(RegionStyleError, match=said):
+        ActiveGates(Gates({"a": gate}), ["a"])
