@@ -147,3 +147,11 @@ def test_pictures_of_help_pages_are_where_the_frontend_looks():
             assert (docs / address).stat().st_size < 70_000, address
             seen += 1
     assert seen > 10
+
+
+def test_every_help_page_says_what_works_where():
+    """The row of the table of networks and versions; what works everywhere says so in words."""
+    pages = list((ROOT / "nodes" / "web" / "docs").glob("*/en.md"))
+    assert len(pages) > 30
+    silent = [page.parent.name for page in pages if "0.3.64" not in page.read_text(encoding="utf-8")]
+    assert not silent
