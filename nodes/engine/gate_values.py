@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -65,14 +65,16 @@ class Gates:
 
     def explicit(self) -> Gates:
         """The same with the options written down for every expert, so that other gates can be added beside them."""
-        by_expert = {option: {name: self._option(option, name) for name in self.values} for option in OPTIONS}
+        by_expert: dict[str, Any] = {
+            option: {name: self._option(option, name) for name in self.values} for option in OPTIONS
+        }
         return replace(self, values={name: self._with_options(name, gate) for name, gate in self.values.items()},
                        **by_expert)  # fmt: skip
 
     def beside(self, before: Gates) -> Gates:
         """These gates added to those set before: each expert keeps its options, and whoever is named again is new."""
         earlier, own = before.explicit(), self.explicit()
-        options = {option: {**getattr(earlier, option), **getattr(own, option)} for option in OPTIONS}
+        options: dict[str, Any] = {option: {**getattr(earlier, option), **getattr(own, option)} for option in OPTIONS}
         rest = before.rest_reads if self.rest_reads is None else self.rest_reads
         return Gates({**earlier.values, **own.values}, **options, rest_reads=rest)
 
@@ -85,7 +87,9 @@ class Gates:
             gate = RegionGate(gate)
         if not isinstance(gate, RegionGate):
             return gate
-        unset = {option: self._option(option, name) for option in OPTIONS if getattr(gate, option) is None}
+        unset: dict[str, Any] = {
+            option: self._option(option, name) for option in OPTIONS if getattr(gate, option) is None
+        }
         return replace(gate, **unset)
 
 
@@ -124,9 +128,7 @@ def _number(what: str, value: object) -> float:
 
 
 def _region(name: str, gate: RegionGate) -> RegionGate | None:
-    if not isinstance(gate.mask, Tensor) or gate.mask.is_complex():
-        got = gate.mask.dtype if isinstance(gate.mask, Tensor) else type(gate.mask).__name__
-        raise wrong_input(f"mask of {name!r}", got, "a tensor of real numbers", "Convert it.")
+    _check_kind(f"mask of {name!r}", gate.mask, "a tensor of real numbers")
     strength = _number(f"strength of {name!r}", gate.strength)
     mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
     if mask.ndim != 3 or not mask.numel():
@@ -145,8 +147,7 @@ def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
     """`reads` of a region, or of the rest; RegionStyleError unless it is bool `[L]` with a token to read."""
     if reads is None:
         return None
-    if not isinstance(reads, Tensor):
-        raise wrong_input(f"reads of {name!r}", type(reads).__name__, "a bool tensor [L]", "Mark tokens with True.")
+    _check_kind(f"reads of {name!r}", reads, "a bool tensor [L]")
     if reads.dtype != torch.bool or reads.ndim != 1 or not bool(reads.any()):
         got = f"{str(reads.dtype).removeprefix('torch.')} {list(reads.shape)} with {int(reads.sum())} set"
         raise wrong_input(f"reads of {name!r}", got, "bool [L] with one or more set", "Mark tokens with True.")
@@ -156,13 +157,18 @@ def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
 def _words(name: str, words: Tensor | None) -> Tensor | None:
     if words is None:
         return None
-    if not isinstance(words, Tensor):
-        got, accepts = type(words).__name__, "a bool tensor [L] or [B,L]"
-        raise wrong_input(f"words of {name!r}", got, accepts, "Mark the tokens with True.")
+    _check_kind(f"words of {name!r}", words, "a bool tensor [L] or [B,L]")
     if words.dtype != torch.bool or words.ndim not in (1, 2):
         got = f"{str(words.dtype).removeprefix('torch.')} {list(words.shape)}"
         raise wrong_input(f"words of {name!r}", got, "bool [L] or [B,L]", "Mark the tokens with True.")
     return words if words.ndim == 2 else words[None]
+
+
+def _check_kind(what: str, value: object, accepts: str) -> None:
+    """RegionStyleError for what is no tensor, or one of complex numbers."""
+    if not isinstance(value, Tensor) or value.is_complex():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise wrong_input(what, got, accepts, "Convert it.")
 
 
 def _float(value: Tensor) -> Tensor:
