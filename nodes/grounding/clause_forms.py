@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .region_words import DETERMINERS, NUMBERS, ORDINALS
+from .nouns import DETERMINERS
+from .region_lists import DESCRIBING, is_region, split_regions
 from .style_names import STYLE_ENDINGS, clean_style, ends_as_style, key, style_at_end
 
 APPLYING = ("apply", "use", "put", "add")
@@ -25,14 +26,11 @@ _PLACE = re.compile(
     r"center|centre|left|right|front|back|top|bottom|distance)(?:\s+(?:side|half|corner|edge|of)\b.*)?",
     re.IGNORECASE,
 )
-_NEXT_COMMAND = re.compile(rf"(?:,|\band\b|\bthen\b|;)\s+(?:{_DET}|{'|'.join(VERBS)})\s", re.IGNORECASE)
-# Words that describe a noun: what follows them is the noun, never a style.
-_ADJECTIVES = (
-    "red orange yellow green cyan blue purple pink black white brown gray grey big small large little tiny tall short "
-    "old young new left right top bottom middle upper lower last other whole entire leftmost rightmost largest "
-    "smallest biggest nearest farthest"
+_HIDDEN_COMMAND = re.compile(
+    rf"(?:,|\band\b|\bthen\b)\s+(?:(?:also|please|now|just|then)\s+)*(?:{'|'.join(VERBS)})\s", re.I
 )
-_DESCRIBING = frozenset(_ADJECTIVES.split()) | {*NUMBERS, *ORDINALS}
+_BEFORE_COLORS = frozenset(("in", "of", "with", "like", "as", "and", "or"))  # "the man in gold, the woman"
+_NEXT_COMMAND = re.compile(rf"(?:,|\band\b|\bthen\b|;)\s+(?:{_DET}|{'|'.join(VERBS)})\s", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def read_clause(verb: str, rest: str, names: frozenset[str], strict: bool = Fals
     """
     for form in _forms(verb):
         for pair in form(rest.strip(" ,.!?"), verb, names, strict):
-            if _whole(pair):
+            if _whole(pair, names):
                 return pair
     return None
 
@@ -68,14 +66,33 @@ def _forms(verb: str) -> tuple:
         return (_given, _applied)
     if verb in ("have", "let"):
         return (_looking,)
-    return (_looking, _linked, _joined) if verb else (_assigned, _linked)
+    return (_looking, _linked, _joined) if verb else (_assigned, _wished, _linked)
 
 
-def _whole(pair: Pair) -> bool:
-    """Neither side empty, and no further command swallowed by the style."""
-    region = [word for word in pair.region.lower().split() if word not in DETERMINERS]
-    alone = pair.region.lower().split() in (["it"], ["this"], ["all"], ["them"])
-    return bool(region or alone) and bool(clean_style(pair.style)) and not _NEXT_COMMAND.search(f"{pair.style} ")
+def _whole(pair: Pair, names: frozenset[str]) -> bool:
+    """Neither side empty, all regions can be read, and neither side has swallowed a further command."""
+    alone = pair.region.lower().split() in (["it"], ["this"], ["all"])
+    if not clean_style(pair.style) or _NEXT_COMMAND.search(f"{pair.style} "):
+        return False
+    return alone or (_is_list(pair.region) and not _holds_style(pair.region, names))
+
+
+def _is_list(words: str) -> bool:
+    """Whether words are one or several regions and nothing else."""
+    parts = split_regions(words)
+    return bool(parts) and all(is_region(part) for part in parts) and not _HIDDEN_COMMAND.search(words)
+
+
+def _holds_style(words: str, names: frozenset[str]) -> bool:
+    """Whether a noun, a known style and the next noun stand in a row: "dog neon the cat", "dog neon, cat mosaic"."""
+    found = words.lower().split()
+    for at in range(1, len(found) - 1):
+        follows = found[at].endswith(",") or found[at + 1] in DETERMINERS
+        before = found[at - 1]
+        noun = before not in (DETERMINERS | DESCRIBING | _BEFORE_COLORS) and not before.endswith(("ing", "ed", ","))
+        if follows and noun and key(found[at].rstrip(",")) in names:
+            return True
+    return False
 
 
 def _applied(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
@@ -89,6 +106,14 @@ def _applied(rest: str, verb: str, names: frozenset[str], strict: bool) -> Itera
 def _looking(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P2, "make R look like S"."""
     found = re.fullmatch(r"(.+?)\s+(?:look|appear|seem)\s+(?:(?:like|as|in)\s+)?(.+)", rest, re.IGNORECASE)
+    if found:
+        yield Pair(found[1], found[2])
+
+
+def _wished(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
+    """P2 said as a wish: "R should look like S", "R to be S", "R becomes S"."""
+    wish = r"(?:should|shall|must|has\s+to|needs?\s+to|to)\s+(?:be|become|look|appear)|becomes"
+    found = re.fullmatch(rf"(.+?)\s+(?:{wish})\s+(?:(?:like|as|in|into)\s+)?(.+)", rest, re.IGNORECASE)
     if found:
         yield Pair(found[1], found[2])
 
@@ -150,7 +175,7 @@ def _one_word(words: list[str]) -> int:
     at = 0
     while at < len(words) and words[at].lower() in DETERMINERS:
         at += 1
-    fits = at and len(words) == at + 2 and words[at].lower() not in _DESCRIBING
+    fits = at and len(words) == at + 2 and words[at].lower() not in DESCRIBING
     return 1 if fits else 0
 
 
@@ -169,4 +194,4 @@ def _assigned(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iter
 
 def read_bare(rest: str, names: frozenset[str]) -> Pair | None:
     """P7 as it may follow another clause: "R S" with a known style, no verb and no preposition."""
-    return next((pair for pair in _joined(rest.strip(" ,.!?"), "", names, True) if _whole(pair)), None)
+    return next((pair for pair in _joined(rest.strip(" ,.!?"), "", names, True) if _whole(pair, names)), None)

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..engine.errors import RegionStyleError
-from .clause_forms import APPLYING, VERBS, Pair, read_bare, read_clause, split_verb
-from .region_words import DETERMINERS, clean_region, region_request
+from .clause_forms import APPLYING, Pair, read_bare, read_clause, split_verb
+from .nouns import DETERMINERS
+from .region_lists import is_region, split_regions
+from .region_words import clean_region, region_request
 from .requests import Request, Sentence
-from .style_names import all_names, clean_style, key, normal_style
+from .style_names import all_names, clean_style, ends_as_style, key, normal_style
 
 FORMS_SHOWN = (
     '"make the THING STYLE", "turn the THING into STYLE", "apply STYLE to the THING", "the THING in STYLE style"'
@@ -27,6 +29,11 @@ _KEPT_ENDING = re.compile(
     r"\s+(?:unchanged|untouched|intact|alone|original|the\s+same|as\s+(?:it\s+is|they\s+are|is|before)|unaltered)$",
     re.IGNORECASE,
 )
+_STAYS = re.compile(
+    rf"(?P<what>(?:(?!\b(?:{_KEEP})\b)[^,])+?)\s+(?:(?:(?:should|shall|must|can|may)\s+)?(?:stays?|remains?)(?:\s.*)?|"
+    r"unchanged|untouched|intact|unaltered|as\s+(?:it\s+is|they\s+are|before))",
+    re.IGNORECASE,
+)
 _NOTHING_TO_KEEP = re.compile(
     r"(?:(?:the|all|any|other|every)\s+)*(?:else|anything(?:\s+else)?|everything(?:\s+else)?|rest.*|other.*|areas?|parts?|"
     r"remainder.*|it|them)?",
@@ -34,9 +41,10 @@ _NOTHING_TO_KEEP = re.compile(
 )
 _POLITE = re.compile(
     r"^(?:(?:please|hey|ok|now|first|(?:can|could|would|will)\s+you|i\s+want\s+(?:you\s+)?to|i(?:'d|\s+would)\s+like\s+"
-    r"(?:you\s+)?to|let's|then|and|also)\b[\s,]*)+",
+    r"(?:you\s+)?to|i\s+want|let's|then|and|also)\b[\s,]*)+",
     re.IGNORECASE,
 )
+_THANKS = re.compile(r"[\s,]+(?:please|thanks|thank\s+you)$", re.IGNORECASE)
 # Where one clause may end and the next begin; a split is kept only if both sides can be read.
 _JOINT = re.compile(
     rf"\s*,\s*(?:(?:and|but|while)\s+)?(?:then\s+)?|\s+(?:and|but|while)\s+(?:then\s+)?|\s+then\s+|\s+(?={_KEEP}\b)",
@@ -129,7 +137,7 @@ def _restored(text: str, quotes: Sequence[str]) -> str:
 def _segments(text: str) -> list[str]:
     """The parts between the marks that always end a clause."""
     parts = re.split(r"\s*(?:;|\n|[.!?](?=\s|$))\s*", text)
-    return [cleaned for part in parts if (cleaned := _POLITE.sub("", part).strip(" ,"))]
+    return [cleaned for part in parts if (cleaned := _THANKS.sub("", _POLITE.sub("", part)).strip(" ,"))]
 
 
 def _read_segment(text: str, names: frozenset[str], style_apart: bool) -> list[Pair | str] | None:
@@ -137,10 +145,22 @@ def _read_segment(text: str, names: frozenset[str], style_apart: bool) -> list[P
     joints = list(_JOINT.finditer(text))
     for strict in (True, False):
         found = _divide(text, 0, "", joints, names, strict, set())
-        if found is not None:
+        if found is not None and not (style_apart and _guessed(text, found, names)):
             return found
-    things = re.split(r"\s*,\s*(?:and\s+)?", split_verb(text)[1])
-    return [Pair(thing, "") for thing in things] if style_apart else None
+    return _only_things(text) if style_apart else None
+
+
+def _guessed(text: str, found: Sequence[Pair | str], names: frozenset[str]) -> bool:
+    """Whether words without a command or a sign were divided at a style that is none: "man in red"."""
+    sure = split_verb(text)[0] or re.search(r"[:=>\u2192]", text)
+    styles = [pair.style for pair in found if isinstance(pair, Pair)]
+    return not sure and not all(ends_as_style(style) or key(clean_style(style)) in names for style in styles)
+
+
+def _only_things(text: str) -> list[Pair | str] | None:
+    """The things of a list without styles."""
+    things = [one for part in re.split(r"\s*,\s*(?:and\s+)?", split_verb(text)[1]) for one in split_regions(part)]
+    return [Pair(thing, "") for thing in things] if all(is_region(thing) for thing in things) else None
 
 
 def _divide(
@@ -185,15 +205,19 @@ def _ends(text: str, start: int, verb: str, joints: Sequence[re.Match[str]]) -> 
             continue
         rest = text[joint.end() :]
         word = rest.split(maxsplit=1)[0].lower() if rest else ""
-        if verb in ("", *APPLYING) or word in DETERMINERS or word in VERBS or _KEEP_CLAUSE.match(rest):
+        if verb in ("", *APPLYING) or word in DETERMINERS or split_verb(rest)[0] or _KEEP_CLAUSE.match(rest):
             yield joint.start(), joint.end()
 
 
 def _read_part(verb: str, rest: str, inherited: bool, names: frozenset[str], strict: bool) -> Pair | str | None:
     """A pair, the thing to keep (empty: everything else), or None."""
-    if verb == KEEP:
-        what = clean_region(_KEPT_ENDING.sub("", f" {_KEEP_CLAUSE.sub('', rest)}"))
-        return "" if _NOTHING_TO_KEEP.fullmatch(what) else what
+    stays = _STAYS.fullmatch(rest)
+    if verb == KEEP or stays:
+        what = stays["what"] if stays else _KEPT_ENDING.sub("", f" {_KEEP_CLAUSE.sub('', rest)}")
+        what = clean_region(what)
+        if _NOTHING_TO_KEEP.fullmatch(what):
+            return ""
+        return what if all(is_region(one) for one in split_regions(what)) else None
     pair = read_clause(verb, rest, names, strict)
     if pair is None and inherited:
         return read_clause("", rest, names, strict) or read_bare(rest, names)
@@ -204,12 +228,7 @@ def _requests(pair: Pair, quotes: Sequence[str], styles: Sequence[str] | None, s
     """One request for every region of a list "the sky and the water"."""
     words = clean_style(_restored(pair.style if style is None else style, quotes))
     name = words if styles is None else normal_style(words, styles)
-    parts = [pair.region]
-    if not re.search(r"\bbetween\b", pair.region, re.IGNORECASE):
-        determiner = rf"(?:{'|'.join(sorted(DETERMINERS))})"
-        joint = rf"\s*,\s*(?:and\s+)?(?={determiner}\s)|\s+(?:and|as\s+well\s+as)\s+(?={determiner}\s)"
-        parts = re.split(joint, pair.region, flags=re.IGNORECASE)
-    made = [_request(_restored(part, quotes), name) for part in parts if part.strip()]
+    made = [_request(_restored(part, quotes), name) for part in split_regions(pair.region)]
     return [one for one in made if one is not None]
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .nouns import DETERMINERS, STUFF, head, singular_noun
 from .requests import Request, Rule
 
-_DETERMINERS = "the a an this that these those my his her its our your their all every each both some any only just"
-DETERMINERS = frozenset(_DETERMINERS.split())
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 NUMBERS = {word: number for number, word in enumerate(_NUMBERS.split(), 1)}
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth"
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
 ORDINALS = {word: number for number, word in enumerate(_ORDINALS.split(), 1)}
 _NAMED = {"all": None, "every": None, "each": None, "both": 2}
 _SUPERLATIVES = {
@@ -31,6 +30,10 @@ _SUPER = "|".join(sorted(_ORDER_OF, key=len, reverse=True))
 _ORD = "|".join([*ORDINALS, r"\d+(?:st|nd|rd|th)", "last"])
 _NUM = "|".join([*NUMBERS, r"\d+"])
 _SIDE = r"left|right|top|bottom"
+_CORNER = r"(?:top|upper|bottom|lower)[\s-]+(?:left|right)"
+_PARTS = frozenset({*_SIDE.split("|"), "upper", "lower", "middle", "central", "center", "centre"})  # "top of the table"
+_FIRSTS = "|".join(sorted((word for word in _ORDER_OF if word not in _PARTS), key=len, reverse=True))
+RANK_WORDS = rf"{_ORD}|{_FIRSTS}|(?:{_ORD})[\s-]+(?:{_FIRSTS})"  # which of several
 _THE = r"(?:the\s+)?"
 _FILLER = r"(?:\s+(?:that|which|who)\s+(?:is|are)|\s+(?:located|placed|positioned|standing|sitting|lying))?"
 _PICTURE = r"(?:image|photo|photograph|picture|scene)"
@@ -39,33 +42,20 @@ _RELATIONS = (
     ("right of", rf"(?:(?:on|to|at)\s+)?{_THE}right(?:\s+(?:hand\s+)?side)?\s+of"),
     ("in front of", r"in\s+front\s+of"),
     ("on", r"on\s+top\s+of|inside(?:\s+of)?|on(?=\s+(?:the|an?|his|her|my|its)\s)"),
-    ("near", r"next\s+to|close\s+to|adjacent\s+to|beside|near(?:\s+to)?|by(?=\s+(?:the|an?)\s)"),
+    ("near", r"next\s+to|(?:close|closest|nearest|adjacent)\s+to|beside|near(?:\s+to)?|by(?=\s+(?:the|an?)\s)"),
     ("above", r"above|over"),
     ("below", r"below|underneath|under|beneath"),
     ("behind", r"behind"),
 )
-# Masses rather than things: every part of them is meant.
-_STUFF_WORDS = (
-    "sky water sea ocean lake river grass lawn road street floor wall ceiling snow sand ground field beach foliage "
-    "fog smoke fire pavement"
-)
-STUFF = frozenset(_STUFF_WORDS.split())
-_NO_PLURAL_WORDS = (
-    "glass grass bus gas dress cross canvas class compass iris cactus octopus lens glasses sunglasses jeans trousers "
-    "pants shorts clothes scissors is this his its chess mass moss boss princess mattress fortress stairs news"
-)
-_NO_PLURAL = frozenset(_NO_PLURAL_WORDS.split())
-_IRREGULAR = {
-    "people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
-    "mice": "mouse", "geese": "goose", "leaves": "leaf", "wolves": "wolf", "knives": "knife", "shelves": "shelf",
-}  # fmt: skip
 _WHOLE = rf"(?:(?:whole|entire|full|complete)\s+)?{_PICTURE}|everything|all\s+of\s+it|it\s+all|whole\s+thing"
 _REST = (
     r"background|backdrop|surroundings?|surrounding\s+areas?|environment|everything\s+else|all\s+else|"
     r"(?:all\s+)?(?:the\s+)?(?:rest|remainder)(?:\s+of\s+it)?|other\s+(?:areas?|parts?|regions?|things?)|"
     r"remaining\s+(?:areas?|parts?)"
 )
-_EXCEPT = r"(?:everything|all)\s+(?:but|except(?:\s+for)?|apart\s+from|besides|outside(?:\s+of)?|around|other\s+than)"
+_BUT = r"but|except(?:\s+for)?|apart\s+from|besides|outside(?:\s+of)?|around|other\s+than"
+_EXCEPT = rf"(?:(?:everything|all)\s+(?:{_BUT})|(?:{_REST})\s+(?:but|except(?:\s+for)?))"
+_LOOKS = r"style|look|appearance|colou?r"
 
 
 def _match(pattern: str, text: str) -> re.Match[str] | None:
@@ -83,8 +73,9 @@ def without_determiners(words: str) -> tuple[str, int | None]:
 
 
 def clean_region(words: str) -> str:
-    """Without "in the picture" and the like at the end, and without punctuation."""
-    words = words.strip(" ,.!?")
+    """Without "style of" before, "in the picture" and the like at the end, and punctuation."""
+    words = words.strip(" ,.!?:")
+    words = re.sub(rf"^{_THE}(?:{_LOOKS})\s+of\s+|(?<=\S)'s\s+(?:{_LOOKS})$", "", words, flags=re.IGNORECASE)
     words = re.sub(r"(?:\s+(?:as\s+well|too|only|please))+$", "", words, flags=re.IGNORECASE)
     pattern = rf"(?<=\S)\s+(?:in|of|from|on)\s+(?:the|this|that|my|your)\s+{_PICTURE}$"
     return re.sub(pattern, "", words, flags=re.IGNORECASE).strip(" ,")
@@ -92,11 +83,13 @@ def clean_region(words: str) -> str:
 
 def region_request(words: str, style: str) -> Request | None:
     """The request for a region's words; None when nothing is left of them."""
-    phrase, count = without_determiners(clean_region(words))
+    words = clean_region(words)
+    phrase, count = without_determiners(words)
     if not phrase or phrase.lower() in DETERMINERS:
         return None
-    if (kind := _special(phrase)) is not None:
-        return Request(phrase, style, phrase, kind)
+    for whole in (words, phrase):  # "all but the dog": not all of them
+        if (kind := _special(whole)) is not None:
+            return Request(whole, style, whole, kind)
     noun, rule = _spatial(phrase, Rule(count=count))
     noun, rule = _counted(noun, rule)
     return Request(phrase, style, noun, rule)
@@ -127,9 +120,15 @@ def _number(word: str) -> int:
 
 def _spatial(phrase: str, rule: Rule) -> tuple[str, Rule]:
     """The phrase without the words that say where, and the rule with them."""
-    for step in (_nth_from, _at_side, _in_depth, _related, _superlative, _nth):
+    for step in (_of_many, _nth_from, _at_side, _in_depth, _related, _superlative, _nth):
         phrase, rule = step(phrase, rule)
     return phrase, rule
+
+
+def _of_many(phrase: str, rule: Rule) -> tuple[str, Rule]:
+    """ "largest of the dogs" -> "largest dog"."""
+    found = _match(rf"(?P<rank>{RANK_WORDS})\s+(?:one\s+)?of\s+(?:the|these|those|my)\s+(?P<noun>.+)", phrase)
+    return (f"{found['rank']} {singular_noun(found['noun'])}" if found else phrase), rule
 
 
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
@@ -137,9 +136,9 @@ _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 def _ordered(rule: Rule, order: str, ordinal: str | None, number: str | None = None) -> Rule:
     """Sorted by an order; "last" counts from its other end."""
-    if ordinal and ordinal.lower() == "last":
-        return replace(rule, order=_OPPOSITE[order], rank=1)
     count = _number(number) if number else rule.count
+    if ordinal and ordinal.lower() == "last":
+        return replace(rule, order=_OPPOSITE[order], rank=1, count=count)
     return replace(rule, order=order, rank=_rank(ordinal) if ordinal else 1, count=count)
 
 
@@ -187,12 +186,14 @@ def _related(phrase: str, rule: Rule) -> tuple[str, Rule]:
 
 
 def _superlative(phrase: str, rule: Rule) -> tuple[str, Rule]:
-    """ "leftmost cat", "second largest dog", "two leftmost cats", "leftmost two cats"."""
-    form = rf"(?:(?P<ord>{_ORD})\s+)?(?:(?P<num>{_NUM})\s+)?(?P<word>{_SUPER})(?:\s+(?P<more>{_NUM}))?\s+(?P<noun>.+)"
+    """ "leftmost cat", "top left cat", "second largest dog", "two leftmost cats", "leftmost two cats"."""
+    which = rf"(?:(?P<ord>{_ORD})[\s-]+)?(?:(?P<num>{_NUM})\s+)?(?P<word>{_CORNER}|{_SUPER})(?:\s+(?P<more>{_NUM}))?"
+    form = rf"{which}\s+(?P<noun>(?!of\b).+)"
     found = _match(form, phrase)
     if not found or (found["ord"] or "").lower() == "last" or rule.order != "score":
         return phrase, rule
-    order = _ORDER_OF[found["word"].lower()]
+    named = found["word"].lower()
+    order = _ORDER_OF.get(named) or " ".join(_ORDER_OF[side] for side in re.split(r"[\s-]+", named))
     return found["noun"], _ordered(rule, order, found["ord"], found["num"] or found["more"])
 
 
@@ -210,33 +211,9 @@ def _counted(noun: str, rule: Rule) -> tuple[str, Rule]:
     found = _match(rf"(?P<num>{_NUM})\s+(?:of\s+(?:the|these|those|my)\s+)?(?P<noun>.+)", noun)
     if found:
         noun, rule = found["noun"], replace(rule, count=_number(found["num"]))
-    words = noun.split()
-    at = _head(words)
-    single = singular(words[at])
-    if single != words[at] and rule.count == 1 and rule.rank == 1 and not found:
+    single, words = singular_noun(noun), noun.split()
+    if single != " ".join(words) and rule.count == 1 and rule.rank == 1 and not found:
         rule = replace(rule, count=None)
-    if words[at].lower() in STUFF and rule == Rule():
+    if words[head(words)].lower() in STUFF and rule == Rule():
         rule = replace(rule, count=None)
-    return " ".join([*words[:at], single, *words[at + 1 :]]), rule
-
-
-def _head(words: list[str]) -> int:
-    """Where the noun stands that the other words describe: before "with a hat", "in the red dress", "riding"."""
-    for at, word in enumerate(words[1:], 1):
-        if word.lower() in ("with", "in", "of", "that", "who", "which", "without", "at", "from", "wearing", "holding"):
-            return at - 1
-        if word.lower().endswith("ing") and at + 1 < len(words) and words[at + 1].lower() in DETERMINERS:
-            return at - 1
-    return len(words) - 1
-
-
-def singular(word: str) -> str:
-    """A noun's singular; the word itself when it is none of the regular plurals."""
-    low = word.lower()
-    if low in _IRREGULAR:
-        return _IRREGULAR[low]
-    if low in _NO_PLURAL or not low.endswith("s") or low.endswith(("ss", "us", "is")) or len(low) < 4:
-        return word
-    if low.endswith("ies") and len(low) > 4:
-        return word[:-3] + "y"
-    return word[:-2] if low.endswith(("xes", "ches", "shes", "sses", "zes")) else word[:-1]
+    return single, rule

@@ -154,7 +154,7 @@ def clean_style(words: str) -> str:
     """A style's words without what is said around them ("in the style of", an article, a final "style")."""
     words = words.strip(" ,.!?")
     words = re.sub(r"^(?:(?:an?|the)\s+)?(?:style|look|manner|theme)\s+of\s+", "", words, flags=re.IGNORECASE)
-    words = re.sub(r"^(?:an?|the)\s+(?=\S)", "", words, flags=re.IGNORECASE)
+    words = re.sub(r"^(?:(?:an?|the)\s+)?style\s+(?=\S)|^(?:an?|the)\s+(?=\S)", "", words, flags=re.IGNORECASE)
     ending = "|".join(sorted(STYLE_ENDINGS))
     return re.sub(rf"(?<=\S)\s+(?:{ending})$", "", words, flags=re.IGNORECASE).strip(" ,'\"")
 

@@ -108,7 +108,36 @@ SENTENCES = [
     ("make the dog neon and make the Dog gothic", "Dog -> gothic"),
     ("turn it into a mosaic", "it -> mosaic"),
     ("paint the tree between the dog and the cat in oil", "tree between the dog and the cat -> oil"),
+    ("make everything except the dog and the cat a mosaic", "everything except the dog and the cat -> mosaic"),
+    ("make all but the dog neon", "all but the dog -> neon"),
+    ("make the first and the third dog neon", "first dog -> neon; third dog -> neon"),
+    ("make the leftmost and rightmost cats neon", "leftmost cat -> neon; rightmost cat -> neon"),
+    ("apply cubism to the dog, cat, and bird", "dog -> cubism; cat -> cubism; bird -> cubism"),
+    ("make the man and woman neon", "man -> neon; woman -> neon"),
+    ("make the dog neon and please make the cat mosaic, please", "dog -> neon; cat -> mosaic"),
+    ("make the dog neon, the cat stays", "dog -> neon"),
+    ("make the dog neon and the rest unchanged", "dog -> neon"),
+    ("the dog should look like a mosaic", "dog -> mosaic"),
+    ("I want the dog to be neon", "dog -> neon"),
+    ("apply style cubism to the dog", "dog -> cubism"),
+    ("change the style of the dog to neon", "dog -> neon"),
+    ("change the dog's style to neon", "dog -> neon"),
     ("hello world", ""),
+    ("make the dog neon and mosaic", ""),
+    ("make the dog a mix of cubism and pixel art", ""),
+    ("make the dog not neon", ""),
+    ("make no dog neon", ""),
+    ("make the dog neon the cat mosaic", ""),
+    ("make dog neon, cat mosaic, bird halftone", ""),
+    ("make the second from the left neon", ""),
+    ("make the one on the left neon", ""),
+    ("make every second dog neon", ""),
+    ("make the 0 dogs neon", ""),
+    ("make the dog neon, keep the one on the left", ""),
+    ("make the dogs but the leftmost neon", ""),
+    ("make the right side of the house neon", ""),
+    ("render in mosaic", ""),
+    ("{dog: neon}", ""),
     ("make the red car", ""),
     ("make the two dogs", ""),
 ]
@@ -151,7 +180,16 @@ def test_sentences(sentence, expected):
         ("leftmost cup on the table", "cup", Rule(order="left", relation="on", anchor="table")),
         ("chair next to the red sofa", "chair", Rule(relation="near", anchor="red sofa")),
         ("dog behind a fence", "dog", Rule(relation="behind", anchor="fence")),
+        ("top left star", "star", Rule(order="top left")),
+        ("second-largest cat", "cat", Rule(order="largest", rank=2)),
+        ("biggest of the stars", "star", Rule(order="largest")),
+        ("twelfth star", "star", Rule(order="left", rank=12)),
+        ("last two stars", "star", Rule(order="right", count=2)),
+        ("dog between the cats", "dog between the cats", Rule()),
+        ("star nearest to the cup", "star", Rule(relation="near", anchor="cup")),
+        ("top of the table", "top of the table", Rule()),
         ("background", "background", Rule(kind="rest", count=None)),
+        ("background except the dog", "background except the dog", Rule(kind="rest", count=None, anchor="dog")),
         ("everything else", "everything else", Rule(kind="rest", count=None)),
         ("everything except the dog", "everything except the dog", Rule(kind="rest", count=None, anchor="dog")),
         ("whole picture", "whole picture", Rule(kind="whole", count=None)),
@@ -188,12 +226,20 @@ def test_a_style_given_apart_counts_for_every_thing():
         ("red star", [("red star", "")]),
         ("red star, the two dogs; the moon", [("red star", ""), ("two dogs", ""), ("moon", "")]),
         ("the man in red and the dog", [("man in red", ""), ("dog", "")]),
+        ("man in red", [("man in red", "")]),
+        ("dog and cat", [("dog", ""), ("cat", "")]),
+        ("second and third star", [("second star", ""), ("third star", "")]),
         ("the man in watercolor", [("man", "watercolor")]),
         ("make the man neon", [("man", "neon")]),
     ],
 )
 def test_things_without_styles(words, expected):
     assert [(one.phrase, one.style) for one in parse_regions(words).requests] == expected
+
+
+def test_what_is_no_thing_is_no_list_of_things():
+    with pytest.raises(RegionStyleError, match="not understood: 'the dog, not the cat'"):
+        parse_regions("the dog, not the cat")
 
 
 def test_a_command_that_is_not_understood_is_no_list_of_things():
