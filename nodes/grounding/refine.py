@@ -155,9 +155,10 @@ def inner_points(mask: Tensor, count: int) -> list[tuple[float, float]]:
     apart, found = np.full(depth.shape, np.inf), []
     while len(found) < count:
         worth = np.minimum(3 * depth, apart) * (depth >= min(2.0, depth.max()))
-        y, x = np.unravel_index(int(worth.argmax()), depth.shape)
-        if worth[y, x] <= 0:
+        if worth.max() <= 0:
             break
+        farthest = np.where(worth == worth.max(), apart, -1)  # of equals, or a long row is asked at its beginning only
+        y, x = np.unravel_index(int(farthest.argmax()), depth.shape)
         found.append((float(x), float(y)))
         apart = np.minimum(apart, np.hypot(rows - y, columns - x))
     return found

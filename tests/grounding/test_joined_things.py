@@ -87,6 +87,11 @@ def test_points_lie_inside_and_apart():
     assert all(y == 4 for _, y in inner_points(line, 3)), "a thin mask has no deeper places"
 
 
+def test_points_reach_both_ends_of_a_long_row():
+    across = [x for x, _ in inner_points(torch.ones(30, 2000), 6)]
+    assert min(across) < 100 and max(across) > 1900
+
+
 def test_cancel_stops_between_two_points(network):
     made = held_out_scene(645)
     embedding = encode(network, as_image(made), HOST)
