@@ -63,12 +63,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise wrong_input("file", repr(path.name), "a regions file (.json) that exists", "Check the name and folder.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with that mark
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, f"text that is no JSON ({error})", "a file written by Save Regions") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise _damaged(path, "JSON of another kind", f"format {FORMAT!r}")
-    if data.get("version") != VERSION:
+    if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise _damaged(path, f"version {data.get('version')!r}", f"version {VERSION}")
     return data
 
@@ -86,7 +86,10 @@ def _whole(data: dict[str, Any], name: str, path: Path) -> int:
 
 def _read_region(entry: Any, path: Path, size: tuple[int, int]) -> Region:
     kinds: dict[str, Any] = {"phrase": str, "style": str, "score": (int, float), "image": int, "mask": str}
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), kind) for name, kind in kinds.items()):
+    fits = isinstance(entry, dict) and all(
+        isinstance(entry.get(name), kind) and not isinstance(entry[name], bool) for name, kind in kinds.items()
+    )
+    if not fits:
         raise _damaged(path, f"a region {entry!r}", f"one with {', '.join(kinds)}")
     mask = _read_mask(path, entry["mask"], size)
     return region_of(entry["phrase"], mask, style=entry["style"], score=float(entry["score"]), image=entry["image"])
@@ -95,13 +98,13 @@ def _read_region(entry: Any, path: Path, size: tuple[int, int]) -> Region:
 def _read_mask(path: Path, name: str, size: tuple[int, int]) -> Tensor:
     from PIL import Image, UnidentifiedImageError
 
-    place = path.with_name(name) if name and Path(name).name == name else None
+    plain = bool(name) and "\0" not in name and Path(name).name == name
+    place = path.with_name(name) if plain else None
     if place is None or place.resolve().parent != path.resolve().parent:
         raise _damaged(path, f"mask {name!r}", "a file name in the same folder")
     try:
         with Image.open(place) as picture:
-            deep = picture.mode.startswith("I")
-            levels = np.asarray(picture if deep else picture.convert("L"), dtype=np.float64) / (FULL if deep else 255)
+            levels = _levels(picture)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise _damaged(
             path, f"mask {name!r} that cannot be read ({type(error).__name__})", "a PNG beside it"
@@ -109,3 +112,13 @@ def _read_mask(path: Path, name: str, size: tuple[int, int]) -> Tensor:
     if levels.shape != size:
         raise _damaged(path, f"mask {name!r} of {levels.shape[1]} x {levels.shape[0]} pixels", f"{size[1]} x {size[0]}")
     return torch.from_numpy(levels).float().clamp(0, 1)
+
+
+def _levels(picture: Any) -> np.ndarray:
+    """The grey values of a picture in 0..1 `[H,W]`; what is transparent counts as black, as far as it is."""
+    if picture.mode.startswith("I"):
+        return np.asarray(picture, dtype=np.float64) / FULL
+    if picture.has_transparency_data:
+        grey, alpha = np.moveaxis(np.asarray(picture.convert("RGBA").convert("LA"), dtype=np.float64), -1, 0) / 255
+        return grey * alpha
+    return np.asarray(picture.convert("L"), dtype=np.float64) / 255

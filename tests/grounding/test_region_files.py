@@ -48,6 +48,23 @@ def test_a_mask_from_a_paint_program_is_read(tmp_path):
     assert load_regions(path).items[0].box == (3, 2, 5, 4)
 
 
+def test_what_is_transparent_is_no_part_of_a_mask(tmp_path):
+    path = tmp_path / "a.json"
+    save_regions(some_regions(), path)
+    painted = np.full((7, 9, 4), 255, np.uint8)
+    painted[..., 3] = 0
+    painted[2:4, 3:5, 3] = 255
+    Image.fromarray(painted).save(tmp_path / "amask000.png")
+    assert load_regions(path).items[0].box == (3, 2, 5, 4)
+
+
+def test_a_file_that_an_editor_wrote_is_read(tmp_path):
+    path = tmp_path / "a.json"
+    save_regions(some_regions(), path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert len(load_regions(path)) == 2
+
+
 def changed(path, **values):
     data = json.loads(path.read_text(encoding="utf-8"))
     region = {key: values.pop(key) for key in list(values) if key in data["regions"][0]}
@@ -61,13 +78,17 @@ def changed(path, **values):
         ({"mask": "../secret.png"}, "same folder"),
         ({"mask": "/etc/secret.png"}, "same folder"),
         ({"mask": ""}, "same folder"),
+        ({"mask": "a\0.png"}, "same folder"),
         ({"mask": "gone.png"}, "cannot be read"),
         ({"mask": "a.json"}, "cannot be read"),
         ({"width": 10}, "9 x 7 pixels, expected 10 x 7"),
         ({"width": "9"}, "whole number"),
         ({"format": "other"}, "another kind"),
         ({"version": 2}, "version 2"),
+        ({"version": True}, "version True"),
         ({"image": 5}, "image 5"),
+        ({"image": True}, "a region"),
+        ({"score": True}, "a region"),
         ({"score": "high"}, "a region"),
         ({"regions": {}}, "a list"),
     ],
@@ -91,7 +112,9 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         load_regions(inside / "a.json")
 
 
-@pytest.mark.parametrize("text", ["", "no json", "[1]", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "no json", "[1]", "\udcff", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"], ids=range(6)
+)
 def test_other_files_are_refused(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
