@@ -66,6 +66,30 @@ def test_imports_are_relative():
     assert not [str(file) for file in SOURCES if own_name.search(file.read_text(encoding="utf-8"))]
 
 
+def imported_folders(file: Path) -> set[str]:
+    """The folders of `nodes` (and kernels) that a module below `nodes` imports from, at any depth."""
+    found, inside = set(), file.relative_to(ROOT).parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = inside[: len(inside) - node.level]
+            for words in [(node.module or "").split(".")] if node.module else [[name.name] for name in node.names]:
+                path = (*base, *words)
+                found.add(path[1] if path[0] == "nodes" and len(path) > 1 else path[0])
+    return found
+
+
+def test_slices_do_not_import_each_other():
+    """app -> slices -> engine -> kernels: what two slices need moves down into the engine."""
+    slices = {path.name for path in (ROOT / "nodes").iterdir() if (path / "__init__.py").exists()} - {"app", "engine"}
+    assert {"grounding", "router", "sms", "metrics", "tinyworld"} <= slices
+    wrong = []
+    for file in (ROOT / "nodes").rglob("*.py"):
+        own = file.relative_to(ROOT / "nodes").parts[0]
+        above = {"engine": slices | {"app"}}.get(own, (slices - {own}) | {"app"} if own in slices else set())
+        wrong += [f"{file.relative_to(ROOT)} imports {name}" for name in imported_folders(file) & above]
+    assert not wrong
+
+
 def test_the_root_has_no_relative_import_at_module_level():
     body = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8")).body
     assert not [node for node in body if isinstance(node, ast.ImportFrom) and node.level]

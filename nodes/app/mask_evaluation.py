@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..engine.host import Host, LocalHost
+from ..engine.inner_points import inner_point
 from ..grounding.prompt import parse_regions
-from ..grounding.refine import inner_point
 from ..grounding.sam import SamEmbedding, SamNetwork, SamPrompt, SamSegmenter, encode
 from ..grounding.text_grounding import AttentionSource, look_at_all, segment_all
 from ..metrics.pixels import mask_iou

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import RegionStyleError
+from ..engine.inner_points import INSIDE
 from ..engine.region import feather_mask
 
-INSIDE = 0.5  # a soft mask's outline, where a question needs a yes or no
 FAINTEST = 0.02  # what the edge refinement leaves below this is none of the thing
 
 
@@ -132,36 +132,6 @@ def mask_parts(mask: Tensor, smallest: float = 0.0) -> list[Tensor]:
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     order = [at for at in np.argsort(-areas, kind="stable") if areas[at] >= smallest * areas.max()]
     return [torch.where(nearest == int(at) + 1, mask, torch.zeros_like(mask)) for at in order]
-
-
-def inner_point(mask: Tensor) -> tuple[float, float]:
-    """The place (x, y) of a mask `[H,W]` that lies deepest inside it, in pixels; the frame is an outline too."""
-    from scipy.ndimage import distance_transform_edt
-
-    depth = distance_transform_edt(np.pad(_inside(mask), 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    return float(x), float(y)
-
-
-def inner_points(mask: Tensor, count: int) -> list[tuple[float, float]]:
-    """Up to `count` places (x, y) spread over a mask `[H,W]`, in pixels, none nearer to its outline than 2 where it is
-    that wide: the deepest first, then each time the place that lies farthest from those before, without going nearer
-    to the outline than a third of that.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    depth = distance_transform_edt(np.pad(_inside(mask), 1))[1:-1, 1:-1]
-    rows, columns = np.indices(depth.shape)
-    apart, found = np.full(depth.shape, np.inf), []
-    while len(found) < count:
-        worth = np.minimum(3 * depth, apart) * (depth >= min(2.0, depth.max()))
-        if worth.max() <= 0:
-            break
-        farthest = np.where(worth == worth.max(), apart, -1)  # of equals, or a long row is asked at its beginning only
-        y, x = np.unravel_index(int(farthest.argmax()), depth.shape)
-        found.append((float(x), float(y)))
-        apart = np.minimum(apart, np.hypot(rows - y, columns - x))
-    return found
 
 
 def largest_part(mask: Tensor) -> Tensor:

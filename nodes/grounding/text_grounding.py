@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.host import Host
+from ..engine.inner_points import INSIDE, inner_point
 from ..engine.predictor import NoisePredictor
 from ..engine.region import Box, Region, box_mask, mask_box
 from ..engine.regions import Regions, not_found_notice, region_of
@@ -23,7 +24,6 @@ from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
 from .joined_things import things_of_part
-from .refine import INSIDE, inner_point
 from .region_words import clean_region, without_determiners
 from .requests import Request, Rule, Sentence
 from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
