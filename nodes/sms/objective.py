@@ -53,6 +53,12 @@ def spectrum_loss(latent: Tensor, source: Tensor, limit: Tensor, power: int, reg
     return torch.stack(parts)
 
 
+def latent_loss(latent: Tensor, source: Tensor, region: Tensor | None = None) -> Tensor:
+    """Mean square distance from the source `[B]`: what the paper compares its spectrum term with."""
+    moved = latent - source if region is None else (latent - source) * region
+    return moved.square().flatten(1).mean(1)
+
+
 def fake_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
     """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (step 7)."""
     return (weight.to(predicted).reshape(-1, 1, 1, 1) * (predicted - noise)).square().flatten(1).mean(1)

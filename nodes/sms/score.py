@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +17,14 @@ from ..engine.gates import Gate, Gates
 from ..engine.memory import Part
 from ..engine.predictor import NoisePredictor, Text
 from .fake import NAME
-from .objective import fake_loss, guided_noise, relevance_map, spectrum_loss, style_gradient, style_loss
+from .objective import fake_loss, guided_noise, latent_loss, relevance_map, spectrum_loss, style_gradient, style_loss
 from .presets import REFERENCE, Preset
 from .roles import Role, predict_roles
 from .schedule import LARGEST, SMALLEST, Kind, draw_times, frequency_limit, squared_alpha, style_weight
 
 INSTRUCTION = "Turn it into {style}"
+Content = Literal["spectrum", "fixed cutoff", "latent"]
+CONTENTS = ("spectrum", "fixed cutoff", "latent")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,9 @@ class SmsSettings:
     iterations: N; balance: weight of the spectrum term (None: the preset's; 0 switches it off, more keeps more of the
     content); guidance: None: the preset's; rate, fake_rate: learning rates of latent and fake predictor; relevance:
     whether the gradient is weighed by the relevance map; schedule: of the timesteps; lowest, highest: their range;
-    seed; tolerance: stop early when the mean of |R * gradient| / w_t over `window` iterations falls below (0: never);
+    content: what is held, "spectrum" (low frequencies up to a bound that follows t), or, to compare with, "fixed
+    cutoff" (up to the middle one whatever t is) or "latent" (mean square distance in place of frequencies); seed;
+    tolerance: stop early when the mean of |R * gradient| / w_t over `window` iterations falls below (0: never);
     preview_every: iterations between two previews.
     """
 
@@ -49,11 +54,14 @@ class SmsSettings:
     tolerance: float = 0.0
     window: int = 25
     preview_every: int = 50
+    content: Content = "spectrum"
 
     def __post_init__(self) -> None:
         if self.iterations < 2:
             # the first one has a learning rate of 0, as published: alone it would change nothing
             raise wrong_input("iterations", self.iterations, "2 or more", "The paper takes 500.")
+        if self.content not in CONTENTS:
+            raise wrong_input("content", repr(self.content), f"one of {list(CONTENTS)}", "'spectrum' is the paper's.")
         if self.preview_every < 1 or self.window < 1:
             got = f"{self.preview_every} and {self.window}"
             raise wrong_input("preview_every, window", got, "1 or more", "Correct them.")
@@ -123,11 +131,19 @@ class StyleScore:
         with torch.no_grad():
             gradient, relevance = self._look(latent.detach(), source, times, noise, weight)
         pull = gradient * (relevance if mask is None else relevance * mask.to(relevance))
-        limit = frequency_limit(times, source.shape[-2], source.shape[-1], settings.highest)
         balance = preset.balance if settings.balance is None else settings.balance
-        content = spectrum_loss(latent, source, limit, preset.power, mask)
+        content = self._content(latent, source, times, mask)
         movement = pull.abs().flatten(1).mean(1).double().cpu() / weight.cpu()
         return Losses(style_loss(latent, pull), balance * content, movement)
+
+    def _content(self, latent: Tensor, source: Tensor, times: Tensor, mask: Tensor | None) -> Tensor:
+        """Step 5 `[B]`, or what stands in its place."""
+        settings = self.settings
+        if settings.content == "latent":
+            return latent_loss(latent, source, mask)
+        times = times if settings.content == "spectrum" else torch.full_like(times, settings.highest / 2)
+        limit = frequency_limit(times, source.shape[-2], source.shape[-1], settings.highest)
+        return spectrum_loss(latent, source, limit, settings.preset.power, mask)
 
     def _look(
         self, latent: Tensor, source: Tensor, times: Tensor, noise: Tensor, weight: Tensor

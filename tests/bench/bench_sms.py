@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -203,9 +202,14 @@ def alone(args: argparse.Namespace, device: torch.device) -> None:
     (side,) = sides_of(args.alone, args.network, args.latent, device)
     for _ in range(2):
         side.seconds(device)
-    gpu = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(f"{peak / 2**20}\n")
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else resident_mib()
+    sys.stdout.write(f"{peak}\n")
+
+
+def resident_mib() -> float:
+    """The largest resident memory so far. Not `getrusage`: that one inherits the largest of the process before exec."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:

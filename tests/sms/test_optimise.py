@@ -89,6 +89,23 @@ def test_without_guidance_the_empty_prompt_is_not_asked(predictor, monkeypatch):
         torch.testing.assert_close(getattr(moved[0], name), getattr(moved[1], name), rtol=1e-6, atol=0)
 
 
+def test_what_holds_the_content(predictor):
+    """The latent's own distance, and a bound that does not follow t, beside the paper's spectrum."""
+    latent, source = random(2, 4, *SIZE), random(2, 4, *SIZE, seed=1)
+    times, noise = torch.tensor([101.0, 251.0], dtype=torch.float64), random(2, 4, *SIZE, seed=2)
+
+    def held(times, **chosen):
+        return matcher(predictor, source, balance=1.0, **chosen)._score.losses(latent, source, times, noise).content
+
+    plain = held(times, content="latent")
+    torch.testing.assert_close(plain, (latent - source).square().flatten(1).mean(1))
+    fixed = held(times, content="fixed cutoff")
+    torch.testing.assert_close(fixed, held(torch.full_like(times, 250.0)))
+    assert bool((held(times) != fixed)[0])
+    with pytest.raises(RegionStyleError, match="content.*'pixels'.*spectrum"):
+        SmsSettings(content="pixels")
+
+
 def test_strengths_multiply_and_masks_stay():
     mask = torch.rand(1, 4, 4)
     made = scaled_gates({"a": 0.5, "b": torch.tensor([1.0, 0.5]), "c": mask, "d": RegionGate(mask, 0.5)}, 3.0)
