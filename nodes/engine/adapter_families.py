@@ -8,6 +8,7 @@ The pack's own name for a layer is its module path in diffusers. A family says, 
   "image" (tokens or pixels of the picture), "text" (text tokens of a joint attention), "joint" (text tokens, then
   image tokens), "words" (text read by a cross-attention, which is blended as a whole), "none" (no places at all);
 - `attention`: the cross-attention a layer belongs to, if the family has any;
+- `blocks`: modules whose layers see exactly the image tokens that came into the module, if the family has any;
 - `masked_attentions`: joint attentions that take a mask (`joint_isolation.py`), if the network has any;
 - `call`: from the arguments of one forward pass, the grid of image tokens and the number of text tokens (attention
   taps ask for these too).
@@ -95,6 +96,10 @@ class Family(ABC):
         """Diffusers path of the cross-attention that a layer is inside of."""
         return None
 
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        """Modules whose layers see the image tokens that came in; what else a layer inside gets is an error."""
+        return []
+
     def masked_attentions(self, network: nn.Module) -> list[str]:
         """Module paths of attentions over text and image together whose forward adds an `attention_mask`."""
         return []
@@ -130,6 +135,10 @@ class UNet(Family):
 
     def attention(self, path: str) -> str | None:
         return path.split(".attn2.")[0] + ".attn2" if ".attn2." in path else None
+
+    def blocks(self, network: nn.Module) -> list[nn.Module]:
+        # Tokens alone do not tell: a quarter of the picture has as many as the whole one halved.
+        return [module for name, module in network.named_modules() if re.search(r"\.transformer_blocks\.\d+$", name)]
 
     def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
         return Call((_size(arguments["sample" if "sample" in arguments else "x"]),), halves=True)

@@ -40,6 +40,8 @@ class GatedForward:
 
     gates: ActiveGates | None = None
     call: Call | None = None
+    # Rows of the batch and image tokens that came into the running block (`Family.blocks`).
+    entered: tuple[int, int] | None = None
     # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
     _region: str | None = None
     # What layers over the text gave to the same text before, during the passes over one cross-attention.
@@ -99,7 +101,23 @@ class GatedForward:
             return gates.per_place(name, (y.shape[-2], y.shape[-1]), batch, device)
         if layer.rows == "none" or x.ndim == 2:
             return gates.averaged(name, self._seen().grids[0], batch, device)
+        if ".transformer_blocks." in layer.path:
+            self._check_tokens(x)
         return self._gate_of_tokens(gates, layer.rows, name, x)
+
+    def enter(self, x: Tensor) -> None:
+        """A block of the network begins."""
+        self.entered = len(x), x.shape[1]
+
+    def _check_tokens(self, x: Tensor) -> None:
+        """RegionStyleError where a layer inside a block gets other tokens than the block."""
+        if self.entered is not None and (len(x), x.shape[1]) != self.entered:
+            got, wanted = f"{len(x)}x{x.shape[1]}", "{}x{}".format(*self.entered)
+            raise RegionStyleError(
+                f"image tokens: got {got} (batch x tokens) inside a block of {wanted}, expected the same. A patch that "
+                "tiles or merges tokens (HyperTile, ToMe) cannot be combined with masks: switch it off, or use numbers "
+                "as gates."
+            )
 
     def _gate_of_tokens(self, gates: ActiveGates, rows: str, name: str, x: Tensor) -> Tensor:
         """The gate `[B,N]` for x `[B,N,I]`."""
@@ -128,6 +146,7 @@ class GatedForward:
         regions = [name for name in gates.regions if name in names or gates.isolated] if gates is not None else []
         if gates is None or not regions:
             return original(x, *args, **kwargs)
+        self._check_tokens(x)
         (grid,) = self._seen().image(x.shape[1])
         before, self._kept = self._kept, {}
         try:

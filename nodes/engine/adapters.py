@@ -184,12 +184,15 @@ class ExpertStack:
         # Functions, not methods: a deep copy of the network must not copy this stack with it.
         begin = lambda network, args, kwargs: (args, self._begin_call(args, kwargs))  # noqa: E731
         end = lambda network, args, output: self._end_call(failed=output is None)  # noqa: E731
+        enter = lambda _, args, kwargs: self._gated.enter(*args[:1], *list(kwargs.values())[: not args])  # noqa: E731
         self._hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
+        for block in self._family.blocks(self.network):
+            self._hooks.append(block.register_forward_pre_hook(enter, with_kwargs=True))
         self._hooks.append(self.network.register_forward_hook(end, always_call=True))
 
     def _begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """See the tokens of the pass; returns its keyword arguments, with an override where prompts are isolated."""
-        self._gated.call, gates = None, self._gated.gates
+        self._gated.call, self._gated.entered, gates = None, None, self._gated.gates
         if gates is None or not gates.regions:
             return kwargs
         call = self._gated.call = self._family.call(self.network, bound(self.network, args, kwargs))
