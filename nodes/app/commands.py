@@ -13,6 +13,7 @@ from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
 MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
+GENERATOR = "paints in one pass at full size (default: a bundled one, for large pictures in its style); off: the expert"
 WHOLE = "the whole picture, worked on at the model's native size and enlarged back: large pictures lose fine detail"
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
@@ -43,6 +44,7 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--steps", type=positive, metavar="N", help="sampling steps")
     parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
     parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
+    parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
     add_device(parser)
 
 

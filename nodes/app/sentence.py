@@ -20,13 +20,14 @@ from ..grounding.region_words import subject
 from ..grounding.requests import Request, Rule, Sentence
 from ..grounding.sentence_regions import Finder
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
+from .stylize_generator import Painted
 
 TEMPLATE = "a {phrase} in {style} style"
 WHOLE = "whole picture"  # the phrase of a region that is no thing
 
 
 def restyle_in_turn(
-    image: Tensor, regions: Sequence[Region], restyle: Callable[[Tensor, Region], Restyled]
+    image: Tensor, regions: Sequence[Region], restyle: Callable[[Tensor, Region], Restyled | Painted]
 ) -> tuple[Tensor, Tensor]:
     """Restyle the regions of a picture `[1,3,H,W]` in their order; those with an empty mask are left out.
 

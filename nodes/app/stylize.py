@@ -23,6 +23,7 @@ from .find_things import check_finders, find_things
 from .models import folder_settings, load_folder
 from .pictures import read_image, read_mask, save_image
 from .sentence import WHOLE, restyle_in_turn, restyle_with_expert
+from .stylize_generator import Painted, check_generator, generator_for, paint
 
 TINY = "tinyworld"
 
@@ -30,6 +31,7 @@ TINY = "tinyworld"
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`."""
     image = read_image(args.image)
+    check_generator(args)
     predictor, sentence = _predictor(args)
     with predictor.loaded():
         regions = _regions(args, predictor, image, sentence)
@@ -119,7 +121,10 @@ def _check_words(sentence: Sentence) -> None:
             )
 
 
-def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, region: Region) -> Restyled:
+def _restyled(args: argparse.Namespace, predictor: Any, image: Tensor, region: Region) -> Restyled | Painted:
+    generator = generator_for(args, image, region.style, tiny=args.model == TINY)
+    if generator is not None:
+        return paint(generator, image, region, predictor.host)
     given = {"strength": args.strength, "steps": args.steps, "seed": args.seed}
     chosen = {name: value for name, value in given.items() if value is not None}
     if args.strength == 0:

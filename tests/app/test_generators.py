@@ -111,3 +111,52 @@ def test_options_of_training_that_do_not_fit(tmp_path, capsys):
     ):
         assert cli.main([*TRAIN, *more]) == 2
         assert said in capsys.readouterr().err
+
+
+def stylized(tmp_path, source, *more):
+    out = tmp_path / "out.png"
+    line = ["stylize", str(source), "make it watercolor", "-o", str(out), "--device", "cpu", *more]
+    return cli.main(line), (pixels(out) if out.exists() else None)
+
+
+def test_stylize_paints_a_large_picture_by_the_bundled_generator(tmp_path):
+    """At its own size, as `apply` does, and bit-equal outside the region; the expert where it is asked for."""
+    source, box = picture(tmp_path / "photo.png", (300, 200)), ["--box", "40,30,200,150"]
+    code, made = stylized(tmp_path, source, *box)
+    assert code == 0
+    whole = tmp_path / "whole.png"
+    assert cli.main(["apply", str(source), "--generator", "watercolor", "-o", str(whole), "--device", "cpu"]) == 0
+    assert (made[40:140, 50:190] == pixels(whole)[40:140, 50:190]).all()
+    before = pixels(source)
+    outside = np.ones((200, 300), bool)
+    outside[28:152, 38:202] = False
+    assert (made[outside] == before[outside]).all()
+    assert (made[40:140, 50:190] != before[40:140, 50:190]).any()
+    for more in (["--generator", "off", "--steps", "1"], ["--steps", "1"]):
+        code, redrawn = stylized(tmp_path, source, *box, *more)
+        assert code == 0
+        assert (redrawn[40:140, 50:190] != made[40:140, 50:190]).any()
+
+
+def test_which_pictures_a_generator_paints():
+    from argparse import Namespace
+
+    from regionstyle.nodes.app.stylize_generator import generator_for
+
+    args = Namespace(generator=None, strength=None, steps=None)
+    large, small = torch.zeros(1, 3, 129, 400), torch.zeros(1, 3, 128, 400)
+    assert generator_for(args, large, "watercolor", tiny=True).style == "watercolor"
+    assert generator_for(args, small, "watercolor", tiny=True) is None
+    assert generator_for(args, large, "watercolor", tiny=False) is None
+    assert generator_for(args, large, "mosaic", tiny=True) is None
+    asked = Namespace(generator="watercolor", strength=None, steps=None)
+    assert generator_for(asked, small, "mosaic", tiny=False).style == "watercolor"
+    assert generator_for(Namespace(generator="off", strength=None, steps=None), large, "watercolor", tiny=True) is None
+    assert generator_for(Namespace(generator=None, strength=0.5, steps=None), large, "watercolor", tiny=True) is None
+
+
+def test_a_generator_is_not_told_what_it_cannot_follow(tmp_path, capsys):
+    source = picture(tmp_path / "photo.png", (150, 150))
+    code, made = stylized(tmp_path, source, "--whole", "--generator", "watercolor", "--strength", "0.5")
+    assert (code, made) == (2, None)
+    assert "--generator: got it with --strength" in capsys.readouterr().err
