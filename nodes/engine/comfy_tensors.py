@@ -24,6 +24,12 @@ def image_of(images: Tensor) -> Tensor:
     return images.movedim(1, -1).contiguous().float().cpu()
 
 
+def check_numbers(mask: Tensor, name: str = "mask") -> None:
+    """RegionStyleError for a MASK with values that are no numbers (NaN), which no clamp removes."""
+    if bool(mask.isnan().any()):
+        raise wrong_input(name, "values that are no numbers (NaN)", "numbers from 0 to 1", "Repair what makes it.")
+
+
 def masks_of(mask: Tensor, images: Tensor) -> Tensor:
     """A MASK as `[B,H,W]` at the size of images `[B,3,H,W]`: resized if it has another size, repeated if it is one.
 
@@ -34,6 +40,7 @@ def masks_of(mask: Tensor, images: Tensor) -> Tensor:
     if mask.ndim != 3 or len(mask) not in (1, len(images)):
         accepts = f"one mask or one per image ({len(images)}), [B,H,W]"
         raise wrong_input("mask", f"shape {list(mask.shape)}", accepts, "Repeat or select masks to match the images.")
+    check_numbers(mask)
     if mask.shape[-2:] != images.shape[-2:]:
         mask = F.interpolate(mask[:, None].float(), images.shape[-2:], mode="bilinear", antialias=True)[:, 0]
     return mask.float().clamp(0, 1).to(images.device).expand(len(images), -1, -1)

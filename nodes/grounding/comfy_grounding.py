@@ -99,9 +99,17 @@ def boxes_to_regions(
         items += [] if part or boxes else [missing_region(phrase, size, image=at)]
         for one in part:
             corners = (one["x"], one["y"], one["x"] + one["width"], one["y"] + one["height"])
-            label, score = str(one.get("label") or phrase), float(one.get("score", 1.0))
-            items.append(Region.of_box(label, corners, size, score=score, image=at))
+            label = str(one.get("label") or phrase)
+            items.append(Region.of_box(label, corners, size, score=_score(one), image=at))
     return Regions(tuple(items), *size, batch)
+
+
+def _score(box: dict[str, Any]) -> float:
+    """A connected box's score; 1 where it has none."""
+    score = box.get("score")
+    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
+        raise wrong_input("bboxes", f"score {score!r}", "a number, or none", "Connect a box output.")
+    return 1.0 if score is None else float(score)
 
 
 def segment(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of, masks_of
+from ..engine.comfy_tensors import check_numbers, image_of, images_of, masks_of
 from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.regions import Regions, region_of
 from .attention import AttentionSettings
@@ -21,6 +21,8 @@ from .prompt import parse_regions
 from .refine import RefineSettings, refine_mask
 from .region_files import load_regions, save_regions
 
+LONGEST_NAME = 200  # bytes of a file's or folder's name; file systems allow 255, with what is added to it
+
 
 def batch_of_masks(mask: Tensor, name: str = "mask") -> Tensor:
     """A MASK as masks `[B,H,W]` in 0..1 on the CPU; RegionStyleError for another shape."""
@@ -28,6 +30,7 @@ def batch_of_masks(mask: Tensor, name: str = "mask") -> Tensor:
     mask = mask[..., 0] if mask.ndim == 4 and mask.shape[-1] == 1 else mask
     if mask.ndim != 3 or 0 in mask.shape:
         raise wrong_input(name, f"shape {list(mask.shape)}", "a MASK [B,H,W]", "Connect a mask output.")
+    check_numbers(mask, name)
     return mask.float().clamp(0, 1).cpu()
 
 
@@ -135,7 +138,10 @@ def preview(image: Tensor, regions: Regions) -> Tensor:
 
 
 def _inside(path: Path, folder: Path, name: str) -> Path:
-    """A path that really lies in a folder; RegionStyleError for any other."""
+    """A path that really lies in a folder; RegionStyleError for any other, and for one that no disk can hold."""
+    if "\0" in str(path) or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
+        got = f"{str(path)[:80]!r}..., {len(str(path))} characters"
+        raise wrong_input(name, got, f"names of up to {LONGEST_NAME} bytes, without null", "Use a shorter, plain name.")
     resolved = path.resolve()
     if not resolved.is_relative_to(folder.resolve()):
         raise wrong_input(name, repr(str(path)), f"a place inside {folder}", "Use a name without '..' and drive.")
@@ -152,7 +158,11 @@ def save_to_output(regions: Regions, prefix: str) -> str:
     _inside(output / prefix, output, "filename_prefix")
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(output))
     path = _inside(Path(folder) / f"{name}_{counter:05}_.json", output, "filename_prefix")
-    save_regions(regions, path)
+    try:
+        save_regions(regions, path)
+    except OSError as error:
+        accepts = "a place that can be written"
+        raise wrong_input("filename_prefix", f"{prefix[:80]!r} ({error.strerror})", accepts, "Use another.") from error
     return f"{Path(subfolder, path.name).as_posix()} [output]"
 
 

@@ -64,6 +64,13 @@ def test_boxes_become_regions_and_an_empty_answer_stays_visible():
     assert [(r.phrase, r.image) for r in typed] == [("thing", 0), ("thing", 1)]
 
 
+def test_a_box_without_a_score_counts_fully_and_a_wrong_one_is_refused():
+    assert boxes_to_regions([], [{**BOX, "score": None}], "thing", (20, 30), 1).items[0].score == 1
+    for wrong in ("high", True, float("nan"), -1):
+        with pytest.raises(RegionStyleError, match="score"):
+            boxes_to_regions([], [{**BOX, "score": wrong}], "thing", (20, 30), 1)
+
+
 def test_exactly_one_finder():
     none = {"detector": None, "vlm": None, "regions": None, "denoiser": (None, None, None)}
     assert _only_source({**none, "vlm": object()}) == "vlm"

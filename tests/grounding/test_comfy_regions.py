@@ -64,9 +64,12 @@ with torch.inference_mode():
         "back": [(one.phrase, one.style, one.image, one.box) for one in back] == [
             (one.phrase, one.style, one.image, one.box) for one in both],
         "fingerprint": bool(LoadRegions.fingerprint_inputs(file)) and not LoadRegions.fingerprint_inputs(None),
-        "escapes": [error(SaveRegions.execute, both, name) for name in ("../x", "/tmp/x", "")] + [
+        "escapes": [error(SaveRegions.execute, both, name) for name in ("../x", "/tmp/x", "", "a\\0b", "x" * 300)] + [
             error(LoadRegions.execute, name)
-            for name in ("../secret.json", "../secret.json [output]", str(outside), "")],
+            for name in ("../secret.json", "../secret.json [output]", str(outside), "", "a\\0b", "x" * 300)],
+        "odd_fingerprint": [LoadRegions.fingerprint_inputs(name) for name in ("a\\0b", "x" * 300)],
+        "nan": [error(call, left * float("nan"), *more) for call, more in (
+            (RefineMask.execute, ()), (RegionsFromMask.execute, ("star",)), (CombineMasks.execute, ("complement",)))],
         "missing": error(LoadRegions.execute, "none.json"),
         "drawn": list(drawn.shape), "size_error": error(PreviewRegions.execute, image[:, :20], both),
         "unchanged": bool(left.sum() == 160 and right.sum() == 32),
@@ -105,6 +108,8 @@ def test_region_nodes(run, tmp_path):
     assert made["back"]
     assert made["fingerprint"]
     assert all(made["escapes"]), made["escapes"]
+    assert made["odd_fingerprint"] == ["", ""]
+    assert all("NaN" in one for one in made["nan"]), made["nan"]
     assert not (tmp_path / "x_00001_.json").exists()
     assert "none.json" in made["missing"]
     assert made["drawn"] == [2, 24 * 16, 32 * 16, 3]
