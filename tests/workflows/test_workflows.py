@@ -108,8 +108,9 @@ def test_things_that_are_found_lie_where_they_are(name, finder, least, comfy_ser
         assert iou >= least, (phrase, iou)
 
 
-def test_restyle_changes_the_thing_and_nothing_else(comfy_server, scene_picture):
-    history = comfy_server.wait(comfy_server.post(load("restyle_by_attention")))
+@pytest.mark.parametrize("name", ["restyle_by_attention", "sms_by_sentence"])
+def test_restyle_changes_the_thing_and_nothing_else(name, comfy_server, scene_picture):
+    history = comfy_server.wait(comfy_server.post(load(name)))
     result = next(i for i in comfy_server.images(history) if i.name.startswith("RegionStyle"))
     before, after = pixels(scene_picture), pixels(result)
     changed = (before != after).any(-1)
