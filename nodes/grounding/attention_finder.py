@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..engine.predictor import NoisePredictor
 from ..engine.region import Region
-from ..engine.regions import Regions, not_found_notice, region_of
+from ..engine.regions import Regions, region_of
 from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
 from .refine import mask_parts
 from .requests import Sentence
-from .sentence_regions import Finder, queries, sentence_regions
+from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
 SMALLEST_PART = 0.1
@@ -76,9 +76,7 @@ def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor, i
     size = (int(images.shape[-2]), int(images.shape[-1]))
     found = [sentence_regions(sentence, finder(one[None], at), size, at) for at, one in enumerate(images)]
     regions = Regions(tuple(one for part in found for one in part.regions), *size, len(images))
-    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named" for at, part in enumerate(found)
-            for name in part.lost]  # fmt: skip
-    return FoundRegions(regions, "; ".join([*filter(None, [not_found_notice(regions)]), *lost]))
+    return FoundRegions(regions, found_notice(regions, found))
 
 
 def regions_by_attention(

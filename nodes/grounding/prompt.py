@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..engine.errors import RegionStyleError
-from .clause_forms import APPLYING, Pair, read_bare, read_clause, split_verb
+from .clause_forms import APPLYING, VERBS, Pair, read_bare, read_clause, split_verb
 from .nouns import DETERMINERS
 from .region_lists import is_region, split_regions
 from .region_words import clean_region, region_request
@@ -40,8 +40,8 @@ _NOTHING_TO_KEEP = re.compile(
     re.IGNORECASE,
 )
 _POLITE = re.compile(
-    r"^(?:(?:please|hey|ok|now|first|(?:can|could|would|will)\s+you|i\s+want\s+(?:you\s+)?to|i(?:'d|\s+would)\s+like\s+"
-    r"(?:you\s+)?to|i\s+want|let's|then|and|also)\b[\s,]*)+",
+    rf"^(?:(?:please|hey|ok|now|first(?=\s*,|\s+(?:{'|'.join(VERBS)})\b)|(?:can|could|would|will)\s+you|"
+    r"i\s+want(?:\s+(?:you\s+)?to)?|i(?:'d|\s+would)\s+like\s+(?:you\s+)?to|let's|then|and|also)\b[\s,]*)+",
     re.IGNORECASE,
 )
 _THANKS = re.compile(r"[\s,]+(?:please|thanks|thank\s+you)$", re.IGNORECASE)

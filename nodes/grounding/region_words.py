@@ -87,7 +87,7 @@ def region_request(words: str, style: str) -> Request | None:
     phrase, count = without_determiners(words)
     if not phrase or phrase.lower() in DETERMINERS:
         return None
-    for whole in (words, phrase):  # "all but the dog": not all of them
+    for whole in (phrase, words):  # "all but the dog": not all of them
         if (kind := _special(whole)) is not None:
             return Request(whole, style, whole, kind)
     noun, rule = _spatial(phrase, Rule(count=count))

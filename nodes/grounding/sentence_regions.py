@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..engine.errors import RegionStyleError
 from ..engine.region import Region
-from ..engine.regions import missing_region, region_of
+from ..engine.regions import Regions, missing_region, not_found_notice, region_of
 from .composition import cut_overlaps, with_mask
 from .region_words import region_request
 from .requests import Request, Rule, Sentence
@@ -24,10 +24,21 @@ Finder = Callable[[str, bool], Sequence[Region]]
 
 @dataclass(frozen=True)
 class Resolved:
-    """regions of one picture, in the sentence's order; lost: things to keep or to stand beside that were not found."""
+    """regions of one picture, in the sentence's order; lost: things to keep or to stand beside that were not found;
+    fewer: per phrase of which there are too few, how many were found and how many asked for."""
 
     regions: tuple[Region, ...]
     lost: tuple[str, ...] = ()
+    fewer: tuple[tuple[str, int, int], ...] = ()
+
+
+def found_notice(regions: Regions, resolved: Sequence[Resolved]) -> str:
+    """A line that names what was not found in a batch: `resolved` per picture, and `regions` of all of them."""
+    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named"
+            for at, one in enumerate(resolved) for name in one.lost]  # fmt: skip
+    fewer = [f"{name!r}: only {found} of {asked} found in image {at}"
+             for at, one in enumerate(resolved) for name, found, asked in one.fewer]  # fmt: skip
+    return "; ".join([*filter(None, [not_found_notice(regions)]), *lost, *fewer])
 
 
 def queries(sentence: Sentence) -> list[str]:
@@ -73,7 +84,9 @@ def sentence_regions(sentence: Sentence, find: Finder, size: tuple[int, int], im
     below = {request.phrase for request in sentence.requests if request.rule.kind != "thing"}
     kept = [region for one in sentence.kept for region in found.get(one, [])]
     beside = [one.phrase for one in found if one not in sentence.requests and not found[one]]
-    return Resolved(tuple(_layered(made, below, kept)), tuple(dict.fromkeys(beside)))
+    counted = ((one, len(found.get(one, ())), one.rule.count or 0) for one in sentence.requests)
+    fewer = tuple((one.phrase, number, asked) for one, number, asked in counted if 0 < number < asked)
+    return Resolved(tuple(_layered(made, below, kept)), tuple(dict.fromkeys(beside)), fewer)
 
 
 def _area(

@@ -19,7 +19,7 @@ from ..engine.host import Host
 from ..engine.inner_points import INSIDE, inner_point
 from ..engine.predictor import NoisePredictor
 from ..engine.region import Box, Region, box_mask, mask_box
-from ..engine.regions import Regions, not_found_notice, region_of
+from ..engine.regions import Regions, region_of
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
@@ -27,7 +27,7 @@ from .joined_things import things_of_part
 from .region_words import clean_region, without_determiners
 from .requests import Request, Rule, Sentence
 from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
-from .sentence_regions import Finder, queries, sentence_regions
+from .sentence_regions import Finder, found_notice, queries, sentence_regions
 from .vlm import Corners, Vlm, ask
 
 
@@ -168,10 +168,7 @@ def segment_all(looked: Sequence[Look], embedding: SamEmbedding, host: Host, cho
         progress.update(at + 1)
     items = tuple(region for one in found for region in one.regions)
     regions = Regions(items, *embedding.size, len(looked))
-    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named"
-            for at, one in enumerate(found) for name in one.lost]  # fmt: skip
-    notice = "; ".join([*filter(None, [not_found_notice(regions)]), *lost])
-    return Grounded(regions, notice, tuple(str(look.sentence) for look in looked))
+    return Grounded(regions, found_notice(regions, found), tuple(str(look.sentence) for look in looked))
 
 
 def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Host, choice: str = BEST) -> Grounded:

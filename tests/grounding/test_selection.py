@@ -5,10 +5,11 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.region import Region
+from regionstyle.nodes.engine.regions import Regions
 from regionstyle.nodes.grounding.prompt import parse_sentence
 from regionstyle.nodes.grounding.requests import Rule
 from regionstyle.nodes.grounding.selection import related, select, sort_instances, suppress
-from regionstyle.nodes.grounding.sentence_regions import queries, sentence_regions
+from regionstyle.nodes.grounding.sentence_regions import found_notice, queries, sentence_regions
 
 SIZE = (60, 100)
 # name -> box, score
@@ -164,7 +165,18 @@ def test_not_found_keeps_its_place_and_the_background_waits_for_it():
 
 def test_everything_except_several():
     made = resolve("make everything except the dog and the cat neon", cat=things("b"), dog=things("d"))
-    assert torch.equal(made.regions[0].mask, 1 - torch.maximum(things("b")[0].mask, things("d")[0].mask))
+    (rest,) = made.regions
+    assert torch.equal(rest.mask, 1 - torch.maximum(things("b")[0].mask, things("d")[0].mask))
+
+
+def test_fewer_than_asked_for_is_said():
+    made = resolve(
+        "make the three cats neon, the two dogs gothic and the ten cups gold", cat=things("ab"), dog=things("cd")
+    )
+    assert made.fewer == (("three cats", 2, 3),)
+    notice = found_notice(Regions(made.regions, *SIZE), [made])
+    assert "'three cats': only 2 of 3 found in image 0" in notice
+    assert "'ten cups' not found" in notice
 
 
 def test_the_background_of_nothing_is_an_error():
