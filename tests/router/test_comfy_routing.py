@@ -99,6 +99,17 @@ with torch.inference_mode():
     for style in reversed(shipped.expert_files()):  # in another order than the gate's
         seven = stacked(seven, f"tinyworld/{shipped.slug(style)}.safetensors", "", "", 1.0)
     gate = load("tinyworld/styles.safetensors")
+    result["workflows"] = {}
+    for name in ("prompt_routed_styles", "learnt_gate_styles"):
+        with open(os.path.join(os.environ["REGIONSTYLE_TEST_PACK"], "workflows", "api", name + ".json")) as file:
+            nodes = list(json.load(file).values())
+        inputs = lambda kind: [node["inputs"] for node in nodes if node["class_type"] == kind]
+        shipped_stack = None
+        for one in inputs("RegionStyleExpertStack"):
+            shipped_stack = stacked(shipped_stack, one["expert"], one["name"], one["phrases"], one["strength"])
+        (set_up,), (prompt,) = inputs("RegionStyleRouteByPrompt"), inputs("PrimitiveStringMultiline")
+        soft = gate if set_up["mode"] == "learnt gate" else tuple(set_up[k] for k in ("top_k", "temperature", "floor"))
+        result["workflows"][name] = by_prompt(model, clip, shipped_stack, prompt["value"], soft, ALL)[1]
     learnt, weights = by_prompt(model, clip, seven, "a red star in neon style", gate, ALL)
     result["learnt"] = [weights, [one.name for one in attached_experts(learnt)]]
     result["learnt change"] = far(sample(learnt, clip), before)
@@ -175,6 +186,8 @@ def check(result: dict) -> None:
     assert result["weights"].splitlines() == ["mosaic: 0.000", "neon: 1.000", "watercolor: 0.000"]
     assert result["named"] == 0
     assert result["near"].splitlines() == ["mosaic: 1.000", "neon: 0.000", "watercolor: 0.000"]
+    for name, weights in result["workflows"].items():
+        assert float(dict(line.split(": ") for line in weights.splitlines())["mosaic"]) > 0.8, (name, weights)
     lines = dict(line.split(": ") for line in result["learnt"][0].splitlines())
     assert len(lines) == 7
     assert float(lines["neon"]) > 0.8, "the gate's order was taken for the stack's"
