@@ -77,8 +77,9 @@ def load_detector(folder: Path) -> Detector:
 
 
 def phrases_of(text: str) -> tuple[str, ...]:
-    """The phrases in a text: one per line, or between full stops ("a cat. a dog."). RegionStyleError when none."""
-    phrases = tuple(part.strip() for part in re.split(r"[.\n]+", text) if part.strip())
+    """The phrases in a text: one per line, or between full stops ("a cat. a dog."), but "3.5" is a number.
+    RegionStyleError when there is none."""
+    phrases = tuple(part.strip() for part in re.split(r"(?<!\d)\.|\.(?!\d)|\n", text) if part.strip())
     if not phrases:
         raise wrong_input("phrases", repr(text), "words for the things to find", "Type for example: a cat. a dog.")
     return phrases

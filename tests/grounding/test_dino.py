@@ -39,6 +39,7 @@ def images():
 
 def test_phrases_are_split_at_full_stops_and_lines():
     assert phrases_of("a cat. a dog.\nthe black and white cow") == ("a cat", "a dog", "the black and white cow")
+    assert phrases_of("cat.dog. a 3.5 inch disk.") == ("cat", "dog", "a 3.5 inch disk")
     with pytest.raises(RegionStyleError, match="phrases.*a cat"):
         phrases_of(" . \n")
 

@@ -55,6 +55,7 @@ def test_the_words_become_requests():
         ("Sure! The cat is at [0.1, 0.2, 0.3, 0.4].", "not JSON"),
         (f"Here: {REPLY}", "not JSON"),
         (REPLY[:-4], "not JSON"),
+        ("[" * 100_000, "not JSON"),
         ("[]", "not a list of objects"),
         ('["cat"]', "not a list of objects"),
         ('{"style": "neon"}', "no 'region'"),
