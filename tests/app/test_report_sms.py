@@ -67,4 +67,4 @@ def test_a_short_run(context, monkeypatch):
     assert {rows.SOURCE, rows.LIMIT, rows.FORWARD, *rows.BY_CONTENT} <= set(found)
     assert any(name.startswith(rows.LORA) for name in found)
     assert len(result.panels) == len(found) + 1
-    assert "Order by ArtFID" in result.remarks[-1]
+    assert any("Order by ArtFID" in remark for remark in result.remarks)
