@@ -16,9 +16,9 @@ from ..engine.gates import Gates, RegionGate
 from ..engine.region import Region
 from ..engine.regions import Regions
 from ..grounding.attention_finder import FoundRegions, find_regions
-from ..grounding.region_words import subject
-from ..grounding.requests import Request, Rule, Sentence
-from ..grounding.sentence_regions import Finder
+from ..grounding.region_words import bare_words, subject
+from ..grounding.requests import Sentence
+from ..grounding.sentence_regions import Finder, as_called
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .stylize_generator import Painted
 
@@ -84,29 +84,22 @@ def named_in(sentence: Sentence, regions: Regions) -> FoundRegions:
 
     RegionStyleError for a thing that none of the regions is called.
     """
-    names = {phrase.lower() for phrase in regions.phrases}
-    read = Sentence(tuple(_as_called(one, names) for one in sentence.requests), sentence.kept)
+    names = {bare_words(phrase) for phrase in regions.phrases}
+    read = as_called(sentence, names)
 
     def finder_of(picture: Tensor, image: int) -> Finder:
         items = regions.of_image(image)
-        return lambda query, apart: [one for one in items if one.phrase.lower() == _known(query, names)]
+        return lambda query, apart: [one for one in items if bare_words(one.phrase) == _known(query, names)]
 
     pictures = torch.empty(1, 1, 1, 1).expand(regions.batch, 3, regions.height, regions.width)
     return find_regions(pictures, read, finder_of)
 
 
-def _as_called(request: Request, names: set[str]) -> Request:
-    """A request whose very words a region has means all regions of these words."""
-    if request.phrase.lower() in names:
-        return Request(request.phrase, request.style, request.phrase, Rule(count=None))
-    return request
-
-
 def _known(query: str, names: set[str]) -> str:
-    if query.lower() not in names:
+    if bare_words(query) not in names:
         known = ", ".join(repr(name) for name in sorted(names)) or "nothing: there are no regions"
         raise RegionStyleError(
             f"sentence: got {query!r}, expected the words of a region: {known}. Use these words, or leave regions "
             "unconnected to find things by attention."
         )
-    return query.lower()
+    return bare_words(query)

@@ -141,10 +141,12 @@ class ReadWithVlm(io.ComfyNode):
 
     @classmethod
     def execute(cls, vlm: Any, image: Any, request: str) -> io.NodeOutput:
+        from ..engine.regions import not_found_notice
         from .comfy_grounding import ask_vlm
 
         regions, sentence, reply = ask_vlm(vlm, image, request)
-        return io.NodeOutput(regions, sentence, reply, ui=ui.PreviewText(sentence))
+        shown = "\n".join(filter(None, [not_found_notice(regions), sentence]))
+        return io.NodeOutput(regions, sentence, reply, ui=ui.PreviewText(shown))
 
 
 def detector_settings(box_threshold: float, text_threshold: float) -> Any:

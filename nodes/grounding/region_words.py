@@ -81,6 +81,11 @@ def clean_region(words: str) -> str:
     return re.sub(pattern, "", words, flags=re.IGNORECASE).strip(" ,")
 
 
+def bare_words(words: str) -> str:
+    """A region's words in lower case, without articles and "in the picture": what two names are compared by."""
+    return without_determiners(clean_region(words))[0].lower()
+
+
 def region_request(words: str, style: str) -> Request | None:
     """The request for a region's words; None when nothing is left of them."""
     words = clean_region(words)

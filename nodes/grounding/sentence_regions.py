@@ -4,7 +4,7 @@ what is named, things to keep are cut out, and every place belongs to one region
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +14,7 @@ from ..engine.errors import RegionStyleError
 from ..engine.region import Region
 from ..engine.regions import Regions, missing_region, not_found_notice, region_of
 from .composition import cut_overlaps, with_mask
-from .region_words import region_request
+from .region_words import bare_words, region_request
 from .requests import Request, Rule, Sentence
 from .selection import select, suppress
 
@@ -56,6 +56,17 @@ def _anchors(request: Request) -> tuple[Request, ...]:
     parts = re.split(r"\s*(?:,|\band\b)\s+(?:the|an?|my)\s+", words) if request.rule.kind == "rest" else [words]
     made = [region_request(part, "") for part in parts if part]
     return tuple(one for one in made if one is not None)
+
+
+def as_called(sentence: Sentence, names: Iterable[str]) -> Sentence:
+    """A sentence about regions that have names: what is called by the very words of one means all of that name."""
+    known = {bare_words(name) for name in names}
+
+    def called(one: Request) -> Request:
+        return Request(one.phrase, one.style, one.phrase, Rule(count=None)) if bare_words(one.phrase) in known else one
+
+    requests, kept = (tuple(called(one) for one in part) for part in (sentence.requests, sentence.kept))
+    return Sentence(requests, kept, sentence.unread)
 
 
 def find_instances(request: Request, find: Finder) -> list[Region]:

@@ -24,10 +24,10 @@ from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
 from .joined_things import things_of_part
-from .region_words import clean_region, without_determiners
+from .region_words import bare_words
 from .requests import Request, Rule, Sentence
 from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
-from .sentence_regions import Finder, found_notice, queries, sentence_regions
+from .sentence_regions import Finder, as_called, found_notice, queries, sentence_regions
 from .vlm import Corners, Vlm, ask
 
 
@@ -91,11 +91,8 @@ class RegionsSource:
     def look(self, index: int, image: Tensor) -> Look:
         """Takes those of the picture whose words are the thing's, whatever their articles and capitals."""
         own = self.regions.of_image(index)
-        return Look(self.sentence, lambda query, apart: [one for one in own if _bare(one.phrase) == _bare(query)])
-
-
-def _bare(words: str) -> str:
-    return without_determiners(clean_region(words))[0].lower()
+        read = as_called(self.sentence, self.regions.phrases)
+        return Look(read, lambda query, apart: [one for one in own if bare_words(one.phrase) == bare_words(query)])
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,16 @@ def test_every_thing_keeps_its_own_mask_style_and_picture(images, embedding, box
     assert "leftmost cat -> mosaic" in found.understood[0]
 
 
+def test_a_region_is_found_by_its_very_name(images, embedding, box_masks):
+    named = Regions(
+        tuple(Region.of_box(name, (2, 2, 20, 20), SIZE) for name in ("Left Cat", "dogs", "background")), *SIZE, 2
+    )
+    sentence = parse_regions("make the left cat a mosaic, the dogs neon and the background gothic")
+    found = ground(images, embedding, RegionsSource(named, sentence), HOST)
+    assert [r.style for r in found.regions.of_image(0)] == ["mosaic", "neon", "gothic"]
+    assert "in image 0" not in found.notice
+
+
 def test_all_and_the_background(images, embedding, box_masks):
     sentence = parse_regions("make all cats neon and the background a mosaic")
     found = ground(images, embedding, RegionsSource(CATS, sentence), HOST).regions.of_image(0)
