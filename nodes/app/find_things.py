@@ -8,10 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
+from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.region import Region
+from ..engine.sam_network import PUBLIC_FILES
 from ..grounding.attention import AttentionSettings
 from ..grounding.attention_finder import regions_by_attention
+from ..grounding.dino import PUBLIC_FOLDERS
+from ..grounding.network_folders import CONFIG
 from ..grounding.requests import Sentence
 from ..grounding.sam import SamNetwork, encode
 from ..grounding.text_grounding import AttentionSource, BoxSource, DetectorSource, ground
@@ -20,12 +23,20 @@ TINY_SAM = "tinyworld"
 
 
 def check_finders(sam: str | None, detector: Path | None) -> None:
-    """RegionStyleError for a detector without Segment Anything: its boxes are no outlines."""
+    """RegionStyleError for a detector without Segment Anything, whose boxes are no outlines, and for files that are
+    missing."""
     if detector is not None and sam is None:
         raise RegionStyleError(
             "--detector: got it without --sam, expected both, since a detector finds boxes and no outlines. Add "
             f"--sam sam_vit_b_01ec64.pth, or --sam {TINY_SAM} for the small one inside the pack."
         )
+    if sam is not None and sam != TINY_SAM and not Path(sam).is_file():
+        files = ", ".join(PUBLIC_FILES.values())
+        accepts = f"a file in {Path(sam).parent.resolve()}, or {TINY_SAM!r}"
+        raise wrong_input("--sam", repr(sam), accepts, f"Put one of {files} there, or correct the path.")
+    if detector is not None and not (detector / CONFIG).is_file():
+        accepts = f"a folder with a {CONFIG} at {detector.resolve()}"
+        raise wrong_input("--detector", repr(str(detector)), accepts, f"Put {PUBLIC_FOLDERS[0]} there, all its files.")
 
 
 def load_sam_of(name: str) -> SamNetwork:

@@ -8,8 +8,9 @@ from tiny_networks import WORDS, save_tiny_dino
 
 from regionstyle.nodes.app.cli import main
 from regionstyle.nodes.app.demo import as_image
-from regionstyle.nodes.app.find_things import find_things, load_sam_of
+from regionstyle.nodes.app.find_things import check_finders, find_things, load_sam_of
 from regionstyle.nodes.app.mask_evaluation import held_out_scene
+from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host import LocalHost
 from regionstyle.nodes.grounding.dino import load_detector
 from regionstyle.nodes.grounding.prompt import parse_regions
@@ -75,3 +76,12 @@ def test_what_does_not_go_together_is_an_error(options, said, tmp_path, capsys):
     assert main([*words, *options]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "o.png").exists()
+
+
+def test_missing_files_are_named_with_their_folder(tmp_path):
+    with pytest.raises(RegionStyleError, match=r"--sam: got 'no/such\.pth'.*no.*sam_vit_b_01ec64\.pth"):
+        check_finders("no/such.pth", None)
+    with pytest.raises(RegionStyleError, match=r"--detector: got .*config\.json.*grounding-dino-tiny"):
+        check_finders("tinyworld", tmp_path)
+    check_finders("tinyworld", None)
+    check_finders(None, None)
