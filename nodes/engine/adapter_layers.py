@@ -121,7 +121,8 @@ def add_updates(
     if rows.value is not None and not others and _same_outputs(update, before):
         add = _add_conv if conv else _add_linear
         down, up = _kept(remember, [update], y.device, y.dtype, lambda: _as_used(update, y))[:2]
-        after = add(module, some, before, down, up, rows.value * update.weights.scale, in_place)
+        scale = rows.value * update.weights.scale
+        after = add(module, some, before, down, up, scale, in_place)  # type: ignore[arg-type]
     elif conv:
         after = _sum(before, conv_update(module, some, active, remember), in_place)  # type: ignore[arg-type]
     else:

@@ -246,8 +246,9 @@ def tap():
         with AttentionTap(predictor, groups, valid=valid) as tap:
             predictor.predict(latent, 0.5, text)
         out["gradient"] = float(torch.autograd.grad(tap.mean()[:, 0].sum(), latent)[0].abs().sum())
-    # Two are the experts' own, around a call of the network.
-    out["hooks"] = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()) - 2
+    # The experts' own: two around a call of the network, one at each transformer block.
+    own = 2 + sum(path.endswith("attn2") for path in paths.values())
+    out["hooks"] = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()) - own
     return out
 
 with torch.inference_mode():
