@@ -145,7 +145,7 @@ def _add_train_generator(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 class")
     add("--validation", type=Path, metavar="DIR", help="pictures to look at (default: the first of the training)")
     add("--strict", action="store_true", help="stop at a picture that cannot be read, instead of leaving it out")
-    add("--caption", default="", metavar="WORDS", help="what all pictures show (default: nothing is said)")
+    add("--caption", default="", metavar="WORDS", help="of pictures without a .txt beside them (default: none)")
     add("--architecture", choices=["tiny", "residual"], default="tiny", help=f"2 MB, or the paper's 43 MB ({DEFAULT})")
     add("--iterations", type=positive, default=2000, metavar="N", help=f"after the warm-up ({DEFAULT})")
     add("--warm-up", type=int, default=100, metavar="N", help=f"of reconstruction ({DEFAULT})")
@@ -161,6 +161,7 @@ def _add_train_generator(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--preview-every", type=positive, default=100, metavar="N", help=f"iterations between pictures ({DEFAULT})")
     add("--seed", type=int, default=0, help=DEFAULT)
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
+    add("--accelerate", action="store_true", help="this is one of several processes of 'accelerate launch'")
     add_device(parser)
 
 

@@ -210,8 +210,8 @@ def _order(values: Mapping[str, Mapping[str, Sequence[Measurement]]]) -> list[st
         "Schedules of t that lie within each other's spread do not contradict the paper's order: narrowing pays in the "
         "many iterations that are left at little noise, and here are few. With --quick there are so few that whatever "
         "holds the content holds the style back too, and the order is another.",
-        "ArtFID is (LPIPS + 1)(FID + 1). LPIPS is 0.3 to 0.7 in the paper; here the exact filter itself moves a picture "
-        "by a few hundredths, so that ArtFID is FID + 1 in effect. FID of the exact filter is not 0: other scenes.",
+        "ArtFID is (LPIPS + 1)(FID + 1). LPIPS is 0.3 to 0.7 in the paper; here the exact filter moves a picture by a "
+        "few hundredths, so that ArtFID is FID + 1 in effect. FID of the exact filter is not 0: other scenes.",
     ]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..sms.generator_pictures import PictureFiles
     from ..sms.generator_run import Distilled
     from ..sms.generator_training import DistillSettings
+    from ..sms.generator_workers import Workers
 
 PHOTOGRAPHS = ("astronaut", "rocket", "motorcycle")  # of the tiny world; its cat and coffee stay unseen
 RATES = {"tiny": 1e-3, "residual": 3e-4}
@@ -28,13 +29,29 @@ def run_generator_training(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="regionstyle: %(message)s", stream=sys.stderr)
     state = state_path(args.output)
     _check_paths(args.output, state, args.resume)
+    workers = _workers(args)
     with interruptible(state) as interrupted:
-        trained = _trained(args, state, interrupted)
+        trained = _trained(args, state, interrupted, workers)
+    if not workers.first:
+        return 0
     save_generator(trained.generator, args.output, LICENCE if args.images is None else "")
     state.unlink()
     _write_losses(args.output, trained)
     sys.stdout.write(f"wrote {args.output}\n")
     return 0
+
+
+def _workers(args: argparse.Namespace) -> Workers:
+    """The processes that train together: this one alone, or those of `accelerate launch`."""
+    from ..engine.errors import wrong_input
+    from ..sms.generator_workers import ALONE, accelerated
+
+    if not args.accelerate:
+        return ALONE
+    if args.device is not None:
+        accepts = "--accelerate without it: accelerate launch gives each process its device"
+        raise wrong_input("--device", args.device, accepts, "Leave --device out.")
+    return accelerated()
 
 
 def _check_paths(output: Path, state: Path, resume: bool) -> None:
@@ -50,7 +67,7 @@ def _check_paths(output: Path, state: Path, resume: bool) -> None:
         raise wrong_input("--resume", f"no {state}", "an unfinished training", "Leave out --resume to begin one.")
 
 
-def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> Distilled:
+def _trained(args: argparse.Namespace, state: Path, interrupted: list[int], workers: Workers) -> Distilled:
     from ..sms.generator_pictures import PictureFiles
     from ..sms.generator_run import distill
     from ..sms.local import with_fake
@@ -58,12 +75,12 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> D
 
     settings, pictures = _settings(args), _pictures(args)
     validation = None if args.validation is None else PictureFiles.below(args.validation, strict=args.strict)
-    predictor, words = _predictor(args, console_host(args.device, lambda: bool(interrupted)))
+    predictor, words = _predictor(args, console_host(args.device or workers.device, lambda: bool(interrupted)))
     gates = dict.fromkeys(predictor.experts.names, float(args.strength))
     with with_fake(predictor, settings.sms.seed) as (with_both, fake):
         return distill(
             with_both, pictures, args.caption, words, gates, fake, settings, name=args.style,
-            validation=validation, state=state,
+            validation=validation, state=state, workers=workers,
             on_validation=lambda done, inputs, results: _save_validation(args.output, done, inputs, results),
         )  # fmt: skip
 

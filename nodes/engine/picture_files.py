@@ -32,6 +32,19 @@ def open_picture(path: Path, mode: str = "RGB") -> Image:
         ) from error
 
 
+def caption_of(path: Path) -> str:
+    """What the .txt file beside a picture says it shows, on one line; "" without one. RegionStyleError if not UTF-8."""
+    beside = path.with_suffix(".txt")
+    if not beside.is_file():
+        return ""
+    try:
+        return " ".join(beside.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise RegionStyleError(
+            f"captions: got {beside} ({error.reason}), expected text in UTF-8. Save it again as UTF-8."
+        ) from None
+
+
 def read_image(path: Path) -> Tensor:
     """A picture file as `[1,3,H,W]` float32 in 0..1."""
     return torch.from_numpy(np.asarray(open_picture(path)).copy()).permute(2, 0, 1)[None].float() / 255

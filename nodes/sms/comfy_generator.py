@@ -114,12 +114,13 @@ def pictures_of(image: Tensor | None, folder: str, strict: bool) -> Pictures:
 
 
 def folder_mark(folder: str) -> str:
-    """Names, sizes and times of the pictures of a folder; "" without one (training says what is wrong)."""
+    """Names, sizes and times of the pictures and captions of a folder; "" without one (training says what is wrong)."""
     try:
         files = PictureFiles.below(input_folder(folder)).paths if folder.strip() else []
     except RegionStyleError:
         return ""
-    return files_mark(files)
+    beside = [file.with_suffix(".txt") for file in files]
+    return files_mark([*files, *(file for file in beside if file.is_file())])
 
 
 def _state_path(name: str) -> Path:

@@ -281,7 +281,7 @@ def _details() -> list[Any]:
     return [
         node_input(
             io.String, "caption", default="", advanced=True,
-            tooltip="What all pictures show. It may be empty.",
+            tooltip="What pictures show that have no .txt file of their name beside them. It may be empty.",
         ),
         node_input(
             io.Combo, "preset", options=PRESET_NAMES, default="reference", advanced=True,

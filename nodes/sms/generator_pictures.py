@@ -1,4 +1,6 @@
-"""Pictures a generator learns from: any folder of images, or a batch; random crops, without labels.
+"""Pictures a generator learns from: any folder of images, or a batch; random crops.
+
+A .txt file beside a picture says what it shows; pictures without one share the training's caption.
 
 A crop is a random square of a picture, from the network's own size up to the whole, resized to that size and flipped
 half of the time.
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.picture_files import read_image
+from ..engine.picture_files import caption_of, read_image
 
 log = logging.getLogger("regionstyle")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -31,6 +33,9 @@ class Pictures(Protocol):
 
     def read(self, index: int) -> Tensor | None:
         """`[3,H,W]` float32 in 0..1; None for one that cannot be read."""
+
+    def caption(self, index: int) -> str:
+        """What it shows; "" where nothing is known."""
 
 
 class PictureBatch:
@@ -48,6 +53,10 @@ class PictureBatch:
     def read(self, index: int) -> Tensor:
         # a copy: what a node of ComfyUI was given comes from inference mode, which autograd refuses
         return self._images[index].float().cpu().clone()
+
+    def caption(self, index: int) -> str:
+        """Nothing is known."""
+        return ""
 
 
 def picture_paths(folder: Path) -> list[Path]:
@@ -86,6 +95,10 @@ class PictureFiles:
             self._skip(self.paths[index], error)
             return None
 
+    def caption(self, index: int) -> str:
+        """What the .txt file beside it says."""
+        return caption_of(self.paths[index])
+
     def _skip(self, path: Path, error: Exception) -> None:
         if self.strict:
             accepts = "only pictures that can be read"
@@ -98,10 +111,16 @@ class PictureFiles:
 
 def draw_crop(pictures: Pictures, size: int, random: torch.Generator) -> Tensor:
     """A random crop `[1,3,size,size]`. RegionStyleError when no picture can be read."""
+    return draw_numbered_crop(pictures, size, random)[1]
+
+
+def draw_numbered_crop(pictures: Pictures, size: int, random: torch.Generator) -> tuple[int, Tensor]:
+    """The same with the number of the picture it is from."""
     for _ in range(20 * len(pictures)):
-        picture = pictures.read(int(torch.randint(len(pictures), (), generator=random)))
+        index = int(torch.randint(len(pictures), (), generator=random))
+        picture = pictures.read(index)
         if picture is not None:
-            return _random_square(picture, size, random)
+            return index, _random_square(picture, size, random)
     raise _all_unreadable(pictures)
 
 

@@ -5,6 +5,7 @@ The state file is `torch.save`d beside itself and moved into place; it is read w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from .generator import Generator, new_generator
 from .generator_files import StyleGenerator
 from .generator_pictures import Pictures, validation_crops
 from .generator_training import Distiller, DistillHistory, DistillSettings
+from .generator_workers import ALONE, Workers
 from .score import Prompts
 
 SAVE_EVERY = 60.0  # seconds between two states
@@ -51,13 +53,15 @@ def distill(
     validation: Pictures | None = None,
     state: Path | None = None,
     on_validation: OnValidation = lambda done, inputs, results: None,
+    workers: Workers = ALONE,
 ) -> Distilled:
     """Train a generator to paint the style of the attached experts.
 
-    caption: of all pictures, may be empty; style_words: the style as prompts name it; name: what the file will call the
-    style (default: the words); style: gates of the style experts; fake: parameters of the attached `fresh_fake`;
-    validation: pictures to look at (default: the first of the training); state: file to save to and, if it is there, to
-    go on from. Shows previews; a cancel at any iteration leaves the state saved.
+    caption: of pictures without one of their own, may be empty; style_words: the style as prompts name it; name: what
+    the file will call the style (default: the words); style: gates of the style experts; fake: parameters of the
+    attached `fresh_fake`; validation: pictures to look at (default: the first of the training); state: file to save to
+    and, if it is there, to go on from; workers: the processes that train it together. Shows previews; a cancel at any
+    iteration leaves the state saved.
     RegionStyleError for empty style words, pictures that cannot be read, and a state of other settings.
     """
     style_words = style_words.strip()
@@ -65,14 +69,17 @@ def distill(
         raise wrong_input("style", "nothing", "words for the style", "Type for example 'watercolor'.")
     with torch.no_grad(), predictor.loaded():
         prompts = Prompts.of(predictor, [caption], style_words, settings.sms.preset)
+        own = sorted({pictures.caption(index) for index in range(len(pictures))} - {""})
+        told_of = {each: Prompts.of(predictor, [each], style_words, settings.sms.preset).style for each in own}
     with predictor.gradients(decode=True):
         generator = new_generator(settings.architecture, settings.sms.seed)
         generator.to(predictor.host.device)
-        distiller = Distiller(predictor, pictures, prompts, style, fake, generator, settings)
-        told = _identity(settings, style_words, caption)
+        distiller = Distiller(predictor, pictures, prompts, style, fake, generator, settings, told_of, workers)
+        told = _identity(settings, style_words, caption, own) | {"workers": workers.count}
         if state is not None and state.is_file():
             restore(distiller, state, told)
-        frames = _Run(distiller, validation or pictures, state, told, on_validation).all()
+        kept, shown = (state, on_validation) if workers.first else (None, lambda done, inputs, results: None)
+        frames = _Run(distiller, validation or pictures, kept, told, shown).all()
         trained = _copy_of(generator)
     return Distilled(StyleGenerator(trained, name or style_words), frames, distiller.history)
 
@@ -123,11 +130,12 @@ class _Run:
             save_state(self.distiller, self.state, self.told)
 
 
-def _identity(settings: DistillSettings, style_words: str, caption: str) -> dict[str, Any]:
+def _identity(settings: DistillSettings, style_words: str, caption: str, own: Sequence[str]) -> dict[str, Any]:
     """What must be the same when a training goes on: all but the number of iterations and when pictures are shown."""
     sms = {k: v for k, v in asdict(settings.sms).items() if k not in ("iterations", "preview_every", "preset")}
     own = {"architecture": settings.architecture, "copies": settings.copies, "warm_up": settings.warm_up}
-    words = {"style": style_words, "caption": caption, "preset": settings.sms.preset.name}
+    digest = hashlib.sha256("\n".join(own).encode()).hexdigest() if own else ""
+    words = {"style": style_words, "caption": caption, "captions": digest, "preset": settings.sms.preset.name}
     return {**sms, **own, **words, "size": settings.size}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from ..engine.errors import wrong_input
 from ..engine.gates import Gate
-from ..engine.predictor import NoisePredictor
+from ..engine.predictor import NoisePredictor, Text
 from .generator import Generator, architecture
-from .generator_pictures import Pictures, draw_crop
+from .generator_pictures import Pictures, draw_numbered_crop
+from .generator_workers import ALONE, Workers
 from .schedule import Kind
 from .score import Prompts, SmsSettings, StyleScore
 
@@ -101,14 +102,19 @@ class Distiller:
         fake: Sequence[nn.Parameter],
         generator: Generator,
         settings: DistillSettings,
+        captions: Mapping[str, Text] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
-        """style: gates of the attached style experts; fake: the parameters of the attached `fresh_fake`.
+        """style: gates of the attached style experts; fake: the parameters of the attached `fresh_fake`; captions: what
+        stands in place of `prompts.style` for pictures with a caption of their own, by that caption; workers: the
+        processes that train it together.
 
         RegionStyleError without a style expert, or for a size that autoencoder or generator cannot halve.
         """
         self.predictor, self.pictures, self.settings = predictor, pictures, settings
         self.generator, self.history, self.iteration = generator, DistillHistory(), 0
         self.score = StyleScore(predictor, prompts, style, settings.sms)
+        self._prompts, self._captions, self._workers = prompts, dict(captions or {}), workers
         self.size = settings.size or predictor.native_size
         grid = math.lcm(predictor.factor, generator.architecture.stride)
         if self.size % grid:
@@ -120,8 +126,12 @@ class Distiller:
 
     def step(self) -> None:
         """One iteration of the warm-up or of SMS."""
-        random = torch.Generator().manual_seed(self.settings.sms.seed * 1_000_003 + self.iteration)
-        images = draw_crop(self.pictures, self.size, random).to(self.predictor.host.device)
+        seed = self.settings.sms.seed * 1_000_003 + self.iteration
+        random = torch.Generator().manual_seed(seed + self._workers.rank * 1_000_000_007)
+        index, images = draw_numbered_crop(self.pictures, self.size, random)
+        images = images.to(self.predictor.host.device)
+        told = self._captions.get(self.pictures.caption(index)) if self._captions else None
+        self.score.prompts = self._prompts if told is None else replace(self._prompts, style=told)
         self.predictor.host.load(self.generator)
         for optimizer in (self.optimizer, self.fake_optimizer):
             optimizer.zero_grad(set_to_none=True)
@@ -163,6 +173,7 @@ class Distiller:
         """The generator's learning rate falls from its full value to a hundredth along a cosine."""
         share = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * self._done()))
         self.optimizer.param_groups[0]["lr"] = self.settings.sms.rate * share
+        self._workers.average([*self.generator.parameters(), *self.fake])
         nn.utils.clip_grad_norm_(self.generator.parameters(), LARGEST_NORM)
         self.optimizer.step()
         self.fake_optimizer.step()

@@ -144,6 +144,33 @@ def test_a_folder_is_read_with_its_subfolders(tmp_path, caplog):
         validation_crops(PictureFiles.below(tmp_path, strict=True), 16)
 
 
+def test_captions_stand_beside_the_pictures(tmp_path, monkeypatch):
+    """Each picture is told apart by its own words; one without a file has the training's caption."""
+    for name, words in (("a.png", "a red  ball\n"), ("b.png", None)):
+        save(tmp_path / name)
+        if words:
+            (tmp_path / name).with_suffix(".txt").write_text(words)
+    found, asked = PictureFiles.below(tmp_path), []
+    assert [found.caption(index) for index in range(2)] == ["a red ball", ""]
+    predictor = sms_predictor(torch.float32)
+    fake = [p.requires_grad_(True) for p in predictor.experts.parameters(NAME)]
+    plain = Distiller._distil
+
+    def watched(self, images, random):
+        asked.append(self.score.prompts.style)
+        return plain(self, images, random)
+
+    monkeypatch.setattr(Distiller, "_distil", watched)
+    chosen = settings(warm_up=0, iterations=8)
+    distill(predictor, found, "a thing", "mosaic", {"style": 0.8}, fake, chosen)
+    known = {w: predictor.encode_text([f"mosaic, {w}"]).states for w in ("a red ball", "a thing")}
+    drawn = [next(w for w, states in known.items() if torch.equal(states, text.states)) for text in asked]
+    assert set(drawn) == set(known)
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RegionStyleError, match=r"a.txt.*UTF-8"):
+        PictureFiles.below(tmp_path).caption(0)
+
+
 def test_folders_without_pictures(tmp_path):
     with pytest.raises(RegionStyleError, match="holds none"):
         PictureFiles.below(tmp_path)
