@@ -84,8 +84,10 @@ def _is_list(words: str) -> bool:
 
 
 def _holds_style(words: str, names: frozenset[str]) -> bool:
-    """Whether a noun, a known style and the next noun stand in a row: "dog neon the cat", "dog neon, cat mosaic"."""
+    """Whether a known style stands behind a noun and before the next one: "dog neon the cat", "dog neon, cat"."""
     found = words.lower().split()
+    if found[-2:-1] == ["as"] and key(found[-1]) in names:  # "as neon as possible"
+        return True
     for at in range(1, len(found) - 1):
         follows = found[at].endswith(",") or found[at + 1] in DETERMINERS
         before = found[at - 1]
@@ -100,7 +102,10 @@ def _applied(rest: str, verb: str, names: frozenset[str], strict: bool) -> Itera
     cuts = list(re.finditer(r"(?<!next)(?<!close)(?<!adjacent)\s+(?:to|onto|on|over|for)\s+", rest, re.IGNORECASE))
     good = [cut for cut in cuts if re.match(rf"{_DET}\s", rest[cut.end() :], re.IGNORECASE)]
     for cut in good[:1] or cuts[-1:]:
-        yield Pair(rest[cut.end() :], rest[: cut.start()])
+        style = rest[: cut.start()]
+        two = re.search(r"\sand\s", style, re.IGNORECASE) and key(clean_style(style)) not in names
+        if not (strict and two):  # first "the cat and dog | and mosaic to", then "cubism and neon"
+            yield Pair(rest[cut.end() :], style)
 
 
 def _looking(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:

@@ -50,6 +50,7 @@ _JOINT = re.compile(
     rf"\s*,\s*(?:(?:and|but|while)\s+)?(?:then\s+)?|\s+(?:and|but|while)\s+(?:then\s+)?|\s+then\s+|\s+(?={_KEEP}\b)",
     re.IGNORECASE,
 )
+_BULLET = re.compile(r"^(?:[-*\u2022]|\d+[.)])\s+")
 _QUOTED = re.compile(r"(?<![\w])([\"'])(.+?)\1(?![\w])", re.DOTALL)
 
 
@@ -116,7 +117,7 @@ def parse_prompt(prompt: str, styles: Sequence[str] | None = None, style: str | 
 def _normal(prompt: str) -> str:
     """One spelling for quotation marks, dashes and blanks; line ends stay, since they end a clause."""
     text = unicodedata.normalize("NFKC", prompt).translate(str.maketrans("\u2018\u2019\u201c\u201d\u201e", '\'\'"""'))
-    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+    return "\n".join(_BULLET.sub("", " ".join(line.split())) for line in text.splitlines())
 
 
 def _atoms(text: str) -> tuple[str, list[str]]:
@@ -127,7 +128,7 @@ def _atoms(text: str) -> tuple[str, list[str]]:
         quotes.append(found[2])
         return chr(0xE000 + len(quotes) - 1)
 
-    return _QUOTED.sub(keep, text), quotes
+    return re.sub(r"\s[&+]\s", " and ", _QUOTED.sub(keep, text)), quotes
 
 
 def _restored(text: str, quotes: Sequence[str]) -> str:

@@ -22,21 +22,23 @@ _WORDS = re.compile(
     rf"(?:(?P<det>{_DET})\s+)?(?P<words>[^\s,]+(?:\s*,\s*[^\s,]+)*\s*,?\s+and\s+[^\s,]+)", re.IGNORECASE
 )
 # "first and third star", "the leftmost and the rightmost cats"
-_RANK = rf"(?:the\s+)?(?:{RANK_WORDS})"
+_RANK = rf"(?:the\s+)?(?:{RANK_WORDS}|left|right|top|bottom|upper|lower|middle)"
 _RANKS = re.compile(
     rf"(?P<ranks>{_RANK}(?:\s*,\s*{_RANK})*\s*,?\s+and\s+{_RANK})\s+(?P<noun>(?!and\b|of\b).+)", re.IGNORECASE
 )
 _ONE_AREA = re.compile(
     r"\bbetween\b|^(?:everything|all)\s+(?:but|except|apart|besides|outside|around|other)\b", re.IGNORECASE
 )
-_NEGATED = re.compile(r"^(?:no|none|neither|never|zero)\b|\b(?:not|except|excluding|but)\b", re.IGNORECASE)
+_NEGATED = re.compile(r"^(?:no|none|neither|never|zero)\b|\b(?:not|except|excluding|but|or|either)\b", re.IGNORECASE)
+_DEGREE = "very|really|quite|slightly|somewhat|partly|fully|completely|extremely|more|less"
 _LOOSE = "and|or|of|to|from|in|at|with|by|for|as"
 _NO_NOUN = re.compile(
-    rf"(?:{_LOOSE})\b.*|(?:.*\s)?(?:{_LOOSE}|an?|the|should|must|shall|be)|half\s+of\s.*|"
+    rf"(?:{_LOOSE})\b.*|(?:.*\s)?(?:{_LOOSE}|an?|the|should|must|shall|be|{_DEGREE}|\d+%)|half\s+of\s.*|"
     r".*\sfrom\s+(?:the\s+)?(?:left|right|top|bottom)|.*\s(?:left|right|#\d+|number\s+\w+)|"
     rf"(?:{RANK_WORDS}|left|right|ones?|them|they|these|those|something|anything|\d+)",
     re.IGNORECASE,
 )
+_ALSO_NOUNS = frozenset(("orange", "top", "bottom"))
 _PART_OF = re.compile(r"(?:half|side|part|corner|edge|third)\s+of\s", re.IGNORECASE)
 _EVERY_NTH = re.compile(rf"(?:every|each)\s+(?:{'|'.join(ORDINALS)}|other|\d+(?:st|nd|rd|th))\s", re.IGNORECASE)
 
@@ -69,6 +71,8 @@ def is_region(words: str) -> bool:
     rule = request.rule
     if rule.kind != "thing":
         return True
-    if rule.rank < 1 or rule.count == 0 or _NEGATED.search(request.phrase) or re.search(r"[{}<>=:]", words):
+    if rule.rank < 1 or rule.count == 0 or _NEGATED.search(request.phrase) or re.search(r"[][(){}<>=:/]", words):
         return False
-    return not _NO_NOUN.fullmatch(request.query) and not (rule.order != "score" and _PART_OF.match(request.query))
+    if _NO_NOUN.fullmatch(request.query) or request.query.lower() in DESCRIBING - _ALSO_NOUNS:
+        return False
+    return not (rule.order != "score" and _PART_OF.match(request.query))
