@@ -72,6 +72,21 @@ def test_tiles_equal_the_whole_picture(generator, size):
         assert bool((mask == 1).all())
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_large_photograph_has_no_seams():
+    """The shipped weights at the usual tile: twelve tiles against one call of the network on the whole."""
+    from skimage.data import coffee
+
+    photo = torch.from_numpy(coffee()).permute(2, 0, 1)[None].float() / 255
+    image = torch.nn.functional.interpolate(photo, (1150, 1603), mode="bicubic").clamp(0, 1)
+    made = load_generator(next(iter(shipped_generators().values())))
+    padded = torch.nn.functional.pad(image, (0, -1603 % 4, 0, -1150 % 4), mode="replicate")
+    whole = made.network(padded)[..., :1150, :1603].clamp(0, 1)
+    assert len(tiles(1152, 1604, 512, made.network.architecture)) == 12
+    torch.testing.assert_close(apply_generator(made, image, LocalHost("cpu"))[0], whole, rtol=0, atol=1e-5)
+
+
 def test_a_smaller_margin_would_leave_seams(generator, monkeypatch):
     """The test above can fail: with half the margin it does."""
     image = picture(64, 300)
