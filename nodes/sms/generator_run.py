@@ -130,11 +130,11 @@ class _Run:
             save_state(self.distiller, self.state, self.told)
 
 
-def _identity(settings: DistillSettings, style_words: str, caption: str, own: Sequence[str]) -> dict[str, Any]:
+def _identity(settings: DistillSettings, style_words: str, caption: str, captions: Sequence[str]) -> dict[str, Any]:
     """What must be the same when a training goes on: all but the number of iterations and when pictures are shown."""
     sms = {k: v for k, v in asdict(settings.sms).items() if k not in ("iterations", "preview_every", "preset")}
     own = {"architecture": settings.architecture, "copies": settings.copies, "warm_up": settings.warm_up}
-    digest = hashlib.sha256("\n".join(own).encode()).hexdigest() if own else ""
+    digest = hashlib.sha256("\n".join(captions).encode()).hexdigest() if captions else ""
     words = {"style": style_words, "caption": caption, "captions": digest, "preset": settings.sms.preset.name}
     return {**sms, **own, **words, "size": settings.size}
 

@@ -10,7 +10,7 @@ from regionstyle.nodes.engine.host import Cancelled, LocalHost
 from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.generator import new_generator
 from regionstyle.nodes.sms.generator_pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
-from regionstyle.nodes.sms.generator_run import distill
+from regionstyle.nodes.sms.generator_run import _identity, distill
 from regionstyle.nodes.sms.generator_training import Distiller, DistillSettings, keep_in_range
 from regionstyle.nodes.sms.score import Prompts, SmsSettings
 from regionstyle.nodes.tinyworld.world import scene
@@ -76,6 +76,9 @@ def test_a_state_of_other_settings_or_kind_is_refused(tmp_path):
         run(state=state, style="neon")
     with pytest.raises(RegionStyleError, match="copies 2, not 3"):
         run(state=state, chosen=settings(copies=3))
+    told = [_identity(settings(), "mosaic", "", captions)["captions"] for captions in ([], ["a"], ["a", "b"])]
+    assert told[0] == ""
+    assert len(set(told)) == 3
     state.write_bytes(b"nothing")
     with pytest.raises(RegionStyleError, match="made.train.pt"):
         run(state=state)
