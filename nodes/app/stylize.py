@@ -30,6 +30,8 @@ TINY = "tinyworld"
 
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`."""
+    check_finders(args.sam, args.detector)
+    _check_unused(args)
     image = read_image(args.image)
     check_generator(args)
     predictor, sentence = _predictor(args)
@@ -74,9 +76,7 @@ def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: 
     """A given region for the one thing that is named, or what the model's own attention finds for all of them."""
     size = (int(image.shape[-2]), int(image.shape[-1]))
     given = _given_mask(args, size)
-    check_finders(args.sam, args.detector)
     if given is not None:
-        _check_unused(args)
         if len(sentence.requests) > 1 or sentence.kept:
             raise RegionStyleError(
                 f"prompt: got several things ({sentence}), expected one with --mask, --box or --whole. Name only the "
@@ -99,7 +99,7 @@ def _given_mask(args: argparse.Namespace, size: tuple[int, int]) -> Tensor | Non
 
 def _check_unused(args: argparse.Namespace) -> None:
     used = [name for name, value in (("--sam", args.sam), ("--detector", args.detector)) if value is not None]
-    if used:
+    if used and (args.mask is not None or args.box is not None or args.whole):
         raise RegionStyleError(
             f"{' and '.join(used)}: got it with --mask, --box or --whole, expected one or the other, since a region "
             "that is given need not be found. Leave one of them out."

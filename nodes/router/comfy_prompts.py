@@ -17,15 +17,19 @@ from .regional_prompts import apart, each_its_own, own_words, region_prompt, wit
 def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:
     """A clone of the MODEL that knows which tokens are whose, the CONDITIONING to use with it, and a line about them.
 
-    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. RegionStyleError for a MODEL without
+    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. Where none of the things was found, the
+    prompt alone counts. RegionStyleError for a MODEL without
     experts routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one
     plain conditioning.
     """
-    gates = attached_gates(model)
-    routed = [one for one in routed_styles(model) if one.expert in gates.values]
-    if not routed:
+    named, gates = routed_styles(model), attached_gates(model)
+    if not named:
         remedy = "Connect Route Experts by Regions in front of this node."
         raise wrong_input("model", "no experts that regions are routed to", "a routed MODEL", remedy)
+    routed = [one for one in named if one.expert in gates.values]
+    if not routed:
+        lost = ", ".join(thing for one in named for thing in one.things)
+        return model, encode_prompts(clip, [prompt]).native[0], f"not found: {lost}; every place reads the prompt"
     if mode == "own prompts":
         prompts = [prompt, *(region_prompt(one, template) for one in routed)]
         texts = [encode_prompts(clip, [words]) for words in prompts]

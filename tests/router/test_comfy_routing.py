@@ -11,7 +11,8 @@ SCRIPT = """
 import comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
 from comfy.patcher_extension import WrappersMP
 from regionstyle.nodes.engine.comfy_adapters import attached_experts
-from regionstyle.nodes.engine.regions import Regions, region_of
+from dataclasses import replace
+from regionstyle.nodes.engine.regions import Regions, missing_region, region_of
 from regionstyle.nodes.router.comfy_experts import attach
 from regionstyle.nodes.router.comfy_routing import by_prompt, by_regions, stacked
 from regionstyle.nodes.router.comfy_prompts import regional_prompts
@@ -135,6 +136,14 @@ with torch.inference_mode():
     result["after_prompts"] = torch.equal(sample(routed, clip), made)
     patched, positive, _ = regional_prompts(routed, clip, "a picture", "a {phrase} in {style} style", "own prompts")
 
+    empty = Regions(tuple(missing_region(f"the {r.phrase}", (128, 128), style=r.style) for r in regions), 128, 128)
+    lost, notice = by_regions(model, experts, empty, 0, ALL)
+    unfound, positive, told = regional_prompts(lost, clip, "a picture", "a {phrase} in {style} style", "own prompts")
+    result["lost"] = [notice, told, positive[0][0].shape[1], torch.equal(sample(unfound, clip), before)]
+    named = Regions(tuple(replace(r, phrase=f"the {r.phrase}") for r in regions), 128, 128)
+    result["article"] = regional_prompts(by_regions(model, experts, named, 0, ALL)[0], clip, "a picture",
+                                         "a {phrase} in {style} style", "own prompts")[2]
+
     class Other(torch.nn.Module):
         pass
 
@@ -199,6 +208,10 @@ def check(result: dict) -> None:
     assert result["prompts"][0].splitlines() == [
         "elsewhere: a picture", "mosaic: a a in mosaic style", "neon: a b in neon style"]  # fmt: skip
     assert result["prompts"][1] == 3 * 77
+    assert result["lost"] == [
+        "mosaic -> the a\nneon -> the b\nmosaic: not found, off\nneon: not found, off\nwatercolor: no region, off",
+        "not found: the a, the b; every place reads the prompt", 77, True]  # fmt: skip
+    assert result["article"] == result["prompts"][0]
     assert result["words"][0].splitlines() == ["mosaic: 2 tokens of its own", "neon: 1 tokens of its own"]
     assert result["words"][1] == 77
     assert min(result["words"][2:]) > 1e-3
