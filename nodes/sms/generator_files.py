@@ -6,7 +6,7 @@ The shipped file is what this command writes (four minutes on one CPU core):
         --content 3e-5 --lr 1e-3 --warm-up 50 --iterations 500 -o watercolor.safetensors
 
 It recolours a photograph towards the style (held-out cat 14.0 to 20.3 dB, coffee 11.6 to 17.5 dB to the exact filter)
-and paints no texture: a longer training on a larger network is needed for that.
+and paints no texture. 1200 iterations overshoot (12.1 and 13.7 dB), with --content 1e-4 600 give 18.4 and 17.4 dB.
 """
 
 from __future__ import annotations
