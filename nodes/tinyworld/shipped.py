@@ -31,7 +31,14 @@ LICENCE = "MIT, trained by this project on pictures it renders itself and on sci
 
 
 # How much of a picture each shipped expert redraws best: fine textures keep more of it than a change of medium.
-STRENGTHS = {"halftone": 0.6, "mosaic": 0.45, "neon": 0.75, "pencil sketch": 0.75, "watercolor": 0.45}
+STRENGTHS = {
+    "halftone": 0.6,
+    "mosaic": 0.38,
+    "neon": 0.75,
+    "pencil sketch": 0.75,
+    "pixel art": 0.38,
+    "watercolor": 0.45,
+}
 USUAL_STRENGTH = 0.3
 
 
