@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_adapters import attached_experts, attached_gates
+from ..engine.comfy_adapters import attached_experts, attached_gates, without_experts
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_predictor import ComfyPredictor
 from ..engine.comfy_tensors import image_of, images_of
@@ -110,10 +110,13 @@ def restyle_sentence(
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
     images, styles, own = images_of(image), expert_styles(model), own_strengths(model)
     check_gate_batches(attached_gates(model), len(images))
+    # Things are looked for in the picture as it is: experts that act everywhere would draw their styles over it.
+    finder = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
+    with finder.loaded():
+        found, understood = _found(finder, images, request, list(styles) or None, looking)
+    check_found(found.notice, request.strict)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     with predictor.loaded():
-        found, understood = _found(predictor, images, request, list(styles) or None, looking)
-        check_found(found.notice, request.strict)
         for region in found.regions:
             for_style(settings, region.style, own)  # an error now, not after the first region
 

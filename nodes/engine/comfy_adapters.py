@@ -58,6 +58,12 @@ def attached_gates(model: Any) -> Gates:
     return routing.gates if routing else Gates()
 
 
+def without_experts(model: Any) -> Any:
+    """A clone of a MODEL whose experts are all off; the MODEL itself where it has none."""
+    names = [one.source.name for one in attached_experts(model)]
+    return attach_to_comfy(model, [], Gates(dict.fromkeys(names, 0.0))) if names else model
+
+
 def _routing(model: Any) -> _Routing | None:
     return model.get_attachment(KEY)
 

@@ -162,6 +162,9 @@ with torch.inference_mode():
     found = RegionsFromAttention.execute(model, clip, vae, image, things, draws=1)
     asked = f"turn the {first} into a mosaic"
     alone = RestyleSentence.execute(model, clip, vae, image[:1], asked, seed=3, steps=1, cfg=1.0)
+    looked = {"seed": 3, "steps": 1, "cfg": 1.0, "strength": 0.3}
+    with_experts, without = (
+        RestyleSentence.execute(one, clip, vae, image[:1], asked, **looked)[2].items[0] for one in (styled, model))
     result = {
         "shapes": [list(both[0].shape), list(both[1].shape), len(both[2])],
         "outside": bool(torch.equal(both[0][outside], image[outside])),
@@ -180,6 +183,7 @@ with torch.inference_mode():
         "bias": error(go, "make the star mosaic", bias=1.0),
         "phrases": found[0].phrases, "batch": list(found[1].shape),
         "alone": [list(alone[0].shape), bool(torch.equal(alone[0][alone[1] == 0], image[:1][alone[1] == 0]))],
+        "looked": [bool(torch.equal(with_experts.mask, without.mask)), with_experts.score],
         "input_kept": bool(torch.equal(image, kept)),
     }
 print(json.dumps(result))
@@ -206,4 +210,6 @@ def test_restyle_by_sentence(run):
     assert len(made["phrases"]) == 3
     assert made["batch"] == [2, 128, 128]
     assert made["alone"] == [[1, 128, 128, 3], True]
+    assert made["looked"][0], "experts drew over the picture that things are looked for in"
+    assert made["looked"][1] > 0.5
     assert made["input_kept"]
