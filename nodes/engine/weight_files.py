@@ -57,7 +57,7 @@ class WeightFile:
             raise wrong_input(self.name, got, "a safetensors file", self.remedy) from error
         if header.get(self.kind) != self.version:
             what = f"of layout {header[self.kind]!r}" if self.kind in header else f"which is no {self.name}"
-            raise wrong_input(self.name, f"{path.name}, {what}", f"layout {self.version}", self.remedy)
+            raise wrong_input(self.name, f"{path.name}, {what}", f"a {self.name} of layout {self.version}", self.remedy)
         return header, state
 
     def fill(self, network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.picture_files import read_image
+from ..engine.picture_files import caption_of, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FEWEST = 3  # with fewer, pictures are learnt by heart instead of their style
@@ -63,20 +63,11 @@ def pictures_of_folder(folder: Path) -> list[StylePicture]:
     if not files:
         accepts = f"{FEWEST} or more pictures ({', '.join(SUFFIXES)})"
         raise wrong_input("images", f"no picture in {str(folder)!r}", accepts, f"Put some there. {USUAL}.")
-    return [StylePicture(f.name, _caption(f.with_suffix(".txt")), partial(_read, f)) for f in files]
+    return [StylePicture(f.name, caption_of(f), partial(_read, f)) for f in files]
 
 
 def _read(path: Path) -> Tensor:
     return read_image(path)[0]
-
-
-def _caption(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise wrong_input("captions", f"{path} ({error.reason})", "text in UTF-8", "Save it again as UTF-8.") from None
 
 
 def pictures_of_batch(images: Tensor, captions: Sequence[str]) -> list[StylePicture]:

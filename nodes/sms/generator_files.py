@@ -11,17 +11,15 @@ and paints no texture. 1200 iterations overshoot (12.1 and 13.7 dB), with --cont
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.weight_files import WeightFile
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from .generator import Generator
 
 FOLDER = Path(__file__).parent / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
@@ -30,6 +28,8 @@ KIND = "regionstyle_generator"  # the header's key; its value is the version of 
 VERSION = "1"
 LICENCE = "MIT, trained by this project on its own networks and on scikit-image's public domain photographs"
 REMEDY = "Choose a file that 'regionstyle train sms-generator' or the node SMS Train Generator has written."
+
+FILE = WeightFile("generator", KIND, VERSION, REMEDY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +47,9 @@ def shipped_generators() -> dict[str, Path]:
 
 def save_generator(generator: StyleGenerator, path: Path, licence: str = "") -> None:
     """Write a generator in float16; half a file is never left behind. RegionStyleError for another ending."""
-    import torch
-    from safetensors.torch import save_file
-
-    if path.suffix != ".safetensors":
-        raise wrong_input("output", path.name, "a name ending in .safetensors", "Change the name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in generator.network.state_dict().items()}
-    header = {"format": "pt", KIND: VERSION, "architecture": generator.network.name, "style": generator.style}
-    part = path.with_suffix(".part")
-    save_file(half, part, metadata=header | ({"licence": licence} if licence else {}))
-    part.chmod(0o644)  # safetensors writes files for the owner only
-    os.replace(part, path)
+    header = {"architecture": generator.network.name, "style": generator.style}
+    half = copy.deepcopy(generator.network).half()
+    FILE.write(path, half, header | ({"licence": licence} if licence else {}))
 
 
 def load_generator(path: Path) -> StyleGenerator:
@@ -71,10 +62,11 @@ def load_generator(path: Path) -> StyleGenerator:
 
     from .generator import Generator, architecture
 
-    header, state = _read(path)
-    if header.get(KIND) != VERSION:
-        got = f"{path.name} of layout {header[KIND]!r}" if KIND in header else f"{path.name}, which is no generator"
-        raise wrong_input("generator", got, f"a generator of layout {VERSION}", REMEDY)
+    if not path.is_file():
+        styles = ", ".join(shipped_generators()) or "none"
+        remedy = f"There is no such file; check the path. Styles that come with the pack: {styles}."
+        raise wrong_input("generator", repr(str(path)), "a generator file (.safetensors)", remedy)
+    header, state = FILE.read(path)
     name = header.get("architecture", "")
     try:
         architecture(name)
@@ -83,36 +75,5 @@ def load_generator(path: Path) -> StyleGenerator:
     # Weights made in ComfyUI's inference mode could not be trained further.
     with torch.inference_mode(False):
         network = Generator(name)
-        _check(path, network.state_dict(), state)
-        network.load_state_dict({key: value.float() for key, value in state.items()})
+        FILE.fill(network, state, path)
     return StyleGenerator(network.eval().requires_grad_(False), header.get("style", ""))
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and tensors of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        styles = ", ".join(shipped_generators()) or "none"
-        remedy = f"There is no such file; check the path. Styles that come with the pack: {styles}."
-        raise wrong_input("generator", repr(str(path)), "a generator file (.safetensors)", remedy)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {}), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        got = f"{path.name} ({type(error).__name__})"
-        raise wrong_input("generator", got, "a safetensors file", REMEDY) from error
-
-
-def _check(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """RegionStyleError naming the first tensors that are missing, unknown or of another shape."""
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    misfits = [
-        f"{key} {list(state[key].shape)} instead of {list(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    faults = {"without": missing, "with unknown": unknown, "with": misfits}
-    said = "; ".join(f"{how} {', '.join(names[:3])}" for how, names in faults.items() if names)
-    if said:
-        raise wrong_input("generator", f"{path.name} {said}", "the tensors of its architecture", REMEDY)
