@@ -1,7 +1,8 @@
 """Gates: how strongly each expert acts, as one number, per image of the batch, or per place in the image.
 
 Masks are given once, in any resolution, and read at every layer's own grid. Overlapping masks share a place: where
-they sum to more than 1 they are divided by their sum (specification: RegionRoute 10.3).
+they sum to more than 1 they are divided by their sum. (RegionRoute gives no rule for overlaps; this one keeps experts
+from adding up.)
 
 In a joint attention (FLUX, SD3) the text has rows of its own, which no mask reaches. There an expert with a mask acts
 fully on the text tokens that are its own, not at all on those of another expert, and on tokens that nobody owns with
@@ -144,8 +145,8 @@ class ActiveGates:
     def over_text(self, name: str, tokens: int, batch: int, device: torch.device) -> Tensor:
         """The gate of an expert with a mask on the text tokens of a joint attention, `[batch,tokens]`.
 
-        The rule of RegionRoute 10.3. In texts other than the positive prompt (`prompts_of_batch`) every token is
-        shared. An expert whose mask is empty on an image is off there, and not counted.
+        The rule stands at the top of this file. In texts other than the positive prompt (`prompts_of_batch`) every
+        token is shared. An expert whose mask is empty on an image is off there, and not counted.
         """
         present = self._present(batch, device)
         owned = torch.stack([self._words(other, tokens, batch, device) for other in self.regions])

@@ -1,4 +1,4 @@
-"""Prompts kept apart where text and image attend to each other (FLUX, SD3): a bias (specification: RegionRoute 10.3).
+"""Prompts kept apart where text and image attend to each other (FLUX, SD3): a bias.
 
 Each place of the picture has a share in every region, and each region reads some tokens of the prompt (`reads` of the
 gates). With the shares w and r_s(j) = 1 where region s reads token j, the logits of an attention get

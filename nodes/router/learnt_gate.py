@@ -1,7 +1,6 @@
 """Learnt gate: one routing vector for the whole picture, read from the prompt, decides which experts act.
 
-The global routing of InstructMoLE (arXiv:2512.21788) as specs/regionroute.md 10.2 gives it: a perceiver whose single
-learnt query reads the words' states, plus the pooled text, is the routing vector r; scores g = softmax(W r); the top k
+The global routing of InstructMoLE (arXiv:2512.21788): a perceiver whose single learnt query reads the words' states, plus the pooled text, is the routing vector r; scores g = softmax(W r); the top k
 of them act, each by its score as it is, not made to sum to 1. One choice for the whole picture: choices per token gave
 artefacts there. `balance_loss` keeps experts from starving (Switch Transformers, arXiv:2101.03961, equation 4).
 
@@ -137,7 +136,7 @@ def balance_loss(routing: Routing) -> Tensor:
     """E * sum_e f_e P_e: f_e is expert e's share of all choices, P_e its mean probability.
 
     1 when both are spread evenly, E when one expert gets everything. Its gradient goes through P_e and lowers the
-    experts that are chosen most. Coefficient: 0.1 (specs/regionroute.md 10.2).
+    experts that are chosen most. Usual coefficient: 0.1.
     """
     chosen = (routing.weights > 0).to(routing.probabilities)
     share = chosen.sum(0) / chosen.sum().clamp_min(1)

@@ -1,6 +1,6 @@
 """RegionRoute's published experts: four FLUX.1-Kontext LoRAs whose names, counts and shapes are known.
 
-specs/regionroute.md sections 5 and 6: rank 4 on every `to_q`, `to_k`, `to_v`, `to_out.0` of the transformer, so 4
+RegionRoute (its published code and files): rank 4 on every `to_q`, `to_k`, `to_v`, `to_out.0` of the transformer, so 4
 layers in each of 19 blocks with two streams and 3 in each of 38 with one: 190 layers, 380 tensors, no alpha. A file
 that was cut short on its way would otherwise pass as a LoRA for fewer layers, and style less without a word.
 """

@@ -1,4 +1,4 @@
-"""Gates from regions: the expert of each region's style acts inside its mask (specs/regionroute.md 10.3)."""
+"""Gates from regions: the expert of each region's style acts inside its mask."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ reach another region's tokens. "own words": one prompt; the words of a style and
 only. A text encoder mixes words into later tokens (CLIP: every later one), so this keeps them apart less well.
 
 Which tokens a style owns also decides how strongly its expert acts on them in a joint attention
-(specs/regionroute.md 10.3). "shared" sets that alone, and lets every place read everything.
+(see `engine/gates.py`). "shared" sets that alone, and lets every place read everything.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def random(*shape, seed=0):
 
 
 def published(prefix="transformer.", dtype=torch.float32, rank=4, width=3072):
-    """Random tensors under the keys of specs/regionroute.md section 6."""
+    """Random tensors under the keys of the published files."""
     names = [f"transformer_blocks.{i}.attn.{p}" for i in range(19) for p in ("to_q", "to_k", "to_v", "to_out.0")]
     names += [f"single_transformer_blocks.{j}.attn.{p}" for j in range(38) for p in ("to_q", "to_k", "to_v")]
     down, up = random(rank, width).to(dtype), random(width, rank, seed=1).to(dtype)
@@ -74,7 +74,7 @@ def test_every_layer_is_one_of_the_real_transformer():
 
 
 def test_a_fused_kohya_file_has_the_same_effect(file, tmp_path):
-    """specs/regionroute.md section 6: rows of A stacked, B on the block diagonal, zeros for what is not trained."""
+    """Rows of A stacked, B on the block diagonal, zeros for what is not trained."""
     expert, state = load_style_expert(file), {}
     for name, parts, rows in (
         ("double_blocks_3_img_attn_qkv", [f"transformer_blocks.3.attn.to_{n}" for n in "qkv"], 9216),
