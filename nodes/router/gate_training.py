@@ -1,8 +1,8 @@
 """Teaching a gate from prompts alone: each example is a prompt and the expert it is for.
 
 Minimises the cross-entropy of the gate's probabilities, plus the load-balance term (InstructMoLE, arXiv:2512.21788:
-noise of scale 1/E on the scores, coefficient 0.1). Text states are computed once, so this takes seconds on a CPU. Training
-through the experts, by what they paint, uses the same module and `balance_loss`.
+noise of scale 1/E on the scores, coefficient 0.1). Text states are computed once, so this takes seconds on a CPU.
+Training through the experts, by what they paint, uses the same module and `balance_loss`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Learnt gate: one routing vector for the whole picture, read from the prompt, decides which experts act.
 
-The global routing of InstructMoLE (arXiv:2512.21788): a perceiver whose single learnt query reads the words' states, plus the pooled text, is the routing vector r; scores g = softmax(W r); the top k
-of them act, each by its score as it is, not made to sum to 1. One choice for the whole picture: choices per token gave
-artefacts there. `balance_loss` keeps experts from starving (Switch Transformers, arXiv:2101.03961, equation 4).
+The global routing of InstructMoLE (arXiv:2512.21788): a perceiver whose single learnt query reads the words' states,
+plus the pooled text, is the routing vector r; scores g = softmax(W r); the top k of them act, each by its score as it
+is, not made to sum to 1. One choice for the whole picture: choices per token gave artefacts there. `balance_loss` keeps
+experts from starving (Switch Transformers, arXiv:2101.03961, equation 4).
 
 Gradients flow from the experts' gates into the module: give the weights' columns to `Gates`.
 """

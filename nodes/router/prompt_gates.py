@@ -1,8 +1,8 @@
 """Gates from words: the experts whose style a prompt names, or those whose style is near to its meaning.
 
-RegionRoute chooses one expert by its name (its section on inference); nearness is the same without
-training, for words that are no names. Both give weights g_e >= 0 that sum to 1, or all 0: then no expert acts. A gate that was
-trained is in `learnt_gate.py`.
+RegionRoute chooses one expert by its name (its section on inference); nearness does it without training for words that
+are no names. Both give weights g_e >= 0 that sum to 1, or all 0: then no expert acts. A gate that was trained is in
+`learnt_gate.py`.
 """
 
 from __future__ import annotations
