@@ -85,7 +85,7 @@ def _add_train_tinyworld(networks: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("stage", nargs="?", metavar="STAGE", help="one stage only (default: all that are not finished)")
     parser.add_argument("--time-budget", type=minutes, required=True, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where checkpoints are kept")
-    parser.add_argument("--from-nothing", action="store_true", help="start every network from random weights")
+    parser.add_argument("--from-nothing", action="store_true", help="start from random, not from shipped weights")
     add_device(parser)
 
 

@@ -12,12 +12,12 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.region import Region
 from ..engine.sam_network import PUBLIC_FILES
 from ..grounding.attention import AttentionSettings
-from ..grounding.attention_finder import regions_by_attention
+from ..grounding.attention_finder import FoundRegions, regions_by_attention
 from ..grounding.dino import PUBLIC_FOLDERS
 from ..grounding.network_folders import CONFIG
 from ..grounding.requests import Sentence
-from ..grounding.sam import SamNetwork, encode
-from ..grounding.text_grounding import AttentionSource, BoxSource, DetectorSource, ground
+from ..grounding.sam import SamNetwork, encode, load_network
+from ..grounding.text_grounding import AttentionSource, BoxSource, DetectorSource, Grounded, ground
 
 TINY_SAM = "tinyworld"
 
@@ -41,13 +41,9 @@ def check_finders(sam: str | None, detector: Path | None) -> None:
 
 def load_sam_of(name: str) -> SamNetwork:
     """The network inside the pack ("tinyworld"), or that of a file in its authors' layout."""
-    from ..engine.sam_network import config_of, load_sam
     from ..tinyworld.tiny_sam import load_tiny_sam
 
-    if name == TINY_SAM:
-        return SamNetwork(load_tiny_sam(), name)
-    sam = load_sam(Path(name))
-    return SamNetwork(sam, config_of(sam.state_dict()).name)
+    return SamNetwork(load_tiny_sam(), name) if name == TINY_SAM else load_network(Path(name))
 
 
 def find_things(
@@ -59,24 +55,17 @@ def find_things(
     RegionStyleError when something is not found.
     """
     settings = AttentionSettings(seed=seed)
+    found: FoundRegions | Grounded
     if sam is None:
-        found, notice = _by_attention(predictor, image, sentence, settings)
+        found = regions_by_attention(predictor, image, sentence, settings)
     else:
         source = _source(predictor, sentence, detector, settings)
-        grounded = ground(image, encode(load_sam_of(sam), image, predictor.host), source, predictor.host)
-        found, notice = list(grounded.regions), grounded.notice
-    if notice:
+        found = ground(image, encode(load_sam_of(sam), image, predictor.host), source, predictor.host)
+    if found.notice:
         raise RegionStyleError(
-            f"prompt: {notice}. Use other words for it, or give the region with --mask, --box or --whole."
+            f"prompt: {found.notice}. Use other words for it, or give the region with --mask, --box or --whole."
         )
-    return found
-
-
-def _by_attention(
-    predictor: Any, image: Tensor, sentence: Sentence, settings: AttentionSettings
-) -> tuple[list[Region], str]:
-    found = regions_by_attention(predictor, image, sentence, settings)
-    return list(found.regions), found.notice
+    return list(found.regions)
 
 
 def _source(predictor: Any, sentence: Sentence, detector: Path | None, settings: AttentionSettings) -> BoxSource:

@@ -10,10 +10,10 @@ from torch import Tensor
 from ..engine.comfy_host import ComfyHost
 from ..engine.comfy_tensors import images_of
 from ..engine.errors import RegionStyleError
-from ..engine.sam_network import PUBLIC_FILES, config_of, load_sam
+from ..engine.sam_network import PUBLIC_FILES
 from . import dino, vlm
 from .network_folders import CONFIG, folders_in
-from .sam import SamEmbedding, SamNetwork, encode
+from .sam import SamEmbedding, SamNetwork, encode, load_network
 
 SAMS, DETECTORS, VLMS = "sams", "grounding_dino", "LLM"  # folders below models/
 _WEIGHTS = (".pth", ".pt", ".safetensors")
@@ -78,8 +78,7 @@ def missing(kind: str, name: str | None) -> bool | str:
 
 def load_sam_file(file: str) -> SamNetwork:
     """The network of a file in models/sams, on the CPU until it is used."""
-    sam = load_sam(find_sam(file))
-    return SamNetwork(sam, config_of(sam.state_dict()).name)
+    return load_network(find_sam(file))
 
 
 def load_detector(name: str) -> dino.Detector:

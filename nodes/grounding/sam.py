@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host import Host
 from ..engine.region import Region
 from ..engine.regions import Regions, region_of
+from ..engine.sam_network import config_of, load_sam
 
 BEST, SINGLE = "best of three", "single"
 MASK_CHOICES = (BEST, SINGLE, "first of three", "second of three", "third of three")
@@ -30,6 +32,12 @@ class SamNetwork:
 
     sam: Any
     name: str
+
+
+def load_network(path: Path) -> SamNetwork:
+    """The network of a file in its authors' layout, on the CPU. RegionStyleError when it holds something else."""
+    sam = load_sam(path)
+    return SamNetwork(sam, config_of(sam.state_dict()).name)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..backgrounds import TRAIN_PHOTOS, photo_crop
 from ..styles import STYLES, apply_style
 from ..world import SIZE
 from .pool import Pool
-from .vae_stage import PictureSampler, reconstruction_loss
+from .vae_stage import PictureSampler, count_and_side, psnr_of_signed, reconstruction_loss
 
 LAST_BLOCK = "decoder.layers.14"
 PHOTOS = 0.3  # share of pictures that are photographs
@@ -49,20 +49,17 @@ def build(vae: Any) -> nn.ModuleDict:
 
 
 class DecoderLoss:
-    """Draws pictures, encodes them, frozen, and scores the decoder; `self(step)` is what `Trainer` calls.
-
-    Two steps of three see 64 px crops, four times as many, as in the stage before.
-    """
+    """Draws pictures, encodes them, frozen, and scores the decoder; `self(step)` is what `Trainer` calls."""
 
     def __init__(self, vae: Any, pool: Pool, size: int = 4, seed: int = 6, noise: float = 0.05) -> None:
         self.vae, self.pictures, self.size, self.noise = vae, VariedPictures(pool, seed), size, noise
         self.device = next(vae.parameters()).device
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        size, side = (self.size, SIZE) if step % 3 == 0 else (4 * self.size, SIZE // 2)
+        size, side = count_and_side(step, self.size)
         images = self.pictures.batch(step, size, side).float().to(self.device)
         with torch.no_grad():
             z = self.vae.encode(images).latents
         made = self.vae.decode(z + self.noise * torch.randn_like(z)).sample
         error = (made.detach() - images).square().mean()
-        return reconstruction_loss(made, images), {"psnr": float(-10 * (error / 4).log10())}
+        return reconstruction_loss(made, images), {"psnr": psnr_of_signed(error)}

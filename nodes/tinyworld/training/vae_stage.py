@@ -87,12 +87,22 @@ class VaeObjective(nn.Module):
         return loss, (made.detach() - images).square().mean()
 
 
-class VaeLoss:
-    """Draws batches and scores them; `self(step)` is what `Trainer` calls.
+def count_and_side(step: int, size: int) -> tuple[int, int]:
+    """How many pictures a step sees, and their side in pixels.
 
     Two steps of three see 64 px crops, four times as many: more different pictures for the same work. The third sees
     whole pictures, which the attention layer in the middle needs.
     """
+    return (size, SIZE) if step % 3 == 0 else (4 * size, SIZE // 2)
+
+
+def psnr_of_signed(error: Tensor) -> float:
+    """PSNR in dB of a mean squared error between pictures in -1..1."""
+    return float(-10 * (error / 4).log10())
+
+
+class VaeLoss:
+    """Draws batches and scores them; `self(step)` is what `Trainer` calls."""
 
     def __init__(self, modules: nn.ModuleDict, pool: Pool, size: int = 6) -> None:
         self.pictures, self.size = PictureSampler(pool), size
@@ -100,11 +110,11 @@ class VaeLoss:
         self.device = next(modules.parameters()).device
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        size, side = (self.size, SIZE) if step % 3 == 0 else (4 * self.size, SIZE // 2)
+        size, side = count_and_side(step, self.size)
         images = self.pictures.batch(step, size, side).to(self.device)
         noise = torch.randn(size, 4, side // 8, side // 8, device=self.device)
         loss, error = self.objective(images, noise)
-        return loss, {"psnr": float(-10 * (error / 4).log10())}
+        return loss, {"psnr": psnr_of_signed(error)}
 
 
 class Nothing(nn.Module):
