@@ -1,6 +1,12 @@
-"""Log-sum-exp of attention logits over sets of keys, without keeping the attention map."""
+"""Log-sum-exp of attention logits over sets of keys, without keeping the attention map.
 
+Two forms of one computation: plain torch in pieces, everywhere, and a fused one on GPUs that Triton knows.
+"""
+
+import functools
+import logging
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -8,6 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ._checks import compute_dtype, full_precision
+
+log = logging.getLogger("regionstyle")
 
 # Logits held at once. On CPU a piece should stay in the cache; on GPU it should fill the device and no more.
 _CPU_ELEMENTS = 1 << 18
@@ -24,6 +32,22 @@ def key_logsumexp(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Te
     if keep is not None:
         k, keep = _drop_unused_keys(k, keep)
     return _KeyLogSumExp.apply(q, k, keep, scale)
+
+
+def _fused(q: Tensor, k: Tensor) -> ModuleType | None:
+    """The fused kernels, where they run on the tensors' device and take them; None: plain torch."""
+    kernels = _triton_kernels() if q.is_cuda else None
+    return kernels if kernels is not None and kernels.supports(q, k) and kernels.works_on(q.device) else None
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    try:
+        from .triton import logsumexp
+    except ImportError as problem:
+        log.info("Triton is not installed (%s): attention maps are made by plain torch, slower", problem)
+        return None
+    return logsumexp
 
 
 def _drop_unused_keys(k: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,36 +76,59 @@ def _masked(logits: Tensor, keep: Tensor | None, index: int) -> Tensor:
 class _KeyLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
-        dtype = compute_dtype(q, k)
-        keys = k.to(dtype).transpose(-1, -2) * scale
-        sets = 1 if keep is None else keep.shape[1]
-        parts = []
-        for rows in _pieces(q, k):
-            logits = q[:, :, rows].to(dtype) @ keys
-            parts.append(torch.stack([_masked(logits, keep, s).logsumexp(-1) for s in range(sets)], 2))
-        lse = torch.cat(parts, -1) if parts else keys.new_zeros(*q.shape[:2], sets, 0)
+        fused = _fused(q, k)
+        lse = _plain_forward(q, k, keep, scale) if fused is None else fused.forward(q, k, keep, scale)
         ctx.save_for_backward(q, k, keep, lse)
-        ctx.scale = scale
+        ctx.scale, ctx.fused = scale, fused
         return lse
 
     @staticmethod
     @once_differentiable
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        q, k, keep, lse = ctx.saved_tensors
-        keys = k.to(lse.dtype) * ctx.scale
-        grad_q, grad_k = [], torch.zeros_like(keys)
-        for rows in _pieces(q, k):
-            queries = q[:, :, rows].to(lse.dtype)
-            logits = queries @ keys.transpose(-1, -2)
-            weight = torch.zeros_like(logits)
-            for s in range(lse.shape[2]):
-                share = torch.exp(_masked(logits, keep, s) - lse[:, :, s, rows, None])
-                weight += grad[:, :, s, rows, None] * share
-            if ctx.needs_input_grad[0]:
-                grad_q.append(weight @ keys)
-            if ctx.needs_input_grad[1]:
-                grad_k += weight.transpose(-1, -2) @ queries
-        dq = (torch.cat(grad_q, 2) if grad_q else torch.zeros_like(q)).to(q.dtype) if ctx.needs_input_grad[0] else None
-        dk = (grad_k * ctx.scale).to(k.dtype) if ctx.needs_input_grad[1] else None
-        return dq, dk, None, None
+        for_q, for_k = ctx.needs_input_grad[:2]
+        arguments = (grad, *ctx.saved_tensors, ctx.scale)
+        if ctx.fused is None:
+            grad_q, grad_k = _plain_backward(*arguments, for_q, for_k)
+        else:
+            grad_q = ctx.fused.grad_of_q(*arguments) if for_q else None
+            grad_k = ctx.fused.grad_of_k(*arguments) if for_k else None
+        q, k = ctx.saved_tensors[:2]
+        return _in_dtype(grad_q, q), _in_dtype(grad_k, k), None, None
+
+
+def _in_dtype(found: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if found is None else found.to(like.dtype)
+
+
+def _plain_forward(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
+    """`key_logsumexp`, `[B,H,S,N]`, a piece of the rows after the other."""
+    dtype = compute_dtype(q, k)
+    keys = k.to(dtype).transpose(-1, -2) * scale
+    sets = 1 if keep is None else keep.shape[1]
+    parts = []
+    for rows in _pieces(q, k):
+        logits = q[:, :, rows].to(dtype) @ keys
+        parts.append(torch.stack([_masked(logits, keep, s).logsumexp(-1) for s in range(sets)], 2))
+    return torch.cat(parts, -1) if parts else keys.new_zeros(*q.shape[:2], sets, 0)
+
+
+def _plain_backward(
+    grad: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, lse: Tensor, scale: float, for_q: bool, for_k: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of q and k in the accumulating dtype, as far as they are asked for."""
+    keys = k.to(lse.dtype) * scale
+    grad_q, grad_k = [], torch.zeros_like(keys)
+    for rows in _pieces(q, k):
+        queries = q[:, :, rows].to(lse.dtype)
+        logits = queries @ keys.transpose(-1, -2)
+        weight = torch.zeros_like(logits)
+        for s in range(lse.shape[2]):
+            share = torch.exp(_masked(logits, keep, s) - lse[:, :, s, rows, None])
+            weight += grad[:, :, s, rows, None] * share
+        if for_q:
+            grad_q.append(weight @ keys)
+        if for_k:
+            grad_k += weight.transpose(-1, -2) @ queries
+    dq = (torch.cat(grad_q, 2) if grad_q else torch.zeros_like(q)) if for_q else None
+    return dq, grad_k * scale if for_k else None

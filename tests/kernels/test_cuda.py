@@ -59,6 +59,24 @@ def test_agrees_with_the_cpu(name):
         torch.testing.assert_close(on_gpu, on_cpu, atol=1e-8, rtol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_fused_attention_agrees_with_plain_torch(dtype, monkeypatch):
+    from regionstyle.kernels import _logsumexp
+
+    pytest.importorskip("triton", reason="Triton is not installed")
+    q, k = (numbers(*shape).to("cuda", dtype).requires_grad_() for shape in ((2, 3, 1100, 40), (2, 3, 77, 40)))
+    assert _logsumexp._fused(q, k) is not None, "the fused kernels do not run on this GPU"
+    outcomes = []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(_logsumexp, "_fused", lambda q, k: None)
+        result = kernels.token_logodds(q, k, torch.eye(2, 77, dtype=torch.bool, device="cuda"))
+        outcomes.append([result.detach(), *torch.autograd.grad(result.float().square().sum(), (q, k))])
+    close = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}[dtype]
+    for fused, wanted in zip(*outcomes, strict=True):
+        torch.testing.assert_close(fused.float(), wanted.float(), atol=close * float(wanted.abs().max()), rtol=close)
+
+
 def test_attention_map_is_never_allocated():
     q, k = (torch.randn(1, 4, 8192, 32, device="cuda", requires_grad=True) for _ in range(2))
     torch.cuda.reset_peak_memory_stats()
