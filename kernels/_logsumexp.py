@@ -86,14 +86,13 @@ class _KeyLogSumExp(torch.autograd.Function):
     @once_differentiable
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        q, k, keep, lse = ctx.saved_tensors
         for_q, for_k = ctx.needs_input_grad[:2]
-        arguments = (grad, *ctx.saved_tensors, ctx.scale)
         if ctx.fused is None:
-            grad_q, grad_k = _plain_backward(*arguments, for_q, for_k)
+            grad_q, grad_k = _plain_backward(grad, q, k, keep, lse, ctx.scale, for_q, for_k)
         else:
-            grad_q = ctx.fused.grad_of_q(*arguments) if for_q else None
-            grad_k = ctx.fused.grad_of_k(*arguments) if for_k else None
-        q, k = ctx.saved_tensors[:2]
+            grad_q = ctx.fused.grad_of_q(grad, q, k, keep, lse, ctx.scale) if for_q else None
+            grad_k = ctx.fused.grad_of_k(grad, q, k, keep, lse, ctx.scale) if for_k else None
         return _in_dtype(grad_q, q), _in_dtype(grad_k, k), None, None
 
 

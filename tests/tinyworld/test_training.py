@@ -11,14 +11,15 @@ from regionstyle.nodes.engine.attention_losses import cover_loss, focus_loss
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.tinyworld import shipped
 from regionstyle.nodes.tinyworld.classifier import LABELS
+from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.training import stages
-from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled
+from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled, lone_objects
 from regionstyle.nodes.tinyworld.training.clip_stage import PROMPT_LISTS, contrastive_loss, draw_pair, list_loss
 from regionstyle.nodes.tinyworld.training.decoder_stage import DecoderLoss, VariedPictures
 from regionstyle.nodes.tinyworld.training.decoder_stage import build as build_decoder
 from regionstyle.nodes.tinyworld.training.loop import Budget, Trainer
 from regionstyle.nodes.tinyworld.training.pool import open_pool
-from regionstyle.nodes.tinyworld.training.unet_stage import TextBatch, draw_caption
+from regionstyle.nodes.tinyworld.training.unet_stage import TextBatch, draw_caption, noise_weight
 from regionstyle.nodes.tinyworld.training.vae_stage import PictureSampler, build, full_state
 from regionstyle.nodes.tinyworld.world import scene
 
@@ -126,10 +127,19 @@ def test_captions_state_facts_of_their_pictures(pool):
 
 
 def test_classifier_pictures_carry_labels_in_range(pool):
+    lone = lone_objects(pool)
+    assert all(len(pool.facts[i]["objects"]) == 1 for i in lone)
     for step in range(60):
-        image, labels = draw_labelled(pool, np.random.default_rng(step))
+        image, labels = draw_labelled(pool, lone, np.random.default_rng(step))
         assert image.shape == (128, 128, 3)
         assert all(0 <= label < len(words) for label, words in zip(labels, LABELS.values(), strict=True))
+
+
+def test_noise_weights_rise_with_the_noise_and_are_about_one():
+    weights = noise_weight(scheduler().alphas_cumprod)
+    assert bool((weights.diff() >= 0).all())
+    assert float(weights.max()) == 2.0
+    assert 0.8 < float(weights.mean()) < 1.5
 
 
 def test_list_loss_shares_the_target_between_true_prompts():

@@ -1,6 +1,7 @@
 """Stage `classifier`: shape, colour and style of one object, by cross-entropy on exact labels.
 
 Pictures are crops around one object, or a whole scene that has one object only; the style is that of the object.
+Generated pictures are judged whole, since nobody knows where their object is; so that is learnt as much as crops are.
 """
 
 from __future__ import annotations
@@ -15,14 +16,22 @@ from ..crops import crop_object
 from .pictures import soften, styled_scene
 from .pool import Pool
 
+WHOLE = 0.4  # share of pictures that are not cropped
 
-def draw_labelled(pool: Pool, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+
+def lone_objects(pool: Pool) -> np.ndarray:
+    """Numbers of the scenes with one object; all, if there is none."""
+    return np.array([i for i, fact in enumerate(pool.facts) if len(fact["objects"]) == 1] or range(len(pool)))
+
+
+def draw_labelled(pool: Pool, lone: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
     """A picture `[128,128,3]` in 0..1 and the number of its shape, colour and style in `LABELS`."""
-    made = pool.scene(int(random.integers(len(pool))))
-    image, styles, whole = styled_scene(made, random)
+    whole = random.random() < WHOLE
+    made = pool.scene(int(random.choice(lone) if whole else random.integers(len(pool))))
+    image, styles, everywhere = styled_scene(made, random)
     index = int(random.integers(len(made.objects)))
-    thing, style = made.objects[index], whole or styles[index] or UNSTYLED
-    if len(made.objects) > 1 or random.random() < 0.7:
+    thing, style = made.objects[index], everywhere or styles[index] or UNSTYLED
+    if len(made.objects) > 1 or not whole:
         image = crop_object(image, thing.box, float(random.uniform(0, 0.8)))
     image = image[:, ::-1] if random.random() < 0.5 else image
     words = {"shape": thing.shape, "color": thing.color, "style": style}
@@ -34,10 +43,11 @@ class ClassifierLoss:
 
     def __init__(self, network: Classifier, pool: Pool, size: int = 48, seed: int = 5) -> None:
         self.network, self.pool, self.size, self.seed = network, pool, size, seed
+        self.lone = lone_objects(pool)
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         random = np.random.default_rng([self.seed, step])
-        drawn = [draw_labelled(self.pool, random) for _ in range(self.size)]
+        drawn = [draw_labelled(self.pool, self.lone, random) for _ in range(self.size)]
         device = next(self.network.parameters()).device
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).to(device)
         images = torch.cat([soften(images[: self.size // 3], int(random.integers(56, 128))), images[self.size // 3 :]])

@@ -43,7 +43,7 @@ SHARES = {
 class Run:
     """Where a training keeps its state, and how it is watched.
 
-    from_nothing: denoiser, SAM and experts start from random weights, not from the shipped ones.
+    from_nothing: denoiser, classifier, SAM and experts start from random weights, not from the shipped ones.
     """
 
     folder: Path
@@ -146,7 +146,10 @@ def _classifier(run: Run, minutes: float) -> bool:
     from ..classifier import Classifier
     from .classifier_stage import ClassifierLoss
 
-    network = Classifier().to(run.device)
+    network = Classifier()
+    if not run.from_nothing and shipped("classifier"):
+        network.load_state_dict({k: v.float() for k, v in read("classifier").items()})
+    network.to(run.device)
     modules, loss = nn.ModuleDict({"classifier": network}), ClassifierLoss(network, run.pool())
     trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():

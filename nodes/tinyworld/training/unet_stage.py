@@ -22,7 +22,8 @@ from ..networks import new_unet, scheduler
 from ..tokenizer import load_tokenizer
 
 GROUPS = 3  # objects of a scene, at most
-ATTENTION_EVERY = 3  # steps between two that look at the attention: it is learnt sooner than shapes are
+ATTENTION_EVERY = 6  # steps between two that look at the attention: it is learnt sooner than shapes are
+HEAVIEST = 8.0  # largest weight of a noise level, before the mean is set to about 1
 
 
 @dataclass
@@ -100,6 +101,15 @@ def attention_loss(maps: dict[str, Tensor], masks: Tensor, weight: Tensor) -> Te
     return total / max(1, len(maps))
 
 
+def noise_weight(alpha_bar: Tensor) -> Tensor:
+    """Weight of a noise error by its level, in any shape: v-prediction's (Salimans and Ho 2022), 1 / alpha_bar, capped.
+
+    Plain noise errors are smallest where words decide which shape is drawn, so that their gradient is lost beside those
+    of the fine steps.
+    """
+    return (1 / alpha_bar).clamp(max=HEAVIEST) / (HEAVIEST / 2)
+
+
 def simple_scenes(facts: list[dict]) -> np.ndarray:
     """Numbers of the scenes with one object on a plain or graded ground; all, if there is none."""
     found = [i for i, f in enumerate(facts) if len(f["objects"]) == 1 and f["background"] in ("plain", "gradient")]
@@ -133,9 +143,9 @@ class UnetLoss:
         return np.where(random.random(self.size) < 0.7, simple, random.integers(0, len(self.latents), self.size))
 
     def _timesteps(self, random: np.random.Generator) -> Tensor:
-        """Most from the noisy part where words decide what is drawn; the rest from everywhere."""
-        noisy = random.random(self.size) < 0.7
-        drawn = random.integers(np.where(noisy, 300, 0), np.where(noisy, 900, 1000))
+        """Most from the middle, where words decide what is drawn; the rest from everywhere."""
+        middle = random.random(self.size) < 0.7
+        drawn = random.integers(np.where(middle, 250, 0), np.where(middle, 800, 1000))
         return torch.from_numpy(drawn).to(self.device)
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -152,9 +162,7 @@ class UnetLoss:
         supervised = step % ATTENTION_EVERY == 0
         with AttentionTap(self.unet, groups=groups, valid=valid) if supervised else nullcontext() as tap:
             made = self.unet(x, t, states).sample
-        snr = alpha_bar / (1 - alpha_bar)
-        # Min-SNR weighting (Hang et al. 2023, gamma 5) for noise prediction.
-        error = ((made - noise).square() * (5 / snr).clamp(max=1)).mean()
+        error = ((made - noise).square() * noise_weight(alpha_bar)).mean()
         if tap is None:
             return error, {"denoise": float(error.detach())}
         attention = attention_loss(tap.maps, self.masks[index].to(self.device), weight * alpha_bar[:, 0, 0])
