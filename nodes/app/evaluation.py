@@ -88,7 +88,10 @@ def retrieval(clip: TinyClip, count: int, host: Host) -> Numbers:
 
 
 def classification(classifier: Classifier, count: int, host: Host) -> Numbers:
-    """Share of crops around held-out objects, each with one style or none, that are read rightly by property."""
+    """Share of crops around held-out objects, each with one style or none, that are read rightly by property.
+
+    Also of whole pictures of one object on a plain ground, exact ones: what the judge of generated pictures can do.
+    """
     names, right = [*STYLES, UNSTYLED], []
     progress = host.progress(count, "classifier")
     for number in range(count):
@@ -100,7 +103,17 @@ def classification(classifier: Classifier, count: int, host: Host) -> Numbers:
         progress.update(number + 1)
     shares = np.mean(right, axis=0)
     read = {name: round(float(v), 3) for name, v in zip(("shape", "colour", "style"), shares, strict=True)}
-    return read | {"crops": count}
+    return read | {"crops": count} | _whole_pictures(classifier)
+
+
+def _whole_pictures(classifier: Classifier, count: int = 64) -> Numbers:
+    """Share of exact pictures of one object on a plain ground whose shape and colour are both read rightly."""
+    made = [scene(number, split="held-out", count=1, background_kind="plain") for number in range(count)]
+    found = classifier.read(torch.cat([as_image(one) for one in made]))
+    right = [
+        (f["shape"], f["color"]) == (m.objects[0].shape, m.objects[0].color) for f, m in zip(found, made, strict=True)
+    ]
+    return {"whole": round(float(np.mean(right)), 3), "whole_pictures": count}
 
 
 def generation(predictor: Any, classifier: Classifier, host: Host, steps: int = 20, cfg: float = 4.0) -> Numbers:

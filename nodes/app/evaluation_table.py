@@ -14,6 +14,7 @@ _ROWS: tuple[tuple[str, str, str, str, float | None, str], ...] = (
     ("classifier, shape", "classifier", "shape", "%", None, "crops"),
     ("classifier, colour", "classifier", "colour", "%", None, "crops"),
     ("classifier, style", "classifier", "style", "%", None, "crops"),
+    ("classifier, shape and colour of whole exact pictures", "classifier", "whole", "%", None, "whole_pictures"),
     ("generated shape right", "generation", "right_shape", "%", None, "pictures"),
     ("generated colour right", "generation", "right_colour", "%", None, "pictures"),
     ("generated shape and colour right", "generation", "right_both", "%", 0.9, "pictures"),

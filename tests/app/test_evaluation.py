@@ -12,6 +12,7 @@ from regionstyle.nodes.app.evaluation import held_out
 from regionstyle.nodes.app.evaluation_attention import attention_iou, plain_attention_mask
 from regionstyle.nodes.engine.host import LocalHost
 from regionstyle.nodes.grounding.attention import AttentionSettings
+from regionstyle.nodes.tinyworld.classifier import load_classifier
 from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.world import COLORS
 
@@ -46,6 +47,12 @@ def test_plain_attention_is_a_cut_of_the_words_share(predictor):
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_judge_of_generated_pictures_reads_exact_ones():
+    numbers = evaluation.classification(load_classifier(), 9, LocalHost("cpu"))
+    assert numbers["whole_pictures"] == 64
+    assert numbers["whole"] >= 0.95
 
 
 @pytest.mark.slow

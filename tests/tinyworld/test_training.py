@@ -19,7 +19,12 @@ from regionstyle.nodes.tinyworld.training.decoder_stage import DecoderLoss, Vari
 from regionstyle.nodes.tinyworld.training.decoder_stage import build as build_decoder
 from regionstyle.nodes.tinyworld.training.loop import Budget, Trainer
 from regionstyle.nodes.tinyworld.training.pool import open_pool
-from regionstyle.nodes.tinyworld.training.unet_stage import TextBatch, draw_caption, noise_weight
+from regionstyle.nodes.tinyworld.training.unet_stage import (
+    TextBatch,
+    draw_caption,
+    noise_weight,
+    simple_scenes,
+)
 from regionstyle.nodes.tinyworld.training.vae_stage import PictureSampler, build, full_state
 from regionstyle.nodes.tinyworld.world import scene
 
@@ -133,6 +138,15 @@ def test_classifier_pictures_carry_labels_in_range(pool):
         image, labels = draw_labelled(pool, lone, np.random.default_rng(step))
         assert image.shape == (128, 128, 3)
         assert all(0 <= label < len(words) for label, words in zip(labels, LABELS.values(), strict=True))
+
+
+def test_simple_scenes_show_notched_shapes_twice():
+    def fact(ground, *shapes):
+        return {"background": ground, "objects": [[shape, "red", [0, 0, 9, 9]] for shape in shapes]}
+
+    facts = [fact("plain", "star"), fact("gradient", "ring"), fact("cat", "ring"), fact("plain", "ring", "star")]
+    assert sorted(simple_scenes(facts).tolist()) == [0, 0, 1]
+    assert simple_scenes(facts[2:]).tolist() == [0, 1], "all, where none is simple"
 
 
 def test_noise_weights_rise_with_the_noise_and_are_about_one():

@@ -23,6 +23,7 @@ from ..tokenizer import load_tokenizer
 
 GROUPS = 3  # objects of a scene, at most
 ATTENTION_EVERY = 6  # steps between two that look at the attention: it is learnt sooner than shapes are
+NOTCHED = ("star", "cross")  # learnt last: their arms are as narrow as one cell of the latent grid
 HEAVIEST = 8.0  # largest weight of a noise level, before the mean is set to about 1
 
 
@@ -111,9 +112,10 @@ def noise_weight(alpha_bar: Tensor) -> Tensor:
 
 
 def simple_scenes(facts: list[dict]) -> np.ndarray:
-    """Numbers of the scenes with one object on a plain or graded ground; all, if there is none."""
+    """Numbers of the scenes with one object on a plain or graded ground, notched ones twice; all, if there is none."""
     found = [i for i, f in enumerate(facts) if len(f["objects"]) == 1 and f["background"] in ("plain", "gradient")]
-    return np.array(found or range(len(facts)))
+    notched = [i for i in found if facts[i]["objects"][0][0] in NOTCHED]
+    return np.array(found + notched or range(len(facts)))
 
 
 class UnetLoss:
