@@ -37,15 +37,18 @@ def key_logsumexp(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Te
 def _fused(q: Tensor, k: Tensor) -> ModuleType | None:
     """The fused kernels, where they run on the tensors' device and take them; None: plain torch."""
     kernels = _triton_kernels() if q.is_cuda else None
-    return kernels if kernels is not None and kernels.supports(q, k) and kernels.works_on(q.device) else None
+    fits = kernels is not None and kernels.supports(q, k) and kernels.works_on(q.device, q.dtype)
+    return kernels if fits else None
 
 
 @functools.cache
 def _triton_kernels() -> ModuleType | None:
     try:
         from .triton import logsumexp
-    except ImportError as problem:
-        log.info("Triton is not installed (%s): attention maps are made by plain torch, slower", problem)
+    except Exception as problem:  # noqa: BLE001  a Triton that is broken or too old raises anything
+        absent = isinstance(problem, ModuleNotFoundError) and problem.name == "triton"
+        level, state = (logging.INFO, "is not installed") if absent else (logging.WARNING, "cannot be imported")
+        log.log(level, "Triton %s (%s): attention maps are made by plain torch, slower", state, problem)
         return None
     return logsumexp
 

@@ -20,7 +20,7 @@ log = logging.getLogger("regionstyle")
 
 WIDEST = 256  # channels of a head; wider heads do not fit a block
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-PART = 1024  # query rows whose gradient of k one program sums up
+PART = 1024  # one program sums up the gradient of k over so many query rows, or a multiple
 
 
 @triton.jit
@@ -84,8 +84,8 @@ def forward_kernel(
         kept = _kept(keep + (b * sets + s) * keys, key0, keys, HAS_KEEP, BLOCK_M)
         logits = tl.where(kept[None, :], _logits(queries, block, scale), float("-inf"))
         higher = tl.maximum(top, tl.max(logits, 1))
-        # No key of this set so far: subtract 0, since -inf - -inf is no number.
-        base = tl.where(higher == float("-inf"), 0.0, higher)
+        # No key of this set so far, or a logit that overflowed: subtract 0, since inf - inf is no number.
+        base = tl.where(tl.abs(higher) == float("inf"), 0.0, higher)
         total = total * tl.exp(top - base) + tl.sum(tl.exp(logits - base[:, None]), 1)
         top = higher
         key0 += BLOCK_M
@@ -154,27 +154,47 @@ def block_sizes(channels: int, item: int) -> dict[str, int]:
     return {"BLOCK_N": side, "BLOCK_M": side, "BLOCK_D": wide}
 
 
+def part_rows(rows: int, keys: int) -> int:
+    """Query rows in one part of the gradient of k: few keys need many parts to fill the GPU; with many keys, where
+    the blocks of keys fill it, parts would take as much memory as the map. All parts hold at most rows + keys rows."""
+    return -(-min(rows, keys) // PART) * PART
+
+
 def supports(q: Tensor, k: Tensor) -> bool:
     """Whether these kernels take q `[B,H,N,D]` and k `[B,H,M,D]`: one half or float32 dtype, D up to 256, not empty."""
     return q.dtype == k.dtype and q.dtype in DTYPES and q.shape[-1] <= WIDEST and q.numel() > 0
 
 
 @functools.cache
-def works_on(device: torch.device) -> bool:
-    """Whether Triton can build and start a kernel on this device; tried once. If not, a warning says why."""
+def works_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether Triton can build and start a kernel for this device and dtype; tried once. If not, a warning says so."""
     try:
-        one = torch.ones(1, 1, 1, 16, device=device)
-        return abs(float(forward(one, one, None, 1.0)) - 16) < 1e-3
+        _try_out(device, dtype)
+    except torch.cuda.OutOfMemoryError:
+        raise  # says nothing about Triton; an answer that is raised is not cached
     except Exception as problem:  # noqa: BLE001  Triton raises whatever its compiler, linker or driver raises
-        log.warning("%s: the fused attention kernel cannot be used (%s); plain torch is used, slower", device, problem)
+        message = "%s: the fused attention kernel cannot be used for %s (%s); plain torch is used, slower"
+        log.warning(message, device, dtype, problem)
         return False
+    return True
+
+
+def _try_out(device: torch.device, dtype: torch.dtype) -> None:
+    """Build a kernel and compare its number; RuntimeError where it is wrong, else whatever Triton raises."""
+    if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        # Not left to Triton, whose compiler can end the process here.
+        raise RuntimeError("GPUs before compute capability 8.0 multiply no bfloat16")
+    one = torch.ones(1, 1, 1, 16, device=device, dtype=dtype)
+    found = float(forward(one, one, None, 1.0))
+    if not abs(found - 16) < 1e-3:
+        raise RuntimeError(f"it found {found} for 16")
 
 
 def forward(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
     """logsumexp over the kept keys of scale * q k^T: `[B,H,S,N]` float32; keep bool `[B,S,M]` or None for one set."""
     b, h, n, _ = q.shape
     sets = 1 if keep is None else keep.shape[1]
-    lse = torch.empty(b, h, sets, n, device=q.device)
+    lse = torch.empty(b, h, sets, n, device=q.device, dtype=torch.float32)
     sizes = block_sizes(q.shape[-1], q.element_size())
     grid = (b * h * sets, triton.cdiv(n, sizes["BLOCK_N"]))
     _launch(forward_kernel, grid, sizes, q, k, keep, (lse,), (h, sets), (), scale)
@@ -184,7 +204,7 @@ def forward(q: Tensor, k: Tensor, keep: Tensor | None, scale: float) -> Tensor:
 def grad_of_q(grad: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, lse: Tensor, scale: float) -> Tensor:
     """Gradient `[B,H,N,D]` float32 of q, from the gradient `[B,H,S,N]` of `forward`'s result `lse`."""
     b, h, n, d = q.shape
-    made = torch.empty(b, h, n, d, device=q.device)
+    made = torch.empty(b, h, n, d, device=q.device, dtype=torch.float32)
     sizes = block_sizes(d, 4)  # these multiply in float32 whatever the input is
     grid = (b * h, triton.cdiv(n, sizes["BLOCK_N"]))
     _launch(grad_q_kernel, grid, sizes, q, k, keep, (lse, grad.contiguous(), made), (h, lse.shape[2]), (), scale)
@@ -194,12 +214,13 @@ def grad_of_q(grad: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, lse: Tens
 def grad_of_k(grad: Tensor, q: Tensor, k: Tensor, keep: Tensor | None, lse: Tensor, scale: float) -> Tensor:
     """Gradient `[B,H,M,D]` float32 of k, from the gradient `[B,H,S,N]` of `forward`'s result `lse`."""
     b, h, n, d = q.shape
-    parts = triton.cdiv(n, PART)
-    made = torch.empty(b, h, parts, k.shape[2], d, device=q.device)
+    part = part_rows(n, k.shape[2])
+    parts = triton.cdiv(n, part)
+    made = torch.empty(b, h, parts, k.shape[2], d, device=q.device, dtype=torch.float32)
     sizes = block_sizes(d, 4)  # these multiply in float32 whatever the input is
     grid = (b * h * parts, triton.cdiv(k.shape[2], sizes["BLOCK_M"]))
     arrays, counts = (lse, grad.contiguous(), made), (h, lse.shape[2])
-    _launch(grad_k_kernel, grid, sizes, q, k, keep, arrays, counts, (PART, parts), scale)
+    _launch(grad_k_kernel, grid, sizes, q, k, keep, arrays, counts, (part, parts), scale)
     return made.sum(2)
 
 

@@ -94,6 +94,41 @@ def test_gradient_of_keys_over_several_parts():
     )
 
 
+def test_gradient_of_many_keys_in_longer_parts(monkeypatch):
+    from regionstyle.kernels.triton import logsumexp as module
+
+    monkeypatch.setattr(module, "PART", 64)
+    assert module.part_rows(200, 70) == 128  # one part and a half
+    q, k = leaves(200, 70, 2, torch.float32)
+    compare(
+        lambda q, k: kernels.token_attention(q, k, [1]),
+        lambda q, k: token_attention_reference(q, k, [1]),
+        q,
+        k,
+        1e-4,
+    )
+
+
+def test_a_logit_that_overflows_gives_infinity():
+    q = torch.tensor([torch.inf, 3e38, -torch.inf, 1.0])[None, None, :, None]
+    k = torch.full((1, 1, 70, 1), 0.1)
+    k[:, :, 65:] = 10.0  # the second row overflows in the second block only
+    found = _logsumexp.key_logsumexp(q, k, None, 1.0)
+    torch.testing.assert_close(found[:, :, 0], (q @ k.transpose(-1, -2)).logsumexp(-1))
+
+
+def test_the_default_dtype_does_not_matter():
+    q, k = leaves(5, 3, 4, torch.float16)
+    wanted = torch.logsumexp(q.double() @ k.double().transpose(-1, -2), -1)
+    torch.set_default_dtype(torch.float16)
+    try:
+        found = _logsumexp.key_logsumexp(q, k, None, 1.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, :, 0].double(), wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_keys_far_outside_the_support_do_not_overflow():
     q, k = torch.full((1, 1, 3, 4), 10.0), torch.zeros(1, 1, 4, 4)
     k[0, 0, 0] = 50.0  # a logit of 1000 that is left out

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,61 @@ def test_float64_and_wide_heads_stay_with_plain_torch():
     assert not supports(one.half(), one)
     assert not supports(one.expand(1, 1, 2, 4).repeat(1, 1, 1, 65), one)
     assert not supports(one[:, :, :0], one)
+
+
+def test_without_a_gpu_a_warning_says_that_no_kernel_runs(caplog):
+    from regionstyle.kernels.triton.logsumexp import works_on
+
+    assert not works_on.__wrapped__(torch.device("cpu"), torch.float32)
+    assert "cpu: the fused attention kernel cannot be used for torch.float32" in caplog.text
+
+
+def test_bfloat16_is_not_tried_on_gpus_without_it(monkeypatch, caplog):
+    from regionstyle.kernels.triton.logsumexp import works_on
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not works_on.__wrapped__(torch.device("cuda", 0), torch.bfloat16)
+    assert "before compute capability 8.0" in caplog.text
+
+
+def test_a_full_gpu_is_no_verdict_on_triton(monkeypatch):
+    from regionstyle.kernels.triton import logsumexp as fused
+
+    def full(*arguments):
+        raise torch.cuda.OutOfMemoryError("full")
+
+    monkeypatch.setattr(fused, "forward", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fused.works_on.__wrapped__(torch.device("cpu"), torch.float32)
+
+
+def test_a_wrong_number_is_warned_about(monkeypatch, caplog):
+    from regionstyle.kernels.triton import logsumexp as fused
+
+    monkeypatch.setattr(fused, "forward", lambda *arguments: torch.tensor(float("nan")))
+    assert not fused.works_on.__wrapped__(torch.device("cpu"), torch.float32)
+    assert "nan for 16" in caplog.text
+
+
+def test_a_broken_triton_is_warned_about(monkeypatch, caplog):
+    from regionstyle.kernels import _logsumexp
+    from regionstyle.kernels import triton as package
+
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))  # it has no `jit`
+    monkeypatch.delitem(sys.modules, f"{package.__name__}.logsumexp", raising=False)
+    monkeypatch.delattr(package, "logsumexp", raising=False)
+    assert _logsumexp._triton_kernels.__wrapped__() is None
+    assert "cannot be imported" in caplog.text
+
+
+@pytest.mark.parametrize("rows", [1, 64, 1100, 4096, 16384])
+@pytest.mark.parametrize("keys", [1, 77, 1025, 4096, 16384])
+def test_parts_of_the_gradient_take_no_more_rows_than_q_and_k(rows, keys):
+    from regionstyle.kernels.triton.logsumexp import PART, part_rows
+
+    part = part_rows(rows, keys)
+    assert part % PART == 0  # whole blocks: no row may be counted in two parts
+    assert -(-rows // part) * keys <= rows + keys
 
 
 def signature(kernel, sizes, dtype):
