@@ -124,7 +124,8 @@ class UNet(Family):
     name = unet_names.SUPPORTED
 
     def accepts(self, network: nn.Module) -> bool:
-        return _has(network, "down_blocks", "up_blocks") or _has(network, "input_blocks", "output_blocks")
+        blocks = _has(network, "down_blocks", "up_blocks") or _has(network, "input_blocks", "output_blocks")
+        return blocks and not unet_names.has_time_axis(network)
 
     def parts(self, network: nn.Module) -> Parts:
         paths = {own: path for path, own in unet_names.unet_paths(network).items()}

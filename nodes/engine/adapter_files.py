@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from . import transformer_names, unet_names
 from .errors import wrong_input
 from .expert import Expert, LoraLayer
-from .lora_source import read_lora
+from .lora_source import HEADER_CONFIG, read_lora
 from .transformer_names import Part
 
 _DOWN, _UP, _ALPHA = "down", "up", "alpha"
@@ -124,8 +124,10 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
     if sliced := [layer for layer, lora in expert.layers.items() if lora.rows is not None]:
         raise wrong_input("expert", f"row slices in {sliced}", "whole layers", "This layout cannot hold them.")
     own = {"regionstyle_name": expert.name, "regionstyle_style": expert.style, "format": "pt"}
+    # The configuration fixes the scale of the file that was read. In this one the tensors say it.
+    kept = {key: text for key, text in expert.metadata.items() if key != HEADER_CONFIG}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(write(expert), path, metadata={**expert.metadata, **own})
+    save_file(write(expert), path, metadata={**kept, **own})
 
 
 def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, Tensor]]:

@@ -17,6 +17,7 @@ from .errors import RegionStyleError, wrong_input
 from .gates import Acting, ActiveGates, RegionPart, attention_share, positive_rows
 from .joint_isolation import joint_bias
 from .pass_context import whole_passes, words_hidden
+from .wrapped_forward import WrappedForward
 
 
 @dataclass(eq=False)
@@ -149,8 +150,11 @@ class GatedForward:
         self._check_tokens(x)
         (grid,) = self._seen().image(x.shape[1])
         before, self._kept = self._kept, {}
+        # Stacks inside each other: both divide all places among their own regions.
+        whole = isinstance(original, WrappedForward) or attention_share.get() is not None
+        parts = gates.parts(regions, grid, len(x), x.device, whole=whole)
         try:
-            return self._blended(gates, gates.parts(regions, grid, len(x), x.device), original, x, args, kwargs)
+            return self._blended(gates, parts, original, x, args, kwargs)
         finally:
             self._kept = before
 

@@ -44,7 +44,7 @@ class AttentionTap:
         layers: Collection[str] | None = None,
     ) -> None:
         """target: a NoisePredictor or the network itself; groups: token positions of each group, or bool `[G,M]` or
-        `[B,G,M]`; valid: bool `[M]` or `[B,M]`, the tokens compared with (None: all, start and padding included).
+        `[B or 1,G,M]`; valid: bool `[M]` or `[B or 1,M]`, the tokens compared with (None: all, also start and padding).
 
         quantity: "logodds" (`kernels.token_logodds`; 0 for a network without preference) or "share" (the sum of
         `kernels.token_attention` over the group's tokens, out of the valid ones, in 0..1). layers: diffusers paths
@@ -109,10 +109,8 @@ class AttentionTap:
 
     def _quantity(self, q: Tensor, k: Tensor, scale: float | None) -> Tensor:
         """`[B,G,N]`."""
-        groups = as_groups(self.groups, k.shape[2]).to(k.device)
-        groups = own_rows(groups) if groups.ndim == 3 else groups
-        valid = None if self.valid is None else self.valid.to(k.device)
-        valid = own_rows(valid) if valid is not None and valid.ndim == 2 else valid
+        groups = _marks("groups", as_groups(self.groups, k.shape[2]), 2, k)
+        valid = None if self.valid is None else _marks("valid", self.valid, 1, k)
         if self.quantity == "logodds":
             return token_logodds(q, k, groups, valid, scale=scale)
         return _group_shares(q, k, groups, valid, scale)
@@ -135,6 +133,22 @@ def as_groups(groups: Tensor | Sequence[Sequence[int]], tokens: int) -> Tensor:
     for row, group in zip(table, groups, strict=True):
         row[list(group)] = True
     return table
+
+
+def _marks(name: str, marks: Tensor, axes: int, k: Tensor) -> Tensor:
+    """The running rows of marks, one per token of keys k `[B,H,M,D]`: of so many axes, or one more for the batch.
+
+    RegionStyleError unless they are bool and have one entry per token, and one row or as many as the batch.
+    """
+    marks = marks.to(k.device)
+    if marks.ndim > axes:
+        marks = marks[0] if len(marks) == 1 else own_rows(marks)
+    fits = marks.ndim == axes or (marks.ndim == axes + 1 and len(marks) == len(k))
+    if marks.dtype != torch.bool or not fits or marks.shape[-1] != k.shape[2]:
+        shape = f"{'G,' * (axes - 1)}{k.shape[2]}"
+        got, accepts = f"{marks.dtype} {list(marks.shape)}", f"bool [{shape}] or [{len(k)},{shape}]"
+        raise wrong_input(name, got, accepts, "Mark the tokens of the prompt that runs, once or for each row.")
+    return marks
 
 
 def _group_shares(q: Tensor, k: Tensor, groups: Tensor, valid: Tensor | None, scale: float | None) -> Tensor:

@@ -32,6 +32,7 @@ from .diffusers_text import encode_flux, encode_sd, encode_sd3, encode_sdxl
 from .errors import wrong_input
 from .predictor import Text
 from .schedule import FlowSchedule, Prediction, Schedule, TableSchedule, Time, from_eps, from_flow, from_v, timestep_of
+from .unet_names import has_time_axis
 
 SUPPORTED = (
     "Supported: U-Nets of the Stable Diffusion 1, 2 and SDXL class that predict epsilon or v_prediction, "
@@ -96,7 +97,7 @@ class StableDiffusion(DiffusersFamily):
 
     @staticmethod
     def matches(network: Any) -> bool:
-        return hasattr(getattr(network, "config", None), "cross_attention_dim")
+        return hasattr(getattr(network, "config", None), "cross_attention_dim") and not has_time_axis(network)
 
     def call(self, x: Tensor, t: Time, text: Text) -> Tensor:
         steps = timestep_of(t).round().to(x.device, torch.long).expand(len(x))

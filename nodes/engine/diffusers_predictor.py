@@ -60,9 +60,10 @@ class DiffusersPredictor(NoisePredictor):
         text.extras.check(self._family.extras)
         if gate is None:
             return self._forward(x, t, text)
-        if self.experts is None:
+        if self.experts is None or not self.experts.attached:
             names = ", ".join(gate.values) or "none"
-            raise wrong_input("gate", f"gates for {names}", "no gate", "Attach experts to the predictor first.")
+            accepts = "no gate without attached experts"
+            raise wrong_input("gate", f"gates for {names}", accepts, "Give the predictor a stack and attach() that.")
         with self.experts.using(gate):
             return self._forward(x, t, text)
 

@@ -103,12 +103,16 @@ def check_options(gates: Gates | RegionGate) -> None:
                 raise wrong_input(f"gates.{option}", repr(value), shown, "Correct the option.")
 
 
-def checked_gate(name: str, gate: Gate) -> float | Tensor | RegionGate | None:
-    """The gate of explicit `Gates` in its plain form; None where it is off everywhere."""
+def checked_gate(name: str, gate: Gate, isolating: bool = False) -> float | Tensor | RegionGate | None:
+    """The gate of explicit `Gates` in its plain form; None where it is off everywhere.
+
+    isolating: places outside all masks may not read every token. Then, and where a region has `reads`, one that is
+    off stays with strength 0: what its places and the rest read is not a matter of the expert.
+    """
     if isinstance(gate, Tensor) and gate.ndim == 0:
         gate = gate[None]
     if isinstance(gate, RegionGate):
-        return _region(name, gate)
+        return _region(name, gate, isolating)
     if isinstance(gate, Tensor) and gate.ndim == 1 and len(gate):
         if gate.is_complex() or not bool(gate.isfinite().all()):
             raise wrong_input(f"gate of {name!r}", gate.tolist()[:8], "finite real numbers", "Correct them.")
@@ -127,7 +131,7 @@ def _number(what: str, value: object) -> float:
     return float(value)
 
 
-def _region(name: str, gate: RegionGate) -> RegionGate | None:
+def _region(name: str, gate: RegionGate, isolating: bool) -> RegionGate | None:
     _check_kind(f"mask of {name!r}", gate.mask, "a tensor of real numbers")
     strength = _number(f"strength of {name!r}", gate.strength)
     mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
@@ -137,9 +141,10 @@ def _region(name: str, gate: RegionGate) -> RegionGate | None:
     if not (low >= 0 and high <= 1):
         raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
     check_options(gate)
-    if strength == 0 or (high == 0 and not mask.requires_grad):
+    off = strength == 0 or (high == 0 and not mask.requires_grad)
+    if off and gate.reads is None and not isolating:
         return None
-    return replace(gate, mask=_float(mask), strength=strength, words=_words(name, gate.words),
+    return replace(gate, mask=_float(mask), strength=0.0 if off else strength, words=_words(name, gate.words),
                    reads=checked_reads(name, gate.reads))  # fmt: skip
 
 

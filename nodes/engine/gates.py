@@ -11,7 +11,7 @@ fully on the text tokens that are its own, not at all on those of another expert
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -88,10 +88,12 @@ class ActiveGates:
     def __init__(self, gates: Gates, names: Iterable[str]) -> None:
         """RegionStyleError for a name that is not in `names` and for a gate of the wrong kind, shape or range."""
         known = list(names)
-        if unknown := [name for name in gates.values if name not in known]:
+        named = [gates.values, *(option for option in (gates.pooled, gates.shared_text) if isinstance(option, Mapping))]
+        if unknown := [name for table in named for name in table if name not in known]:
             raise wrong_input("gates", f"experts {unknown}", f"some of {known}", "Name experts that are attached.")
         check_options(gates)
-        checked = {name: checked_gate(name, gate) for name, gate in gates.explicit().values.items()}
+        isolating = gates.rest_reads is not None
+        checked = {name: checked_gate(name, gate, isolating) for name, gate in gates.explicit().values.items()}
         self._values = {name: gate for name, gate in checked.items() if gate is not None}
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
         self._rest_reads = checked_reads("the rest", gates.rest_reads)
@@ -100,7 +102,9 @@ class ActiveGates:
         self._parts: dict[Any, list[RegionPart]] = {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        """Whether an expert acts; a region of one that is off may still say what its places read."""
+        gate = self._values.get(name)  # type: ignore[call-overload]
+        return gate is not None and not (isinstance(gate, RegionGate) and gate.strength == 0)
 
     def batch_sizes(self) -> dict[str, int]:
         """Entries of each gate that is a tensor or a mask, for the running part of the batch."""
@@ -160,15 +164,21 @@ class ActiveGates:
         """All masks on a grid, `[batch,R,h,w]` in the order of `regions`, nowhere summing to more than 1."""
         # Tensors made in inference mode cannot take part in a later backward pass, so they are not shared with it.
         key = (size, batch, part_of_batch.get(), device, torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+        if self.learns_masks:
+            return self._all_masks(size, batch, device)
         if key not in self._resized:
-            self._resized[key] = torch.stack([self._mask(name, size, batch, device) for name in self.regions], 1)
-            self._resized[key] = self._resized[key] / self._resized[key].sum(1, keepdim=True).clamp_min(1)
+            self._resized[key] = self._all_masks(size, batch, device)
         return self._resized[key]
 
     @property
     def isolated(self) -> bool:
         """Whether some places may not read some tokens of the prompt."""
         return bool(self.regions) and any(self._reads(name) is not None for name in (*self.regions, ""))
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether gradients flow to a mask: what is made of it then belongs to one pass."""
+        return torch.is_grad_enabled() and any(self._region(name).mask.requires_grad for name in self.regions)
 
     def reads(self, region: str, tokens: int) -> Tensor | None:
         """Positions of the tokens that a region may read, "" for the rest, on the CPU; None for all of them.
@@ -195,17 +205,24 @@ class ActiveGates:
     def _reads(self, region: str) -> Tensor | None:
         return self._region(region).reads if region else self._rest_reads
 
-    def parts(self, names: Sequence[str], size: Size, batch: int, device: torch.device) -> list[RegionPart]:
+    def parts(
+        self, names: Sequence[str], size: Size, batch: int, device: torch.device, *, whole: bool = False
+    ) -> list[RegionPart]:
         """How a grid is divided among some experts with masks and, "", what they leave. Parts without any share are
-        left out."""
-        masks, whole = self.masks(size, batch, device), whole_passes.get()
+        left out. whole: each part is of all places, where what runs there needs to see them all."""
+        masks, whole = self.masks(size, batch, device), whole or whole_passes.get()
+        if self.learns_masks:
+            return self._divided(names, masks, whole)
         key = (tuple(names), masks.data_ptr(), tuple(masks.shape), whole)
         if key not in self._parts:
-            shares = {name: masks[:, self.regions.index(name)].flatten(1) for name in names}
-            shares[""] = (1 - torch.stack(list(shares.values())).sum(0)).clamp_min(0)
-            made = [_part(name, share, whole or share.requires_grad) for name, share in shares.items()]
-            self._parts[key] = [part for part in made if part is not None]
+            self._parts[key] = self._divided(names, masks, whole)
         return self._parts[key]
+
+    def _divided(self, names: Sequence[str], masks: Tensor, whole: bool) -> list[RegionPart]:
+        shares = {name: masks[:, self.regions.index(name)].flatten(1) for name in names}
+        shares[""] = (1 - torch.stack(list(shares.values())).sum(0)).clamp_min(0)
+        made = [_part(name, share, whole or share.requires_grad) for name, share in shares.items()]
+        return [part for part in made if part is not None]
 
     def _region(self, name: str) -> RegionGate:
         gate = self._values[name]
@@ -215,7 +232,7 @@ class ActiveGates:
     def _present(self, batch: int, device: torch.device) -> Tensor:
         """1 where an expert's mask is not empty, `[R,batch]`."""
         masks = {name: self._region(name).mask.detach() for name in self.regions}
-        found = {name: (mask.amax((-2, -1)) > 0).float().to(device) for name, mask in masks.items()}
+        found = {name: (mask.amax((-2, -1)) * (name in self) > 0).float().to(device) for name, mask in masks.items()}
         return torch.stack([fit_batch(value, batch, name) for name, value in found.items()])
 
     def _words(self, name: str, tokens: int, batch: int, device: torch.device) -> Tensor:
@@ -228,6 +245,10 @@ class ActiveGates:
             raise wrong_input(f"words of {name!r}", got, accepts, "Count tokens of the prompt as encoded for it.")
         owned = fit_batch(F.pad(words.to(device), (0, tokens - words.shape[1])), batch, name)
         return owned & positive_rows(batch).to(device)[:, None]
+
+    def _all_masks(self, size: Size, batch: int, device: torch.device) -> Tensor:
+        masks = torch.stack([self._mask(name, size, batch, device) for name in self.regions], 1)
+        return masks / masks.sum(1, keepdim=True).clamp_min(1)
 
     def _mask(self, name: str, size: Size, batch: int, device: torch.device) -> Tensor:
         mask = self._region(name).mask.to(device)

@@ -20,6 +20,9 @@ from torch import Tensor
 
 from .errors import wrong_input
 
+# Where diffusers writes PEFT's configuration in a file's header.
+HEADER_CONFIG = "lora_adapter_metadata"
+
 
 def read_lora(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], dict[str, str], dict[str, Any]]:
     """Tensors, the header's text, and PEFT's configuration (empty where there is none).
@@ -64,7 +67,7 @@ def _peft_config(folder: Path) -> dict[str, Any]:
 
 def _header_config(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """What diffusers writes in a file's header: PEFT's configuration, its keys starting with the part's name."""
-    config = _json_object(metadata.get("lora_adapter_metadata", "{}"), f"lora_adapter_metadata in the header of {path}")
+    config = _json_object(metadata.get(HEADER_CONFIG, "{}"), f"{HEADER_CONFIG} in the header of {path}")
     parts = ("unet.", "transformer.")
     return {key.split(".", 1)[1]: value for key, value in config.items() if key.startswith(parts)}
 

@@ -89,9 +89,12 @@ def _reference_log_ratios() -> Tensor:
 
 
 def like(value: Tensor, x: Tensor) -> Tensor:
-    """A 0-dimensional or `[B]` value on x's device, at least float32, shaped to multiply x `[B,...]`."""
+    """A 0-dimensional or `[B]` value on x's device, at least float32, shaped to multiply x `[B,...]`.
+
+    Never 0-dimensional: torch multiplies half precision by that in half precision.
+    """
     value = value.to(x.device, torch.promote_types(x.dtype, torch.float32))
-    return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim else value
+    return value.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def from_eps(x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:

@@ -149,6 +149,13 @@ def unet_paths(network: nn.Module) -> dict[str, str]:
     return {path: name for name in names if (path := to_diffusers(name, resnets)) is not None}
 
 
+def has_time_axis(network: nn.Module) -> bool:
+    """Whether a U-Net is one for video: it has layers whose rows are frames, which are no places of a picture."""
+    return any(
+        isinstance(module, nn.Conv3d) or name.endswith("motion_modules") for name, module in network.named_modules()
+    )
+
+
 def counts_of_network(network: nn.Module) -> list[int]:
     """Residual blocks per resolution of a Stable Diffusion class U-Net of either host."""
     names = [name for name, _ in network.named_modules()]

@@ -8,6 +8,7 @@ from torch import nn
 
 from regionstyle.nodes.engine.adapter_families import Call, family_of
 from regionstyle.nodes.engine.adapters import ExpertStack
+from regionstyle.nodes.engine.diffusers_families import family_of as noise_family_of
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
@@ -324,6 +325,25 @@ def test_networks_of_other_families_and_fused_ones_are_refused(flux):
     network.fuse_qkv_projections()
     with pytest.raises(RegionStyleError, match="unfuse_qkv_projections"):
         ExpertStack(network, [flux.expert()])
+
+
+def test_networks_for_video_are_refused(flux):
+    """Their U-Nets are built like those of pictures, but have layers whose rows are frames."""
+    from diffusers import UNet3DConditionModel, UNetMotionModel
+
+    for cls, kind, heads in (
+        (UNet3DConditionModel, "3D", {"attention_head_dim": 2}),
+        (UNetMotionModel, "Motion", {"num_attention_heads": 2}),
+    ):
+        network = cls(
+            sample_size=16, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=16, norm_num_groups=16,
+            down_block_types=(f"CrossAttnDownBlock{kind}", f"DownBlock{kind}"),
+            up_block_types=(f"UpBlock{kind}", f"CrossAttnUpBlock{kind}"), **heads,
+        )  # fmt: skip
+        with pytest.raises(RegionStyleError, match=f"network: got {cls.__name__}, of another family"):
+            ExpertStack(network, [flux.expert()])
+        with pytest.raises(RegionStyleError, match=f"unet: got {cls.__name__}, expected a network of a known family"):
+            noise_family_of(network, None)
 
 
 def test_position_ids_must_be_whole_pictures(flux):

@@ -152,6 +152,19 @@ def test_a_file_that_diffusers_writes_with_its_configuration_in_the_header(tmp_p
     same(load_expert(tmp_path / "a.safetensors"))
 
 
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_a_scale_read_from_a_header_is_not_applied_again_after_saving(layout, tmp_path):
+    only = ["conv_in"]
+    state = written(lambda p: "unet." + p, "lora_A.weight", "lora_B.weight", alpha=None, only=only)
+    header = {"lora_adapter_metadata": json.dumps({"unet.r": 3, "unet.lora_alpha": 6}), "seed": "4"}
+    save_file(state, tmp_path / "a.safetensors", metadata=header)
+    save_expert(load_expert(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", layout=layout)
+    expert = load_expert(tmp_path / "b.safetensors")
+    layer, (_, up) = expert.layers["conv_in"], UPDATES["conv_in"]
+    torch.testing.assert_close(layer.up * layer.scale, up * 2)
+    assert expert.metadata["seed"] == "4"
+
+
 def test_a_folder_that_peft_writes(tmp_path):
     from peft import LoraConfig, get_peft_model
 

@@ -372,6 +372,28 @@ def test_stacks_coexist_and_leave_in_any_order(unet, expert, run):
         assert torch.equal(run(), base)
 
 
+def test_stacks_with_masks_blend_inside_each_other(unet, run):
+    """Hard masks: each stack would otherwise show the other one only its own places."""
+    experts = [new_expert(unet, keep=lambda path: path == f"{CROSS}.to_v", seed=seed) for seed in (1, 2)]
+    first, second = torch.zeros(1, *SIZE), torch.zeros(1, *SIZE)
+    first[..., :5] = second[:, :4] = 1
+    seen = []
+    handle = unet.get_submodule(CROSS).register_forward_hook(lambda module, args, out: seen.append(out))
+
+    def blended(*gates):
+        with ExpertStack(unet, experts[:1]) as a, ExpertStack(unet, experts[1:]) as b:
+            a.set(Gates({"sketch": gates[0]}))
+            b.set(Gates({"sketch": gates[1]}))
+            run()
+        return seen.pop()
+
+    one, two = (mask.flatten(1)[..., None] for mask in (first, second))
+    inside = two * blended(1, 1) + (1 - two) * blended(1, 0)
+    outside = two * blended(0, 1) + (1 - two) * blended(0, 0)
+    close(blended(first, second), one * inside + (1 - one) * outside)
+    handle.remove()
+
+
 def test_a_deep_copy_of_an_attached_network_is_the_plain_network(unet, expert, run):
     base = run()
     with ExpertStack(unet, [expert]) as stack:
@@ -475,6 +497,24 @@ def test_gradients_reach_the_experts_and_the_latent(mask):
             low = loss()
             tensor += step
         torch.testing.assert_close((high - low) / 2e-6, gradient.abs().sum(), rtol=1e-5, atol=0)
+
+
+def test_a_mask_is_learnt_over_several_passes_with_the_same_gates(unet, expert):
+    """Each pass has a graph of its own, and sees the mask as it is by then."""
+    x, text, mask = torch.randn(1, 4, *SIZE), torch.randn(1, 7, 24), torch.full((1, *SIZE), 0.8, requires_grad=True)
+
+    def gradient():
+        return torch.autograd.grad(unet(x, 300, encoder_hidden_states=text).sample.square().sum(), mask)[0]
+
+    with ExpertStack(unet, [expert]) as stack:
+        stack.set(Gates({"sketch": mask}))
+        first = gradient()
+        with torch.no_grad():
+            mask.mul_(0.25)
+        second = gradient()
+        stack.set(Gates({"sketch": mask}))
+        close(second, gradient())
+    assert float((first - second).abs().max()) > 1e-3 * float(first.abs().max())
 
 
 def test_gates_and_experts_made_in_inference_mode_allow_gradients(unet):

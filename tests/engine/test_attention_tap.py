@@ -194,6 +194,34 @@ def test_two_stacks_blend_inside_each_other(unet, inputs):
     torch.testing.assert_close(maps(first, second), first * inside + (1 - first) * outside)
 
 
+def test_marks_of_one_prompt_count_for_all_images(unet, inputs, valid):
+    groups = torch.zeros(1, 2, TOKENS, dtype=torch.bool)
+    groups[0, 0, [1, 2]] = groups[0, 1, 5] = True
+    for quantity in ("logodds", "share"):
+        found = []
+        for given, words in ((GROUPS, valid[0]), (groups, valid[:1])):
+            with torch.no_grad(), AttentionTap(unet, given, valid=words, quantity=quantity) as tap:
+                unet(inputs[0], 300, encoder_hidden_states=inputs[1])
+            found.append(tap.mean())
+        assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("quantity", ["logodds", "share"])
+def test_marks_that_do_not_fit_the_prompt_say_what_does(unet, inputs, quantity):
+    def marks(*shape):
+        return torch.ones(*shape, dtype=torch.bool)
+
+    for groups, valid, said in (
+        (marks(1, TOKENS - 1), None, r"groups: got torch.bool \[1, 119\], expected bool \[G,120\] or \[2,G,120\]"),
+        (marks(3, 1, TOKENS), None, r"groups: got torch.bool \[3, 1, 120\]"),
+        (marks(1, TOKENS).long(), None, r"groups: got torch.int64"),
+        (GROUPS, marks(77), r"valid: got torch.bool \[77\], expected bool \[120\] or \[2,120\]"),
+        (GROUPS, marks(3, TOKENS), r"valid: got torch.bool \[3, 120\]"),
+    ):
+        with pytest.raises(RegionStyleError, match=said), AttentionTap(unet, groups, valid=valid, quantity=quantity):
+            unet(inputs[0], 300, encoder_hidden_states=inputs[1])
+
+
 def test_wrong_input(unet, inputs):
     with pytest.raises(RegionStyleError, match="up_blocks.9"):
         AttentionTap(unet, GROUPS, layers=["up_blocks.9.attn2"])

@@ -71,3 +71,19 @@ def test_what_is_no_gate_is_named(gate, said):
     """A NaN that got through would end in a black picture."""
     with pytest.raises(RegionStyleError, match=said):
         ActiveGates(Gates({"a": gate}), ["a"])
+
+
+@pytest.mark.parametrize("option", [{"pooled": {"skecth": "off"}}, {"shared_text": {"skecth": "off"}}])
+def test_an_option_for_an_expert_that_is_not_there_is_an_error(option):
+    with pytest.raises(RegionStyleError, match=r"experts \['skecth'\], expected some of \['a', 'b'\]"):
+        ActiveGates(Gates({"a": MASK}, **option), ["a", "b"])
+
+
+@pytest.mark.parametrize("off", [RegionGate(MASK, 0.0), RegionGate(MASK * 0)])
+def test_a_region_of_an_expert_that_is_off_still_says_what_is_read(off):
+    reads = torch.tensor([True, False])
+    for gates in (Gates({"a": replace(off, reads=reads)}), Gates({"a": off}, rest_reads=reads)):
+        active = ActiveGates(gates, ["a"])
+        assert "a" not in active
+        assert active.isolated
+    assert ActiveGates(Gates({"a": off}), ["a"]).regions == ()

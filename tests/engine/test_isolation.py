@@ -1,5 +1,6 @@
 """Prompts kept apart: style words are read in their own region only, at the layer where they are read."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,29 @@ def test_a_wrapper_of_another_pack_around_the_attention_is_kept(unet, stack):
         del attention.forward
     assert calls == [int(ONE.sum()), int(TWO.sum()), int(REST.sum())]
     assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("off", ["strength", "mask"])
+def test_places_read_their_own_tokens_also_where_the_experts_are_off(unet, stack, off):
+    """A strength of 0, or things that are nowhere, must not let every word into every place."""
+    text = family_inputs("sd")[1]
+    one, two = halves()
+    nobody = ExpertStack(unet, [replace(e, layers=_zeros(e)) for e in map(stack.expert, stack.names)])
+    if off == "strength":
+        gates = Gates({"a": RegionGate(one, 0.0, reads=ONE), "b": RegionGate(two, 0.0, reads=TWO)}, rest_reads=REST)
+        with nobody, nobody.using(isolated(one, two)):
+            expected = run(unet, text)
+    else:
+        gates = isolated(one * 0, two * 0)
+        expected = run(unet, text[:, REST])
+    with stack, stack.using(gates):
+        got = run(unet, text)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+    assert float((run(unet, text) - expected).abs().max()) > 1e-3
+
+
+def _zeros(expert):
+    return {path: replace(layer, up=torch.zeros_like(layer.up)) for path, layer in expert.layers.items()}
 
 
 @pytest.mark.parametrize(

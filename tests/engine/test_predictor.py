@@ -207,7 +207,10 @@ def test_gates_need_experts_and_act_for_one_call():
         yield
         log.append(len(predictor.unet.steps))
 
-    predictor.experts = SimpleNamespace(using=using)
+    predictor.experts = SimpleNamespace(using=using, attached=False)
+    with pytest.raises(RegionStyleError, match=r"oil.*attach\(\)"):
+        predictor.predict(noise(1, 4, 8, 8), 0.5, blank_text(), gate)
+    predictor.experts.attached = True
     predictor.predict(noise(1, 4, 8, 8), 0.5, blank_text(), gate)
     predictor.predict(noise(1, 4, 8, 8), 0.5, blank_text())
     assert log == [(gate, 0), 1]

@@ -101,3 +101,15 @@ def test_the_ends_are_guarded():
     assert torch.equal(v.denoised, -other)
     assert torch.equal(flow.eps, x)
     assert torch.equal(flow.denoised, x - other)
+
+
+@pytest.mark.parametrize("convert", [from_eps, from_v, from_flow, from_denoised])
+def test_half_precision_is_converted_in_full_precision(convert):
+    """Whether a level is one number or one per image: rounding of x once at the end, not at every step."""
+    x, other = noise(1, 4, 8, 8).half(), noise(1, 4, 8, 8, seed=1).half()
+    alpha, sigma = table().alpha_sigma(0.95)
+    exact = convert(x.float(), other.float(), alpha, sigma)
+    for levels in ((alpha, sigma), (alpha[None], sigma[None])):
+        found = convert(x, other, *levels)
+        for name in ("eps", "denoised"):
+            assert torch.equal(getattr(found, name), getattr(exact, name).half())
