@@ -133,7 +133,8 @@ def grad_k_kernel(
     found = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     first = (b * heads + h) * sets * rows
     row0 = piece * part
-    while row0 < piece * part + part:
+    stop = tl.minimum(row0 + part, rows)
+    while row0 < stop:
         queries = _tile(q + b * q_b + h * q_h, row0, rows, q_n, q_d, channels, BLOCK_N, BLOCK_D)
         logits = _logits(queries, block, scale)
         weight = _weight(
