@@ -33,6 +33,14 @@ def _tile(pointer, start, count, row_stride, channel_stride, channels, BLOCK: tl
 
 
 @triton.jit
+def _store(pointer, tile, start, count, channels, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Write a tile to rows `start` to `start + BLOCK` of a contiguous `[count, channels]` matrix, within its edges."""
+    row, channel = start + tl.arange(0, BLOCK), tl.arange(0, BLOCK_D)
+    place = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(pointer + place, tile, mask=(row < count)[:, None] & (channel < channels)[None, :])
+
+
+@triton.jit
 def _kept(keep, start, count, HAS_KEEP: tl.constexpr, BLOCK: tl.constexpr):
     """Which of the keys from `start` on exist and belong to the set whose bytes begin at `keep`."""
     key = start + tl.arange(0, BLOCK)
@@ -49,11 +57,11 @@ def _logits(queries, keys, scale):
 
 @triton.jit
 def _weight(
-    logits, lse, grad, keep, row0, key0, sets, rows, keys,
+    queries, block, scale, lse, grad, keep, row0, key0, sets, rows, keys,
     HAS_KEEP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
     """Gradient of the logits `[BLOCK_N, BLOCK_M]`: over the sets, gradient times share of the key."""
-    row = row0 + tl.arange(0, BLOCK_N)
+    logits, row = _logits(queries, block, scale), row0 + tl.arange(0, BLOCK_N)
     weight = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     s = 0
     while s < sets:  # the interpreter, which tests the kernels without a GPU, knows no range over an argument
@@ -108,16 +116,13 @@ def grad_q_kernel(
     key0 = 0
     while key0 < keys:
         block = _tile(k + b * k_b + h * k_h, key0, keys, k_m, k_d, channels, BLOCK_M, BLOCK_D)
-        logits = _logits(queries, block, scale)
         weight = _weight(
-            logits, lse + first, grad + first, keep + b * sets * keys, row0, key0, sets, rows, keys,
+            queries, block, scale, lse + first, grad + first, keep + b * sets * keys, row0, key0, sets, rows, keys,
             HAS_KEEP, BLOCK_N, BLOCK_M,
         )  # fmt: skip
         found += tl.dot(weight, block.to(tl.float32), input_precision="ieee")
         key0 += BLOCK_M
-    row, channel = row0 + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_D)
-    place = (which * rows + row)[:, None] * channels + channel[None, :]
-    tl.store(grad_q + place, found * scale, mask=(row < rows)[:, None] & (channel < channels)[None, :])
+    _store(grad_q + which * rows * channels, found * scale, row0, rows, channels, BLOCK_N, BLOCK_D)
 
 
 @triton.jit
@@ -136,16 +141,13 @@ def grad_k_kernel(
     stop = tl.minimum(row0 + part, rows)
     while row0 < stop:
         queries = _tile(q + b * q_b + h * q_h, row0, rows, q_n, q_d, channels, BLOCK_N, BLOCK_D)
-        logits = _logits(queries, block, scale)
         weight = _weight(
-            logits, lse + first, grad + first, keep + b * sets * keys, row0, key0, sets, rows, keys,
+            queries, block, scale, lse + first, grad + first, keep + b * sets * keys, row0, key0, sets, rows, keys,
             HAS_KEEP, BLOCK_N, BLOCK_M,
         )  # fmt: skip
         found += tl.dot(tl.trans(weight), queries.to(tl.float32), input_precision="ieee")
         row0 += BLOCK_N
-    key, channel = key0 + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D)
-    place = (which * keys + key)[:, None] * channels + channel[None, :]
-    tl.store(grad_k + place, found * scale, mask=(key < keys)[:, None] & (channel < channels)[None, :])
+    _store(grad_k + which * keys * channels, found * scale, key0, keys, channels, BLOCK_M, BLOCK_D)
 
 
 def block_sizes(channels: int, item: int) -> dict[str, int]:

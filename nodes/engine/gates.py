@@ -97,9 +97,7 @@ class ActiveGates:
         self._values = {name: gate for name, gate in checked.items() if gate is not None}
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
         self._rest_reads = checked_reads("the rest", gates.rest_reads)
-        self._resized: dict[Any, Tensor] = {}
         self._made: dict[Any, Any] = {}
-        self._parts: dict[Any, list[RegionPart]] = {}
 
     def __contains__(self, name: object) -> bool:
         """Whether an expert acts; a region of one that is off may still say what its places read."""
@@ -163,22 +161,13 @@ class ActiveGates:
     def masks(self, size: Size, batch: int, device: torch.device) -> Tensor:
         """All masks on a grid, `[batch,R,h,w]` in the order of `regions`, nowhere summing to more than 1."""
         # Tensors made in inference mode cannot take part in a later backward pass, so they are not shared with it.
-        key = (size, batch, part_of_batch.get(), device, torch.is_inference_mode_enabled(), torch.is_grad_enabled())
-        if self.learns_masks:
-            return self._all_masks(size, batch, device)
-        if key not in self._resized:
-            self._resized[key] = self._all_masks(size, batch, device)
-        return self._resized[key]
+        key = ("masks", size, batch, device, torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+        return self.made_of_masks(key, lambda: self._all_masks(size, batch, device))
 
     @property
     def isolated(self) -> bool:
         """Whether some places may not read some tokens of the prompt."""
         return bool(self.regions) and any(self._reads(name) is not None for name in (*self.regions, ""))
-
-    @property
-    def learns_masks(self) -> bool:
-        """Whether gradients flow to a mask: what is made of it then belongs to one pass."""
-        return torch.is_grad_enabled() and any(self._region(name).mask.requires_grad for name in self.regions)
 
     def reads(self, region: str, tokens: int) -> Tensor | None:
         """Positions of the tokens that a region may read, "" for the rest, on the CPU; None for all of them.
@@ -202,6 +191,11 @@ class ActiveGates:
             self._made[key] = make()
         return self._made[key]
 
+    def made_of_masks(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` makes of the masks: remembered, but for each pass anew where gradients flow to a mask."""
+        learnt = torch.is_grad_enabled() and any(self._region(name).mask.requires_grad for name in self.regions)
+        return make() if learnt else self.remembered(key, make)
+
     def _reads(self, region: str) -> Tensor | None:
         return self._region(region).reads if region else self._rest_reads
 
@@ -211,12 +205,8 @@ class ActiveGates:
         """How a grid is divided among some experts with masks and, "", what they leave. Parts without any share are
         left out. whole: each part is of all places, where what runs there needs to see them all."""
         masks, whole = self.masks(size, batch, device), whole or whole_passes.get()
-        if self.learns_masks:
-            return self._divided(names, masks, whole)
-        key = (tuple(names), masks.data_ptr(), tuple(masks.shape), whole)
-        if key not in self._parts:
-            self._parts[key] = self._divided(names, masks, whole)
-        return self._parts[key]
+        key = ("parts", tuple(names), masks.data_ptr(), tuple(masks.shape), whole)
+        return self.made_of_masks(key, lambda: self._divided(names, masks, whole))
 
     def _divided(self, names: Sequence[str], masks: Tensor, whole: bool) -> list[RegionPart]:
         shares = {name: masks[:, self.regions.index(name)].flatten(1) for name in names}

@@ -32,11 +32,10 @@ SUPPORTED = "SD1.5, SD2 and SDXL of both hosts, FLUX.1 of both hosts, SD3 of Com
 def joint_bias(gates: ActiveGates, call: Call, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`[B,L+N,L+N]` for L text tokens, then N image tokens; zeros for prompts other than the positive one."""
     positive = positive_rows(batch)
-    make = lambda: _bias(gates, call, batch, device, dtype) * positive.to(device)[:, None, None]  # noqa: E731
-    if gates.learns_masks:
-        return make()
     key = ("joint", call, batch, device, dtype, tuple(positive.tolist()), torch.is_inference_mode_enabled())
-    return gates.remembered(key, make)
+    return gates.made_of_masks(
+        key, lambda: _bias(gates, call, batch, device, dtype) * positive.to(device)[:, None, None]
+    )
 
 
 def _bias(gates: ActiveGates, call: Call, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -13,12 +13,12 @@ from regionstyle.nodes.tinyworld import shipped
 from regionstyle.nodes.tinyworld.classifier import LABELS
 from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.training import stages
-from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled, lone_objects
+from regionstyle.nodes.tinyworld.training.classifier_stage import draw_labelled
 from regionstyle.nodes.tinyworld.training.clip_stage import PROMPT_LISTS, contrastive_loss, draw_pair, list_loss
 from regionstyle.nodes.tinyworld.training.decoder_stage import DecoderLoss, VariedPictures
 from regionstyle.nodes.tinyworld.training.decoder_stage import build as build_decoder
 from regionstyle.nodes.tinyworld.training.loop import Budget, Trainer
-from regionstyle.nodes.tinyworld.training.pool import open_pool
+from regionstyle.nodes.tinyworld.training.pool import lone_objects, open_pool
 from regionstyle.nodes.tinyworld.training.unet_stage import (
     TextBatch,
     draw_caption,
@@ -132,7 +132,7 @@ def test_captions_state_facts_of_their_pictures(pool):
 
 
 def test_classifier_pictures_carry_labels_in_range(pool):
-    lone = lone_objects(pool)
+    lone = np.array(lone_objects(pool.facts))
     assert all(len(pool.facts[i]["objects"]) == 1 for i in lone)
     for step in range(60):
         image, labels = draw_labelled(pool, lone, np.random.default_rng(step))

@@ -14,14 +14,9 @@ from torch.nn import functional as F
 from ..classifier import LABELS, UNSTYLED, Classifier
 from ..crops import crop_object
 from .pictures import soften, styled_scene
-from .pool import Pool
+from .pool import Pool, lone_objects
 
 WHOLE = 0.4  # share of pictures that are not cropped
-
-
-def lone_objects(pool: Pool) -> np.ndarray:
-    """Numbers of the scenes with one object; all, if there is none."""
-    return np.array([i for i, fact in enumerate(pool.facts) if len(fact["objects"]) == 1] or range(len(pool)))
 
 
 def draw_labelled(pool: Pool, lone: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -43,7 +38,7 @@ class ClassifierLoss:
 
     def __init__(self, network: Classifier, pool: Pool, size: int = 48, seed: int = 5) -> None:
         self.network, self.pool, self.size, self.seed = network, pool, size, seed
-        self.lone = lone_objects(pool)
+        self.lone = np.array(lone_objects(pool.facts) or range(len(pool)))
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         random = np.random.default_rng([self.seed, step])

@@ -41,6 +41,11 @@ class Pool:
         return Scene(self.images[index].astype(np.float32) / 255, things, fact["background"])
 
 
+def lone_objects(facts: list[dict]) -> list[int]:
+    """Numbers of the scenes with one object."""
+    return [number for number, fact in enumerate(facts) if len(fact["objects"]) == 1]
+
+
 def _render(job: tuple[str, int, int]) -> list[dict]:
     folder, start, count = job
     images = np.load(Path(folder) / "images.npy", mmap_mode="r+")

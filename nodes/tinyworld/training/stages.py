@@ -87,6 +87,18 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     return stages[name](run, minutes)
 
 
+def _fill(network: nn.Module, file: str) -> None:
+    """Put a shipped file's tensors into a network, in single precision."""
+    network.load_state_dict({key: value.float() for key, value in read(file).items()})
+
+
+def _start_from_shipped(modules: nn.ModuleDict, part: str, file: str, run: Run) -> None:
+    """Go on from the shipped weights where there are some and they are wanted; all modules move to the device."""
+    if not run.from_nothing and shipped(file):
+        _fill(modules[part], file)
+    modules.to(run.device)
+
+
 def _vae(run: Run, minutes: float) -> bool:
     from .vae_stage import VaeLoss, build, full_state
 
@@ -132,7 +144,7 @@ def _measure(run: Run, minutes: float) -> bool:
 
     modules = ClipModules()
     for part, name in (("text", "clip_text"), ("image", "clip_image")):
-        modules[part].load_state_dict({k: v.float() for k, v in read(name).items()})
+        _fill(modules[part], name)
     modules.logit_scale.data.copy_(read("clip_scale")["logit_scale"].float()[0])
     modules.to(run.device)
     loss = ClipLoss(modules, run.pool(), seed=4, style_share=0.5)
@@ -147,10 +159,9 @@ def _classifier(run: Run, minutes: float) -> bool:
     from .classifier_stage import ClassifierLoss
 
     network = Classifier()
-    if not run.from_nothing and shipped("classifier"):
-        network.load_state_dict({k: v.float() for k, v in read("classifier").items()})
-    network.to(run.device)
-    modules, loss = nn.ModuleDict({"classifier": network}), ClassifierLoss(network, run.pool())
+    modules = nn.ModuleDict({"classifier": network})
+    _start_from_shipped(modules, "classifier", "classifier", run)
+    loss = ClassifierLoss(network, run.pool())
     trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():
         write("classifier", trainer.averaged["classifier"].state_dict())
@@ -162,9 +173,7 @@ def _sam(run: Run, minutes: float) -> bool:
     from .sam_stage import SamLoss, build
 
     modules = build()
-    if not run.from_nothing and shipped(FILE):
-        modules["sam"].load_state_dict({k: v.float() for k, v in read(FILE).items()})
-    modules.to(run.device)
+    _start_from_shipped(modules, "sam", FILE, run)
     trainer = run.trainer("sam", modules, SamLoss(modules, run.pool()), minutes, lr=6e-4, average=0.998)
     if finished := trainer.run():
         write(FILE, trainer.averaged["sam"].state_dict())
@@ -178,9 +187,7 @@ def _unet(run: Run, minutes: float) -> bool:
     pool, vae = run.pool(), load_vae().to(run.device)
     latents = latent_file(run.folder / "latents.npy", vae, pool, POOL_SIZE)
     modules, (tower, _) = build(), load_text_tower()
-    if not run.from_nothing and shipped("unet"):
-        modules["unet"].load_state_dict({k: v.float() for k, v in read("unet").items()})
-    modules.to(run.device)
+    _start_from_shipped(modules, "unet", "unet", run)
     # The words are bound by many updates rather than by large batches; a GPU has room for both.
     size = 64 if run.device.type == "cuda" else 16
     masks = grid_masks(pool, POOL_SIZE)
@@ -209,7 +216,7 @@ def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
         run.folder / f"latents-{slug(style)}.npy", vae, pool, EXPERT_PICTURES, lambda image: apply_style(image, style)
     )
     unet, (tower, _) = new_unet(), load_text_tower()
-    unet.load_state_dict({k: v.float() for k, v in read("unet").items()})
+    _fill(unet, "unet")
     add_lora(unet, run.seed).to(run.device)
     if not run.from_nothing and expert_path(style).exists():
         start_from(unet, expert_path(style))

@@ -20,6 +20,7 @@ from ...engine.attention_losses import cover_loss, focus_loss
 from ...engine.attention_tap import AttentionTap
 from ..networks import new_unet, scheduler
 from ..tokenizer import load_tokenizer
+from .pool import lone_objects
 
 GROUPS = 3  # objects of a scene, at most
 ATTENTION_EVERY = 6  # steps between two that look at the attention: it is learnt sooner than shapes are
@@ -113,7 +114,7 @@ def noise_weight(alpha_bar: Tensor) -> Tensor:
 
 def simple_scenes(facts: list[dict]) -> np.ndarray:
     """Numbers of the scenes with one object on a plain or graded ground, notched ones twice; all, if there is none."""
-    found = [i for i, f in enumerate(facts) if len(f["objects"]) == 1 and f["background"] in ("plain", "gradient")]
+    found = [i for i in lone_objects(facts) if facts[i]["background"] in ("plain", "gradient")]
     notched = [i for i in found if facts[i]["objects"][0][0] in NOTCHED]
     return np.array(found + notched or range(len(facts)))
 
