@@ -21,7 +21,7 @@ WANT_OF_COMFY = "no ComfyUI"
 @pytest.fixture(scope="session")
 def comfy_path() -> Path:
     """The folder of a ComfyUI; skips when there is none, and fails when COMFYUI_PATH names something else."""
-    from regionstyle.nodes.app.comfy_install import find_comfy
+    from regionstyle.nodes.app.comfyui.install import find_comfy
     from regionstyle.nodes.engine.errors import RegionStyleError
 
     if os.environ.get("COMFYUI_PATH"):
@@ -35,7 +35,7 @@ def comfy_path() -> Path:
 @pytest.fixture(scope="session")
 def comfy_old_path() -> Path:
     """The folder of a ComfyUI 0.3.64; skips when there is none."""
-    from regionstyle.nodes.app.comfy_install import find_comfy, is_comfy
+    from regionstyle.nodes.app.comfyui.install import find_comfy, is_comfy
     from regionstyle.nodes.engine.errors import RegionStyleError
 
     named = os.environ.get("COMFYUI_OLD_PATH")
@@ -51,7 +51,7 @@ def comfy_old_path() -> Path:
 @pytest.fixture(scope="session")
 def comfy_python(comfy_path) -> Path:
     """The interpreter of that ComfyUI; the pack's requirements must be installed there."""
-    from regionstyle.nodes.app.comfy_install import comfy_python
+    from regionstyle.nodes.app.comfyui.install import comfy_python
 
     return comfy_python(comfy_path)
 

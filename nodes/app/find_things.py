@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.region import Region
+from ..engine.region.region import Region
 from ..engine.sam_network import PUBLIC_FILES
-from ..grounding.attention import AttentionSettings
-from ..grounding.attention_finder import FoundRegions, regions_by_attention
-from ..grounding.dino import PUBLIC_FOLDERS
-from ..grounding.network_folders import CONFIG
-from ..grounding.requests import Sentence
-from ..grounding.sam import SamNetwork, encode, load_network
-from ..grounding.text_grounding import AttentionSource, BoxSource, DetectorSource, Grounded, ground
+from ..grounding.finders.attention import AttentionSettings
+from ..grounding.finders.attention_finder import FoundRegions, regions_by_attention
+from ..grounding.finders.dino import PUBLIC_FOLDERS
+from ..grounding.finders.network_folders import CONFIG
+from ..grounding.finders.sam import SamNetwork, encode, load_network
+from ..grounding.finders.text_grounding import AttentionSource, BoxSource, DetectorSource, Grounded, ground
+from ..grounding.language.requests import Sentence
 
 TINY_SAM = "tinyworld"
 
@@ -69,7 +69,7 @@ def find_things(
 
 
 def _source(predictor: Any, sentence: Sentence, detector: Path | None, settings: AttentionSettings) -> BoxSource:
-    from ..grounding.dino import load_detector
+    from ..grounding.finders.dino import load_detector
 
     if detector is None:
         return AttentionSource(predictor, sentence, settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import wrong_input
-from ..metrics.networks import MetricNetworks
-from ..metrics.perceptual import PerceptualDistance
+from ..metrics.networks.networks import MetricNetworks
+from ..metrics.networks.perceptual import PerceptualDistance
 from ..metrics.text_image import NamedTowers
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load_networks(
     text_image: str, distance: str, folder: Path | None, clip_folder: Path | None, device: Any = "cpu"
 ) -> MetricNetworks:
     """text_image: TINY, or any other name with `clip_folder`; distance: TINY or a name of LPIPS with `folder`."""
-    from ..metrics.public_networks import ClipTowers, load_lpips
+    from ..metrics.networks.public import ClipTowers, load_lpips
 
     if distance not in (TINY, *LPIPS):
         raise wrong_input("perceptual", repr(distance), ", ".join([TINY, *LPIPS]), "Choose one of these.")

@@ -53,7 +53,7 @@ def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
     _check_parts(folder, part, family)
     import diffusers
 
-    from ..engine.diffusers_predictor import DiffusersPredictor
+    from ..engine.predictor.diffusers import DiffusersPredictor
 
     autoencoder = _class_of(folder / "vae", _AUTOENCODERS, "_class_name")
     text = {part: _class_of(folder / part, _ENCODERS, "architectures") for part in _numbered("text_encoder", family)}
@@ -173,8 +173,8 @@ def _stack(network: Any, expert: Path | None) -> Any:
     """The expert attached. What its file has for the text encoder is left out, which `load_expert` says."""
     if expert is None:
         return None
-    from ..engine.adapter_files import load_expert
-    from ..engine.adapters import ExpertStack
+    from ..engine.adapters.stack import ExpertStack
+    from ..engine.lora.files import load_expert
 
     if not expert.exists():
         raise RegionStyleError(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError
-from ..engine.picture_files import open_picture, read_image
+from ..engine.io.pictures import open_picture, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

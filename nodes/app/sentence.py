@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine.adapters.gates import Gates, RegionGate
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gates, RegionGate
-from ..engine.region import Region
-from ..engine.regions import Regions
-from ..grounding.attention_finder import FoundRegions, find_regions
-from ..grounding.region_words import bare_words, subject
-from ..grounding.requests import Sentence
-from ..grounding.sentence_regions import Finder, as_called
+from ..engine.region.region import Region
+from ..engine.region.regions import Regions
+from ..grounding.finders.attention_finder import FoundRegions, find_regions
+from ..grounding.finders.sentence_regions import Finder, as_called
+from ..grounding.language.region_words import bare_words, subject
+from ..grounding.language.requests import Sentence
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .stylize_generator import Painted
 

@@ -16,8 +16,8 @@ from ..tinyworld.world import SIZE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..engine.region import Region
-    from ..sms.generator_files import StyleGenerator
+    from ..engine.region.region import Region
+    from ..sms.generator.files import StyleGenerator
 
 OFF = "off"
 FEATHER = 2  # pixels, the seam of the expert's regions
@@ -45,8 +45,8 @@ def generator_for(args: argparse.Namespace, image: Tensor, style: str, *, tiny: 
     Without --generator: one that ships for the style, when the model is the tiny world, the picture is larger than
     that world, and no --strength or --steps asks for redrawing.
     """
-    from ..sms.generator_files import load_generator, shipped_generators
-    from .apply import find_generator
+    from ..sms.generator.files import load_generator, shipped_generators
+    from .cli.apply import find_generator
 
     if args.generator == OFF:
         return None
@@ -61,7 +61,7 @@ def generator_for(args: argparse.Namespace, image: Tensor, style: str, *, tiny: 
 
 def paint(generator: StyleGenerator, image: Tensor, region: Region, host: Any) -> Painted:
     """A region of a picture `[1,3,H,W]` by a generator, at the picture's own size."""
-    from ..sms.generator_apply import apply_generator
+    from ..sms.generator.apply import apply_generator
 
     made, blended = apply_generator(generator, image, host, mask=region.mask[None], feather=FEATHER)
     return Painted(made, blended[0])

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..engine.errors import wrong_input
 from .checks import check_mask, check_not_empty, check_one_each, check_pair
 from .measurement import SIGNED, Measurement, check_tiny
-from .perceptual import PerceptualDistance
+from .networks.perceptual import PerceptualDistance
 from .pixels import masked_mse
 from .text_image import TextImageModel, region_crop, similarity
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .drawing import draw_table, shown
 from .harmonization import BIN_NAMES, BINS
 from .measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
-from .networks import MetricNetworks
+from .networks.networks import MetricNetworks
+from .page.drawing import draw_table, shown
 from .pixels import mse, psnr, ssim
 from .regional_style import RegionalStyleSettings, regional_style_score
 from .text_image import masked_crop_clip_score

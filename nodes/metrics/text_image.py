@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
-from ..engine.region import mask_box
+from ..engine.region.region import mask_box
 from .checks import check_images, check_mask, check_not_empty, check_one_each
 
 Box = tuple[int, int, int, int]

@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from ..engine.errors import wrong_input
-from ..engine.expert import Expert
+from ..engine.lora.expert import Expert
 
 EXPERTS_TYPE = "REGIONSTYLE_EXPERTS"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..engine.adapter_families import Place, family_of, is_linear
 from ..engine.errors import wrong_input
-from ..engine.expert import Expert, LoraLayer
+from ..engine.families.network_layers import Place, family_of, is_linear
+from ..engine.lora.expert import Expert, LoraLayer
 
 # Ends of diffusers' layer paths.
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")

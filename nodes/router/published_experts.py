@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..engine.adapter_files import load_expert
 from ..engine.errors import wrong_input
-from ..engine.expert import Expert
+from ..engine.lora.expert import Expert
+from ..engine.lora.files import load_expert
 
 STYLES = ("cyberpunk", "expressionism", "line-art", "pixel-art")  # file names, and the words they were trained with
 RANK, WIDTH = 4, 3072

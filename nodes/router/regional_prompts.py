@@ -18,11 +18,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..engine.adapters.gates import Gates, RegionGate
 from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gates, RegionGate
-from ..engine.predictor import Text
-from ..engine.text_tokens import find_phrase
-from .region_gates import RoutedStyle
+from ..engine.predictor.base import Text
+from ..engine.predictor.tokens import find_phrase
+from .gates.region_gates import RoutedStyle
 
 _ARTICLE = re.compile(r"^(the|an?)\s+", re.IGNORECASE)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..engine.adapters.gates import Gates
 from ..engine.errors import RegionStyleError
-from ..engine.gates import Gates
-from ..engine.predictor import NoisePredictor, Prediction
-from ..engine.region import RegionCrop, feather_mask
-from ..engine.sampling import ddim, partial_times
+from ..engine.predictor.base import NoisePredictor, Prediction
+from ..engine.predictor.sampling import ddim, partial_times
+from ..engine.region.region import RegionCrop, feather_mask
 
 # From the region in the crop `[1,n,n]`, and the function that cuts any other mask like the picture, to the gates.
 GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..engine.adapter_families import Place, family_of
-from ..engine.expert import Expert, LoraLayer
+from ..engine.families.network_layers import Place, family_of
+from ..engine.lora.expert import Expert, LoraLayer
 
 NAME = "sms fake"
 RANK, ALPHA = 8, 32

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from ..engine.adapters import ExpertStack
-from ..engine.diffusers_predictor import DiffusersPredictor
+from ..engine.adapters.stack import ExpertStack
 from ..engine.errors import wrong_input
+from ..engine.predictor.diffusers import DiffusersPredictor
 from .fake import NAME, fresh_fake
 
 

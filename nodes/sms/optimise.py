@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..engine.adapters.gates import Gate
 from ..engine.errors import wrong_input
-from ..engine.gates import Gate
-from ..engine.memory import Part, in_parts
-from ..engine.predictor import NoisePredictor
+from ..engine.host.memory import Part, in_parts
+from ..engine.predictor.base import NoisePredictor
 from .schedule import Kind
 from .score import Prompts, SmsSettings, StyleScore
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.curves import loss_panel
-from .generator_training import DistillHistory
+from ..engine.io.curves import loss_panel
+from .generator.training import DistillHistory
 from .optimise import History
 
 CURVES = (("style", (200, 60, 40)), ("content", (40, 110, 200)), ("fake", (60, 150, 70)))

@@ -14,9 +14,9 @@ from operator import add
 import torch
 from torch import Tensor
 
+from ..engine.adapters.gates import Gate, Gates, RegionGate
 from ..engine.errors import wrong_input
-from ..engine.gates import Gate, Gates, RegionGate
-from ..engine.predictor import NoisePredictor, Text
+from ..engine.predictor.base import NoisePredictor, Text
 from .fake import NAME
 
 

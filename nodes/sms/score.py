@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..engine.adapters.gates import Gate, Gates
 from ..engine.errors import wrong_input
-from ..engine.gates import Gate, Gates
-from ..engine.memory import Part
-from ..engine.predictor import NoisePredictor, Text
+from ..engine.host.memory import Part
+from ..engine.predictor.base import NoisePredictor, Text
 from .fake import NAME
 from .objective import fake_loss, guided_noise, latent_loss, relevance_map, spectrum_loss, style_gradient, style_loss
 from .presets import REFERENCE, Preset

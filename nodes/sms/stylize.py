@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..engine.adapters.gates import Gate, RegionGate
 from ..engine.errors import wrong_input
-from ..engine.gates import Gate, RegionGate
-from ..engine.predictor import NoisePredictor
-from ..engine.region import RegionCrop
+from ..engine.predictor.base import NoisePredictor
+from ..engine.region.region import RegionCrop
 from .optimise import History, Prompts, SmsSettings, StyleMatcher
 
 FRAMES = 8  # pictures of the progression strip, at most

@@ -35,3 +35,10 @@ class TinyWorldLoader(io.ComfyNode):
 
 
 NODES = [TinyWorldLoader]
+
+
+def register() -> None:
+    """Add the folders of this slice's files to ComfyUI's."""
+    from .comfy_tinyworld import register_experts
+
+    register_experts()

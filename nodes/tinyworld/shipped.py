@@ -21,9 +21,9 @@ from .tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..engine.diffusers_predictor import DiffusersPredictor
-    from ..engine.expert import Expert
-    from ..engine.host import Host
+    from ..engine.host.base import Host
+    from ..engine.lora.expert import Expert
+    from ..engine.predictor.diffusers import DiffusersPredictor
 
 FOLDER = Path(__file__).parent / "weights"
 EXPERTS = FOLDER / "experts"  # ComfyUI lists it among its LoRA folders, so names there begin with "tinyworld/"
@@ -171,7 +171,7 @@ def expert_files() -> dict[str, Path]:
 
 def load_shipped_expert(style: str) -> Expert:
     """The expert of a style. RegionStyleError listing the styles that have one."""
-    from ..engine.adapter_files import load_expert
+    from ..engine.lora.files import load_expert
 
     files = expert_files()
     if style not in files:
@@ -194,8 +194,8 @@ def own_strength(expert: Expert) -> float | None:
 
 def load_predictor(host: Host, experts: list[Expert] | None = None) -> DiffusersPredictor:
     """The tiny world's predictor on a host, with experts attached (all off until a gate opens them)."""
-    from ..engine.adapters import ExpertStack
-    from ..engine.diffusers_predictor import DiffusersPredictor
+    from ..engine.adapters.stack import ExpertStack
+    from ..engine.predictor.diffusers import DiffusersPredictor
 
     parts = load_components()
     stack = None

@@ -6,16 +6,16 @@ import torch
 from PIL import Image
 from tiny_networks import WORDS, save_tiny_dino
 
-from regionstyle.nodes.app.cli import main
-from regionstyle.nodes.app.demo import as_image
+from regionstyle.nodes.app.cli.demo import as_image
+from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.app.evaluation.masks import held_out_scene
 from regionstyle.nodes.app.find_things import check_finders, find_things, load_sam_of
-from regionstyle.nodes.app.mask_evaluation import held_out_scene
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.grounding.dino import load_detector
-from regionstyle.nodes.grounding.prompt import parse_regions
-from regionstyle.nodes.grounding.sam import encode, soft_iou
-from regionstyle.nodes.grounding.text_grounding import DetectorSource, ground
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.grounding.finders.dino import load_detector
+from regionstyle.nodes.grounding.finders.sam import encode, soft_iou
+from regionstyle.nodes.grounding.finders.text_grounding import DetectorSource, ground
+from regionstyle.nodes.grounding.language.prompt import parse_regions
 from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
 

@@ -10,11 +10,11 @@ import torch
 from family_text import save_family_folder, save_peft_folder
 from PIL import Image
 
-from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.app.models import folder_settings, load_folder
-from regionstyle.nodes.engine import diffusers_families
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.engine.families import diffusers_families
+from regionstyle.nodes.engine.host.base import LocalHost
 
 FAMILIES = ["sd", "sdxl", "sd3", "flux"]
 

@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE.parent / "support")]
 
 from comfy_script import run_script  # noqa: E402
 
-MODELS = (HERE.parent / "engine" / "comfy_models.py").read_text()
+MODELS = (HERE.parent / "support" / "comfy_models.py").read_text()
 SD15 = {
     "model_channels": 320, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768,
@@ -28,9 +28,9 @@ SD15 = {
 SCRIPT = """
 import gc, resource, statistics, threading, time
 import comfy.hooks, comfy.sample
-from regionstyle.nodes.engine.adapter_files import save_expert
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.lora.files import save_expert
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.router.fresh_expert import fresh_expert
 import tempfile, comfy.utils
 
@@ -129,7 +129,7 @@ print(json.dumps(result))
 
 def measure(which: str, latent: int, steps: int, counts: list[int], hooks: bool) -> dict:
     """Per count: (processor seconds per step, wall seconds per step, peak MiB) of ours and of hooks."""
-    from regionstyle.nodes.app.comfy_install import comfy_python, find_comfy
+    from regionstyle.nodes.app.comfyui.install import comfy_python, find_comfy
 
     comfy = find_comfy()
     given = f"WHICH, SIZE, STEPS, COUNTS, HOOKS, SD15 = {which!r}, {latent}, {steps}, {counts}, {hooks}, {SD15!r}\n"

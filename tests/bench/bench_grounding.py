@@ -12,9 +12,9 @@ import sys
 import torch
 from bench_main import median_seconds
 
-from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.sam_network import sam_from_state
-from regionstyle.nodes.grounding.sam import SamNetwork, SamPrompt, SamSegmenter, encode
+from regionstyle.nodes.grounding.finders.sam import SamNetwork, SamPrompt, SamSegmenter, encode
 
 
 def rows(name: str) -> dict[str, float]:

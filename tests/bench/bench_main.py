@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 import torch
 
-from regionstyle.nodes.app.demo import as_image, demo_scene
-from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.grounding.attention import ground_by_attention
+from regionstyle.nodes.app.cli.demo import as_image, demo_scene
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.grounding.finders.attention import ground_by_attention
 from regionstyle.nodes.router.restyle import RestyleSettings, restyle_region
 from regionstyle.nodes.tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 

@@ -8,7 +8,7 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.metrics.measurement import Measurement, mean_of
-from regionstyle.nodes.metrics.perceptual import PerceptualDistance
+from regionstyle.nodes.metrics.networks.perceptual import PerceptualDistance
 from regionstyle.nodes.metrics.regional_style import (
     RegionalStyleSettings,
     background_distance,

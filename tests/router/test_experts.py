@@ -5,20 +5,20 @@ import math
 import pytest
 import torch
 
+from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.engine.regions import Regions, region_of
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.region.regions import Regions, region_of
 from regionstyle.nodes.router.experts import Experts, StackedExpert, phrases_of, style_key
-from regionstyle.nodes.router.noise_range import NoiseRange, gates_at
-from regionstyle.nodes.router.prompt_gates import (
+from regionstyle.nodes.router.gates.noise_range import NoiseRange, gates_at
+from regionstyle.nodes.router.gates.prompt_gates import (
     embedding,
     hard_weights,
     named_in_prompt,
     soft_weights,
     weighted_gates,
 )
-from regionstyle.nodes.router.region_gates import region_gates_of, route_regions
+from regionstyle.nodes.router.gates.region_gates import region_gates_of, route_regions
 
 
 def stack(*styles: str, strength: float = 1.0) -> Experts:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regionstyle.nodes.engine.adapter_families import family_of
-from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.lora.files import load_expert, save_expert
 from regionstyle.nodes.router.experts import StackedExpert
 from regionstyle.nodes.router.published_experts import load_style_expert, published_layers
 

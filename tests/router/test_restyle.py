@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.router.restyle import RestyleSettings, gate_region, restyle_region
 from regionstyle.nodes.tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 from regionstyle.nodes.tinyworld.world import scene

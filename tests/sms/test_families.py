@@ -7,12 +7,12 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from family_models import diffusers_network, family_inputs
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.sms.fake import NAME, fresh_fake
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
 from regionstyle.nodes.sms.score import Prompts, SmsSettings, StyleScore

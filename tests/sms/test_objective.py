@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.schedule import FlowSchedule, TableSchedule
+from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, TableSchedule
 from regionstyle.nodes.sms.objective import relevance_map, spectrum_loss, style_gradient, style_loss
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE, preset
 from regionstyle.nodes.sms.schedule import draw_times, frequency_limit, squared_alpha, style_weight

@@ -8,8 +8,8 @@ import pytest
 import torch
 from sms_networks import random, sms_predictor, unet
 
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates, RegionGate
 from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.optimise import Prompts, SmsSettings, StyleMatcher
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE

@@ -5,8 +5,8 @@ Tiny random models of ComfyUI's own classes, made in inference mode as ComfyUI's
 
 import torch
 
-from regionstyle.nodes.engine.comfy_host import ComfyHost  # noqa: F401 (the scripts use it)
-from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor  # noqa: F401
+from regionstyle.nodes.engine.host.comfy import ComfyHost  # noqa: F401 (the scripts use it)
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor  # noqa: F401
 
 UNET = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],

@@ -2,10 +2,10 @@
 
 import torch
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.sms.fake import fresh_fake
 from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae

@@ -36,7 +36,7 @@ def save_networks(models: Path) -> Path:
 
 def save_reader(folder: Path) -> Path:
     """A tiny Qwen2.5-VL that answers the workflow's request."""
-    from regionstyle.nodes.grounding.vlm import load_vlm, question
+    from regionstyle.nodes.grounding.finders.vlm import load_vlm, question
 
     asked, reply = question(REQUEST, "qwen2_5_vl"), answer()
     vlm = load_vlm(save_tiny_qwen(folder, [asked, reply]), torch.float32)

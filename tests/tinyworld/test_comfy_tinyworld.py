@@ -4,9 +4,9 @@ import pytest
 
 SCRIPT = """
 import torch
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.comfy_host import ComfyHost
-from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 from regionstyle.nodes.tinyworld.world import scene
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.attention_losses import cover_loss, focus_loss
+from regionstyle.nodes.engine.attention.losses import cover_loss, focus_loss
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.tinyworld import shipped
 from regionstyle.nodes.tinyworld.classifier import LABELS

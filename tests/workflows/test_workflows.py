@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from workflow_networks import BOXES, needs_networks, put_networks
 
-from regionstyle.nodes.app.demo import demo_scene
+from regionstyle.nodes.app.cli.demo import demo_scene
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))

@@ -10,20 +10,20 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ..engine.errors import wrong_input
-from ..metrics import report_page as html
-from ..metrics.datasets.catalogue import KINDS, Dataset, load_dataset
-from ..metrics.datasets.published import Published
-from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, STYLES
-from ..metrics.drawing import shown
-from ..metrics.harmonization import HarmonizationSettings
-from ..metrics.measurement import Measurement
-from ..metrics.regional_style import RegionalStyleSettings
-from .benchmark_methods import Made, Task, method_of, read_task
-from .benchmark_scores import Instruments, Preference, Questions, Scores, run_samples
-from .console import console_host
-from .pictures import save_image
-from .stylize import TINY
+from ...engine.errors import wrong_input
+from ...metrics.datasets.catalogue import KINDS, Dataset, load_dataset
+from ...metrics.datasets.published import Published
+from ...metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, STYLES
+from ...metrics.harmonization import HarmonizationSettings
+from ...metrics.measurement import Measurement
+from ...metrics.page import report_page as html
+from ...metrics.page.drawing import shown
+from ...metrics.regional_style import RegionalStyleSettings
+from ..cli.console import console_host
+from ..cli.stylize import TINY
+from ..pictures import save_image
+from .methods import Made, Task, method_of, read_task
+from .scores import Instruments, Preference, Questions, Scores, run_samples
 
 Rows = Sequence[tuple[str, Sequence[Measurement]]]
 GRID = 4  # samples shown on the page
@@ -93,7 +93,7 @@ def _check_options(args: argparse.Namespace) -> None:
 
 def _preferences(args: argparse.Namespace) -> list[Preference]:
     """PickScore and HPS v2, where their folders are given."""
-    from ..metrics.public_networks import ClipTowers
+    from ...metrics.networks.public import ClipTowers
 
     device = console_host(args.device).device
     chosen = (("PickScore", args.pickscore, True), ("HPSv2", args.hps, False))
@@ -104,7 +104,7 @@ def _questions(args: argparse.Namespace, dataset: Dataset) -> Questions | None:
     """Q1 to Q4 by a vision-language model, where its folder is given."""
     if args.vlm is None:
         return None
-    from ..grounding.vlm import answer_freely, load_vlm
+    from ...grounding.finders.vlm import answer_freely, load_vlm
 
     styles = list(dict.fromkeys(s.style for s in dataset.samples if s.style)) or list(STYLES)
     if len(styles) < 2:
@@ -118,7 +118,7 @@ def _styles(args: argparse.Namespace) -> list[str]:
     """The styles that were asked for; the tiny world's own where its experts paint."""
     if args.style or args.model != TINY or args.dataset not in ("coco", "voc", "big"):
         return list(args.style)
-    from ..tinyworld.shipped import expert_files
+    from ...tinyworld.shipped import expert_files
 
     return list(expert_files())
 
@@ -127,9 +127,9 @@ def _instruments(args: argparse.Namespace, kind: str) -> Instruments | None:
     """The published networks where folders are given, the stand-ins otherwise; harmonisation needs none."""
     if kind == HARMONIZATION:
         return None
-    from ..metrics import public_networks as public
-    from .metric_networks import LPIPS, TINY_CLASSIFIER, load_networks, tiny_embed, tiny_features
-    from .metric_networks import TINY as STAND_IN
+    from ...metrics.networks import public
+    from ..metric_networks import LPIPS, TINY_CLASSIFIER, load_networks, tiny_embed, tiny_features
+    from ..metric_networks import TINY as STAND_IN
 
     host = console_host(args.device)
     networks = load_networks(

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..grounding.attention import AttentionSettings, ground_by_attention
-from ..grounding.prompt import parse_prompt
-from ..metrics.datasets.samples import HARMONIZATION, PICTURES, REGIONAL, Sample
-from ..router.restyle import RestyleSettings, restyle_region
-from .demo import tiny_settings
-from .pictures import read_image
-from .sentence import style_gates
-from .stylize import TINY
+from ...engine.errors import RegionStyleError, wrong_input
+from ...grounding.finders.attention import AttentionSettings, ground_by_attention
+from ...grounding.language.prompt import parse_prompt
+from ...metrics.datasets.samples import HARMONIZATION, PICTURES, REGIONAL, Sample
+from ...router.restyle import RestyleSettings, restyle_region
+from ..cli.demo import tiny_settings
+from ..cli.stylize import TINY
+from ..pictures import read_image
+from ..sentence import style_gates
 
 UNCHANGED = "unchanged"
 
@@ -117,14 +117,14 @@ def _check_expert(args: argparse.Namespace) -> None:
 
 
 def _predictor(args: argparse.Namespace, styles: list[str]) -> Any:
-    from .console import console_host
+    from ..cli.console import console_host
 
     host = console_host(args.device)
     if args.model != TINY:
-        from .models import load_folder
+        from ..models import load_folder
 
         return load_folder(Path(args.model), args.expert, host)
-    from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+    from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 
     named = list(dict.fromkeys(style for style in styles if style)) or list(expert_files())
     return load_predictor(host, [load_shipped_expert(style) for style in named])
@@ -162,7 +162,7 @@ def _region(predictor: Any, task: Task, kind: str, seed: int) -> Tensor:
 
 def _settings(predictor: Any, args: argparse.Namespace, style: str) -> tuple[RestyleSettings, str | None]:
     """The settings and the negative prompt of `stylize`."""
-    from .models import folder_settings
+    from ..models import folder_settings
 
     if args.model == TINY:
         return tiny_settings(style, seed=args.seed), None

@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, pictures_in
-from ..metrics.distributions import Embed, art_fid, frechet_distance, gather_features
-from ..metrics.harmonization import (
+from ...engine.errors import RegionStyleError, wrong_input
+from ...metrics.datasets.samples import HARMONIZATION, REGIONAL, STYLE, pictures_in
+from ...metrics.distributions import Embed, art_fid, frechet_distance, gather_features
+from ...metrics.harmonization import (
     HarmonizationScore,
     HarmonizationSettings,
     compared_region,
     harmonization_score,
     harmonization_table,
 )
-from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
-from ..metrics.networks import MetricNetworks
-from ..metrics.regional_style import RegionalStyleSettings
-from ..metrics.scoring import score_edit
-from ..metrics.structure import FeatureMap, cfsd
-from ..metrics.text_image import TextImageModel, preference_score
-from ..metrics.vlm_questions import Ask, Edit, ask_questions
-from .benchmark_methods import Made, Task
-from .pictures import read_image
+from ...metrics.measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
+from ...metrics.networks.networks import MetricNetworks
+from ...metrics.regional_style import RegionalStyleSettings
+from ...metrics.scoring import score_edit
+from ...metrics.structure import FeatureMap, cfsd
+from ...metrics.text_image import TextImageModel, preference_score
+from ...metrics.vlm_questions import Ask, Edit, ask_questions
+from ..pictures import read_image
+from .methods import Made, Task
 
 STYLE_SIDE = 512  # pixels, the shorter side whole pictures are compared at (that of the published ArtFID program)
 

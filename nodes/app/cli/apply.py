@@ -6,12 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..engine.errors import wrong_input
-from ..sms.generator_apply import apply_generator
-from ..sms.generator_files import StyleGenerator, load_generator, shipped_generators
-from ..sms.generator_pictures import ENDINGS, picture_paths
+from ...engine.errors import wrong_input
+from ...sms.generator.apply import apply_generator
+from ...sms.generator.files import StyleGenerator, load_generator, shipped_generators
+from ...sms.generator.pictures import ENDINGS, picture_paths
+from ..pictures import read_image, read_mask, save_image
 from .console import console_host
-from .pictures import read_image, read_mask, save_image
 
 
 def run_apply(args: argparse.Namespace) -> int:

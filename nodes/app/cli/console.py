@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..engine.host import LocalHost
+from ...engine.host.base import LocalHost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,7 @@ def console_host(device: str | None, cancelled: Callable[[], bool] | None = None
     """
     import torch
 
-    from ..engine.errors import RegionStyleError
+    from ...engine.errors import RegionStyleError
 
     if device == "cuda" and not torch.cuda.is_available():
         raise RegionStyleError(

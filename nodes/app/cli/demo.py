@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.heatmap import overlay
-from ..engine.host import Host
-from ..engine.regions import region_of
-from ..grounding.attention import AttentionSettings, Grounding, ground_by_attention
-from ..grounding.prompt import Request, parse_prompt
-from ..metrics.pixels import equal_outside, mask_iou, masked_psnr
-from ..router.restyle import Restyled, RestyleSettings
-from ..tinyworld.clip import TinyClip, region_crop
-from ..tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
-from ..tinyworld.world import Scene, restyle_object, scene
+from ...engine.errors import RegionStyleError
+from ...engine.host.base import Host
+from ...engine.io.heatmap import overlay
+from ...engine.region.regions import region_of
+from ...grounding.finders.attention import AttentionSettings, Grounding, ground_by_attention
+from ...grounding.language.prompt import Request, parse_prompt
+from ...metrics.pixels import equal_outside, mask_iou, masked_psnr
+from ...router.restyle import Restyled, RestyleSettings
+from ...tinyworld.clip import TinyClip, region_crop
+from ...tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
+from ...tinyworld.world import Scene, restyle_object, scene
+from ..measure import peak_memory_mb
+from ..pictures import save_image, sheet, whole_steps
+from ..sentence import WHOLE, restyle_with_expert
 from .console import console_host
-from .measure import peak_memory_mb
-from .pictures import save_image, sheet, whole_steps
-from .sentence import WHOLE, restyle_with_expert
 
 DEFAULT_SCENE = 4
 DEFAULT_STYLE = "halftone"

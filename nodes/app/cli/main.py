@@ -38,13 +38,13 @@ _COMMANDS = {
     "stylize": (".stylize", "run_stylize"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
-    "train": (".training", "run_training"),
+    "train": (".tinyworld", "run_training"),
     "train style": (".train_style", "run_style_training"),
     "train gate": (".train_gate", "run_gate_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),
-    "evaluate": (".training", "run_evaluation"),
-    "report": (".report", "run_report"),
-    "benchmark": (".benchmark", "run_benchmark"),
+    "evaluate": (".tinyworld", "run_evaluation"),
+    "report": ("..report.report", "run_report"),
+    "benchmark": ("..benchmark.benchmark", "run_benchmark"),
 }
 
 
@@ -56,7 +56,7 @@ def _implementation(command: str) -> Callable[[argparse.Namespace], int]:
 
 def _report(error: Exception) -> int:
     """One line on stderr, and the exit code that belongs to it."""
-    from ..engine.errors import RegionStyleError
+    from ...engine.errors import RegionStyleError
 
     if isinstance(error, RegionStyleError):
         return _fail(str(error))
@@ -95,7 +95,7 @@ def build_parser() -> Parser:
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        root = import_module(__package__.rsplit(".", 2)[0])
+        root = import_module(__package__.rsplit(".", 3)[0])
         sys.stdout.write(f"{parser.prog} {root.__version__}\n")
         parser.exit(0)
 

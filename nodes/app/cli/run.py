@@ -9,12 +9,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..engine.errors import RegionStyleError
-from .comfy_errors import missing_nodes
-from .files import free_name
-from .run_progress import RunProgress
-from .workflow import Prompt, class_types, read_workflow, to_api_form
-from .workflow_edit import set_input_file, set_value
+from ...engine.errors import RegionStyleError
+from ..comfyui.errors import missing_nodes
+from ..comfyui.progress import RunProgress
+from ..comfyui.workflow import Prompt, class_types, read_workflow, to_api_form
+from ..comfyui.workflow_edit import set_input_file, set_value
+from ..files import free_name
 
 
 class Comfy(Protocol):
@@ -47,11 +47,11 @@ def run_workflow(args: argparse.Namespace) -> int:
 def connect(server: str | None) -> Comfy:
     """The running server named, or else the ComfyUI installed here in a process of its own."""
     if server:
-        from .comfy_server import ServerComfy
+        from ..comfyui.http_server import ServerComfy
 
         return ServerComfy(server)
-    from .comfy_install import find_comfy
-    from .comfy_process import ProcessComfy
+    from ..comfyui.install import find_comfy
+    from ..comfyui.process import ProcessComfy
 
     return ProcessComfy(find_comfy())
 

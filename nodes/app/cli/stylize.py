@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.region import Region, box_mask, checked_box
-from ..engine.regions import region_of
-from ..grounding.prompt import parse_sentence
-from ..grounding.requests import Sentence
-from ..grounding.sentence_regions import queries
-from ..router.restyle import Restyled
+from ...engine.errors import RegionStyleError
+from ...engine.region.region import Region, box_mask, checked_box
+from ...engine.region.regions import region_of
+from ...grounding.finders.sentence_regions import queries
+from ...grounding.language.prompt import parse_sentence
+from ...grounding.language.requests import Sentence
+from ...router.restyle import Restyled
+from ..find_things import check_finders, find_things
+from ..models import folder_settings, load_folder
+from ..pictures import read_image, read_mask, save_image
+from ..sentence import WHOLE, restyle_in_turn, restyle_with_expert
+from ..stylize_generator import Painted, check_generator, generator_for, paint
 from .console import console_host
 from .demo import tiny_settings
-from .find_things import check_finders, find_things
-from .models import folder_settings, load_folder
-from .pictures import read_image, read_mask, save_image
-from .sentence import WHOLE, restyle_in_turn, restyle_with_expert
-from .stylize_generator import Painted, check_generator, generator_for, paint
 
 TINY = "tinyworld"
 
@@ -65,7 +65,7 @@ def _predictor(args: argparse.Namespace) -> tuple[Any, Sentence]:
 
 
 def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Sentence]:
-    from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+    from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 
     sentence = parse_sentence(args.prompt, list(expert_files()), args.style)
     styles = dict.fromkeys(one.style for one in sentence.requests)
@@ -108,8 +108,8 @@ def _check_unused(args: argparse.Namespace) -> None:
 
 def _check_words(sentence: Sentence) -> None:
     """The tiny world can only find what it has words for."""
-    from ..tinyworld.tokenizer import known
-    from ..tinyworld.world import COLORS, SHAPES
+    from ...tinyworld.tokenizer import known
+    from ...tinyworld.world import COLORS, SHAPES
 
     for phrase in queries(sentence):
         strange = [word for word in phrase.split() if not known(word.lower())]

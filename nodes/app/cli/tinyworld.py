@@ -15,7 +15,7 @@ def run_training(args: argparse.Namespace) -> int:
     """Train one stage, or all that are not finished, each with its share of the budget; Ctrl-C keeps the state."""
     import torch
 
-    from ..tinyworld.training.stages import SHARES, STAGES, Run, run_stage
+    from ...tinyworld.training.stages import SHARES, STAGES, Run, run_stage
     from .console import console_host
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
@@ -35,14 +35,14 @@ def run_evaluation(args: argparse.Namespace) -> int:
 
     host = console_host(args.device)
     if args.what == "masks":
-        from .mask_evaluation import evaluate_masks, table
+        from ..evaluation.masks import evaluate_masks, table
 
         numbers = evaluate_masks(host, args.scenes or 500)
         shown = table(numbers)
     else:
-        from ..tinyworld.shipped import expert_files
-        from .evaluation import evaluate
-        from .evaluation_table import table as table_of_all
+        from ...tinyworld.shipped import expert_files
+        from ..evaluation.table import table as table_of_all
+        from ..evaluation.tinyworld import evaluate
 
         numbers = evaluate(host, list(expert_files()), args.scenes or 100)
         shown = table_of_all(numbers)

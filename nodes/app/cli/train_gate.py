@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .train_style import TINY
 
 if TYPE_CHECKING:
-    from ..router.gate_training import GateExample
+    from ...router.gates.training import GateExample
 
 # Where the style's words stand must not matter, nor how many things there are.
 WAYS = (
@@ -28,9 +28,9 @@ PER_STYLE = 400  # with 100, unseen pairs of things were sent wrong
 
 def run_gate_training(args: argparse.Namespace) -> int:
     """Train a gate and write it; says how many of its own prompts it sends to their expert."""
-    from ..engine.errors import wrong_input
-    from ..router.gate_files import save_gate
-    from ..router.gate_training import GateSettings, train_gate
+    from ...engine.errors import wrong_input
+    from ...router.gates.files import save_gate
+    from ...router.gates.training import GateSettings, train_gate
     from .console import console_host
 
     if args.output.suffix != ".safetensors":
@@ -50,8 +50,8 @@ def run_gate_training(args: argparse.Namespace) -> int:
 
 def _examples(args: argparse.Namespace) -> tuple[list[GateExample], bool]:
     """Those of the file, or the tiny world's own."""
-    from ..engine.errors import wrong_input
-    from ..router.gate_training import examples_of
+    from ...engine.errors import wrong_input
+    from ...router.gates.training import examples_of
 
     if args.prompts is not None:
         return examples_of(args.prompts.read_text(encoding="utf-8")), False
@@ -65,10 +65,10 @@ def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
     """So many prompts for each style of the tiny world: things of any colour and shape."""
     import random
 
-    from ..router.gate_training import GateExample
-    from ..tinyworld.shapes import SHAPES
-    from ..tinyworld.shipped import expert_files
-    from ..tinyworld.world import COLORS
+    from ...router.gates.training import GateExample
+    from ...tinyworld.shapes import SHAPES
+    from ...tinyworld.shipped import expert_files
+    from ...tinyworld.world import COLORS
 
     draw = random.Random(seed)
     made = []
@@ -83,17 +83,17 @@ def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
 
 def _encoder(model: str, host: Any) -> Any:
     if model == TINY:
-        from ..tinyworld.shipped import load_predictor
+        from ...tinyworld.shipped import load_predictor
 
         return load_predictor(host).encode_text
-    from .models import load_folder
+    from ..models import load_folder
 
     return load_folder(Path(model), None, host).encode_text
 
 
 def _right(gate: Any, examples: list[GateExample], encode: Any) -> float:
     """The share of prompts whose likeliest expert is theirs."""
-    from ..router.gate_training import encoded
+    from ...router.gates.training import encoded
 
     likeliest = gate(encoded([one.prompt for one in examples], encode)).probabilities.argmax(-1).tolist()
     return sum(gate.experts[at] == one.expert for at, one in zip(likeliest, examples, strict=True)) / len(examples)

@@ -13,10 +13,10 @@ from .train_style import TINY, interruptible, state_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..sms.generator_pictures import PictureFiles
-    from ..sms.generator_run import Distilled
-    from ..sms.generator_training import DistillSettings
-    from ..sms.generator_workers import Workers
+    from ...sms.generator.pictures import PictureFiles
+    from ...sms.generator.run import Distilled
+    from ...sms.generator.training import DistillSettings
+    from ...sms.generator.workers import Workers
 
 PHOTOGRAPHS = ("astronaut", "rocket", "motorcycle")  # of the tiny world; its cat and coffee stay unseen
 RATES = {"tiny": 1e-3, "residual": 3e-4}
@@ -24,7 +24,7 @@ RATES = {"tiny": 1e-3, "residual": 3e-4}
 
 def run_generator_training(args: argparse.Namespace) -> int:
     """Train, then write the generator and its loss curves; Ctrl-C keeps the state for --resume."""
-    from ..sms.generator_files import LICENCE, save_generator
+    from ...sms.generator.files import LICENCE, save_generator
 
     logging.basicConfig(level=logging.INFO, format="regionstyle: %(message)s", stream=sys.stderr)
     state = state_path(args.output)
@@ -43,8 +43,8 @@ def run_generator_training(args: argparse.Namespace) -> int:
 
 def _workers(args: argparse.Namespace) -> Workers:
     """The processes that train together: this one alone, or those of `accelerate launch`."""
-    from ..engine.errors import wrong_input
-    from ..sms.generator_workers import ALONE, accelerated
+    from ...engine.errors import wrong_input
+    from ...sms.generator.workers import ALONE, accelerated
 
     if not args.accelerate:
         return ALONE
@@ -56,7 +56,7 @@ def _workers(args: argparse.Namespace) -> Workers:
 
 def _check_paths(output: Path, state: Path, resume: bool) -> None:
     """Before anything is computed: a wrong ending, a state that would be lost, or none to go on from."""
-    from ..engine.errors import wrong_input
+    from ...engine.errors import wrong_input
 
     if output.suffix != ".safetensors":
         raise wrong_input("--output", str(output), "a name ending in .safetensors", "Rename it.")
@@ -68,9 +68,9 @@ def _check_paths(output: Path, state: Path, resume: bool) -> None:
 
 
 def _trained(args: argparse.Namespace, state: Path, interrupted: list[int], workers: Workers) -> Distilled:
-    from ..sms.generator_pictures import PictureFiles
-    from ..sms.generator_run import distill
-    from ..sms.local import with_fake
+    from ...sms.generator.pictures import PictureFiles
+    from ...sms.generator.run import distill
+    from ...sms.local import with_fake
     from .console import console_host
 
     settings, pictures = _settings(args), _pictures(args)
@@ -86,9 +86,9 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int], work
 
 
 def _settings(args: argparse.Namespace) -> DistillSettings:
-    from ..sms.generator_training import DistillSettings
-    from ..sms.presets import preset
-    from ..sms.score import SmsSettings
+    from ...sms.generator.training import DistillSettings
+    from ...sms.presets import preset
+    from ...sms.score import SmsSettings
 
     rate = args.lr if args.lr is not None else RATES[args.architecture]
     sms = SmsSettings(
@@ -100,32 +100,32 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
 
 def _pictures(args: argparse.Namespace) -> PictureFiles:
     """The folder's pictures, or the tiny world's photographs."""
-    from ..engine.errors import wrong_input
-    from ..sms.generator_pictures import PictureFiles
+    from ...engine.errors import wrong_input
+    from ...sms.generator.pictures import PictureFiles
 
     if args.images is not None:
         return PictureFiles.below(args.images, strict=args.strict)
     if args.model != TINY:
         raise wrong_input("--images", "nothing", "a folder with pictures", "Only the tiny world brings its own.")
-    from ..tinyworld.backgrounds import TRAIN_PHOTOS, photograph_path
+    from ...tinyworld.backgrounds import TRAIN_PHOTOS, photograph_path
 
     return PictureFiles([photograph_path(TRAIN_PHOTOS[word]) for word in PHOTOGRAPHS], strict=args.strict)
 
 
 def _predictor(args: argparse.Namespace, host: Any) -> tuple[Any, str]:
     """The model with the style's expert attached, and the style in the words of its prompts."""
-    from ..engine.errors import wrong_input
+    from ...engine.errors import wrong_input
 
     if args.model == TINY:
         if args.expert is not None:
             accepts, remedy = "it with --model FOLDER", "The tiny world brings its own experts; leave --expert out."
             raise wrong_input("--expert", "a file with the tiny world", accepts, remedy)
-        from ..tinyworld.shipped import load_predictor, load_shipped_expert
+        from ...tinyworld.shipped import load_predictor, load_shipped_expert
 
         return load_predictor(host, [load_shipped_expert(args.style)]), f"a picture in {args.style} style"
     if args.expert is None:
         raise wrong_input("--expert", "nothing", "the style's LoRA", "Give one with --model FOLDER.")
-    from .models import load_folder
+    from ..models import load_folder
 
     return load_folder(Path(args.model), args.expert, host), args.style
 
@@ -134,14 +134,14 @@ def _save_validation(output: Path, done: int, inputs: Tensor, results: Tensor) -
     """Inputs above, results below, in a folder named like the output."""
     import torch
 
-    from .pictures import save_image
+    from ..pictures import save_image
 
     rows = torch.cat([torch.cat([*row], -1) for row in (inputs, results)], -2)
     save_image(rows[None], output.with_suffix("") / f"iteration-{done:06d}.png")
 
 
 def _write_losses(output: Path, trained: Distilled) -> None:
-    from ..sms.pictures import curves
-    from .pictures import save_image
+    from ...sms.pictures import curves
+    from ..pictures import save_image
 
     save_image(curves(trained.history)[None], output.with_suffix("") / "losses.png")

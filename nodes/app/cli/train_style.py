@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..router.train_run import Trained
+    from ...router.training.run import Trained
 
 TINY = "tinyworld"
 RATES = {TINY: 1e-3}
@@ -36,8 +36,8 @@ def state_path(output: Path) -> Path:
 
 def _check_paths(output: Path, state: Path, resume: bool) -> None:
     """Before anything is computed. RegionStyleError for a wrong ending, and for a state that would be lost."""
-    from ..engine.errors import wrong_input
-    from ..router.train_state import unfinished
+    from ...engine.errors import wrong_input
+    from ...router.training.state import unfinished
 
     if output.suffix != ".safetensors":
         raise wrong_input("--output", str(output), "a name ending in .safetensors", "Rename it.")
@@ -52,7 +52,7 @@ def interruptible(state: Path) -> Iterator[list[int]]:
 
     A training that is cancelled says on stderr where its state is, and ends as Ctrl-C does (KeyboardInterrupt).
     """
-    from ..engine.errors import Cancelled
+    from ...engine.errors import Cancelled
 
     seen: list[int] = []
 
@@ -72,14 +72,14 @@ def interruptible(state: Path) -> Iterator[list[int]]:
 
 
 def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> Trained:
-    from ..engine.adapter_layers import ExpertWeights
-    from ..engine.adapters import ExpertStack
-    from ..engine.gates import Gates
-    from ..router.fresh_expert import fresh_expert
-    from ..router.style_pictures import Cropping, pictures_of_folder
-    from ..router.train_examples import encode_examples
-    from ..router.train_run import train_style
-    from ..router.train_state import StateFile, facts_of
+    from ...engine.adapters.gates import Gates
+    from ...engine.adapters.stack import ExpertStack
+    from ...engine.adapters.updates import ExpertWeights
+    from ...router.fresh_expert import fresh_expert
+    from ...router.training.examples import encode_examples
+    from ...router.training.run import train_style
+    from ...router.training.state import StateFile, facts_of
+    from ...router.training.style_pictures import Cropping, pictures_of_folder
 
     settings, (name, style) = _settings(args), _names(args)
     pictures = pictures_of_folder(args.images)
@@ -100,7 +100,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from ..router.train_style import TrainSettings
+    from ...router.training.style import TrainSettings
 
     return TrainSettings(
         steps=args.steps,
@@ -116,7 +116,7 @@ def _settings(args: argparse.Namespace) -> Any:
 
 def _names(args: argparse.Namespace) -> tuple[str, str]:
     """Name and style words; each stands in for the other, the output's name for both."""
-    from ..router.style_pictures import check_style
+    from ...router.training.style_pictures import check_style
 
     name = args.name or args.output.stem
     return name, check_style(args.style or name.replace("-", " ").replace("_", " "))
@@ -127,11 +127,11 @@ def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
 
     host = console_host(args.device, lambda: bool(interrupted))
     if args.model == TINY:
-        from ..tinyworld.shipped import load_predictor
+        from ...tinyworld.shipped import load_predictor
 
         predictor: Any = load_predictor(host)
     else:
-        from .models import load_folder
+        from ..models import load_folder
 
         predictor = load_folder(Path(args.model), None, host)
     if args.checkpointing:
@@ -141,15 +141,15 @@ def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
 
 
 def _save_preview(output: Path, step: int, frame: Any) -> None:
-    from .pictures import save_image
+    from ..pictures import save_image
 
     save_image(frame[None], output.with_suffix("") / f"step-{step:06d}.png")
 
 
 def _write(args: argparse.Namespace, trained: Trained) -> None:
-    from ..engine.adapter_files import save_expert
-    from ..engine.curves import loss_panel
-    from .pictures import save_image
+    from ...engine.io.curves import loss_panel
+    from ...engine.lora.files import save_expert
+    from ..pictures import save_image
 
     save_expert(trained.expert, args.output, layout=args.layout)
     save_image(loss_panel("training", trained.losses, (40, 110, 200))[None], args.output.with_suffix("") / "loss.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 from .workflow import Prompt
 from .workflow_edit import describe_node
 

@@ -12,8 +12,8 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from ..engine.errors import RegionStyleError
-from .comfy_errors import failed, interrupted, refused
+from ...engine.errors import RegionStyleError
+from .errors import failed, interrupted, refused
 from .workflow import Prompt
 
 Result = TypeVar("Result")

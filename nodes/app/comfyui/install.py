@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 
-PACKAGE = Path(__file__).absolute().parents[2]  # the pack's own folder
+PACKAGE = Path(__file__).absolute().parents[3]  # the pack's own folder
 
 
 def find_comfy() -> Path:

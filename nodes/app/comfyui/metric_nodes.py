@@ -6,9 +6,9 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..engine.node_schema import check_choice, node_input, node_output, node_schema
-from ..metrics.nodes import METRIC_NETWORKS
-from .metric_networks import LPIPS, TINY
+from ...engine.node_schema import check_choice, node_input, node_output, node_schema
+from ...metrics.comfy.metric_nodes import METRIC_NETWORKS
+from ..metric_networks import LPIPS, TINY
 
 FOLDER = "regionstyle_metrics"  # below models/
 
@@ -69,7 +69,7 @@ class MetricNetworksLoader(io.ComfyNode):
     def execute(cls, text_image: str, perceptual: str) -> io.NodeOutput:
         import torch
 
-        from .metric_networks import load_networks
+        from ..metric_networks import load_networks
 
         check_choice(text_image, clip_choices(), "text_image")
         check_choice(perceptual, [TINY, *LPIPS], "perceptual")
@@ -80,7 +80,7 @@ class MetricNetworksLoader(io.ComfyNode):
 
 def _weights_root(perceptual: str) -> Path | None:
     """The first folder that holds the trunk's file, else the first folder, which the error then names."""
-    from ..metrics.public_networks import TRUNKS
+    from ...metrics.networks.public import TRUNKS
 
     if perceptual == TINY:
         return None

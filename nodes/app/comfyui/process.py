@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine.errors import RegionStyleError
-from .comfy_errors import failed, interrupted, refused
-from .comfy_install import PACKAGE, comfy_python
-from .files import free_name
+from ...engine.errors import RegionStyleError
+from ..files import free_name
+from .errors import failed, interrupted, refused
+from .install import PACKAGE, comfy_python
 from .workflow import Prompt
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -43,7 +43,7 @@ class ProcessComfy:
             raise
 
     def _start(self, comfy: Path) -> subprocess.Popen[str]:
-        child = Path(__file__).with_name("comfy_child.py")
+        child = Path(__file__).with_name("child.py")
         command = [str(self._python), str(child), str(comfy), str(PACKAGE), str(self._folder)]
         environment = {**os.environ, "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(

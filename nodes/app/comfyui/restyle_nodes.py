@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.errors import wrong_input
-from ..engine.node_schema import check_range, node_input, node_output, node_schema
-from ..grounding.region_nodes import REGIONS, regions_input
-from ..router.nodes import checked_settings, restyle_settings_inputs
-from .sentence import TEMPLATE
+from ...engine.errors import wrong_input
+from ...engine.node_schema import check_range, node_input, node_output, node_schema
+from ...grounding.comfy.region_nodes import REGIONS, regions_input
+from ...router.comfy.expert_nodes import checked_settings, restyle_settings_inputs
+from ..sentence import TEMPLATE
 
 
 class RestyleSentence(io.ComfyNode):
@@ -69,8 +69,8 @@ class RestyleSentence(io.ComfyNode):
         strict: bool = False,
         regions: Any = None,
     ) -> io.NodeOutput:
-        from ..grounding.attention import AttentionSettings
-        from .comfy_sentence import SentenceRequest, restyle_sentence
+        from ...grounding.finders.attention import AttentionSettings
+        from .sentence import SentenceRequest, restyle_sentence
 
         check_range(bias, -10, 10, "bias")
         if regions is not None and bias != 0:

@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_adapters import attached_experts, attached_gates, without_experts
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.expert import Expert
-from ..engine.region import Region
-from ..engine.regions import Regions, not_found_notice
-from ..grounding.attention import AttentionSettings
-from ..grounding.attention_finder import FoundRegions, regions_by_attention
-from ..grounding.comfy_regions import check_found, check_pictures
-from ..grounding.composition import without_overlaps
-from ..grounding.prompt import parse_sentence
-from ..grounding.style_names import normal_style
-from ..router.comfy_experts import check_gate_batches, region_gates
-from ..router.restyle import Restyled, RestyleSettings, restyle_region
-from .sentence import named_in, prompt_for, restyle_in_turn
+from ...engine.adapters.comfy import attached_experts, attached_gates, without_experts
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import image_of, images_of
+from ...engine.lora.expert import Expert
+from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, not_found_notice
+from ...grounding.comfy.regions import check_found, check_pictures
+from ...grounding.finders.attention import AttentionSettings
+from ...grounding.finders.attention_finder import FoundRegions, regions_by_attention
+from ...grounding.language.prompt import parse_sentence
+from ...grounding.language.style_names import normal_style
+from ...grounding.masks.composition import without_overlaps
+from ...router.comfy.experts import check_gate_batches, region_gates
+from ...router.restyle import Restyled, RestyleSettings, restyle_region
+from ..sentence import named_in, prompt_for, restyle_in_turn
 
 STRENGTH_KEY = "regionstyle_strength"  # metadata of a LoRA file: the strength its style wants
 
@@ -65,7 +65,7 @@ def _style_words(expert: Expert) -> str:
 
 def own_strengths(model: Any) -> dict[str, float | None]:
     """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
-    from ..tinyworld.shipped import own_strength
+    from ...tinyworld.shipped import own_strength
 
     found: dict[str, float | None] = {}
     for expert in (weights.source for weights in attached_experts(model)):

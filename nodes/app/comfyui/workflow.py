@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 
 Prompt = dict[str, dict[str, Any]]
 

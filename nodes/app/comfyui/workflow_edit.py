@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 from .workflow import Prompt, input_specs, input_type
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

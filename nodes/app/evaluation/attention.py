@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.attention_tap import AttentionTap
-from ..engine.host import Host
-from ..grounding.attention import AttentionSettings, ground_by_attention, otsu, phrase_groups
-from ..metrics.pixels import mask_iou
-from ..tinyworld.world import Scene
-from .demo import as_image
+from ...engine.attention.tap import AttentionTap
+from ...engine.host.base import Host
+from ...grounding.finders.attention import AttentionSettings, ground_by_attention, otsu, phrase_groups
+from ...metrics.pixels import mask_iou
+from ...tinyworld.world import Scene
+from ..cli.demo import as_image
 
 
 def plain_attention_mask(predictor: Any, image: Tensor, phrase: str, settings: AttentionSettings) -> Tensor:

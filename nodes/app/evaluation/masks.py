@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.host import Host, LocalHost
-from ..engine.inner_points import inner_point
-from ..grounding.prompt import parse_regions
-from ..grounding.sam import SamEmbedding, SamNetwork, SamPrompt, SamSegmenter, encode
-from ..grounding.text_grounding import AttentionSource, look_at_all, segment_all
-from ..metrics.pixels import mask_iou
-from ..tinyworld.shipped import load_predictor
-from ..tinyworld.tiny_sam import load_tiny_sam
-from ..tinyworld.world import SIZE, Scene, SceneObject, scene
-from .demo import as_image
+from ...engine.host.base import Host, LocalHost
+from ...engine.region.inner_points import inner_point
+from ...grounding.finders.sam import SamEmbedding, SamNetwork, SamPrompt, SamSegmenter, encode
+from ...grounding.finders.text_grounding import AttentionSource, look_at_all, segment_all
+from ...grounding.language.prompt import parse_regions
+from ...metrics.pixels import mask_iou
+from ...tinyworld.shipped import load_predictor
+from ...tinyworld.tiny_sam import load_tiny_sam
+from ...tinyworld.world import SIZE, Scene, SceneObject, scene
+from ..cli.demo import as_image
 
 SMALL = 0.04  # share of the picture below which a thing counts as small
 HIDDEN = 0.05  # share of a thing that others cover from which it counts as occluded

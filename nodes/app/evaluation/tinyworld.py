@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.host import Host, LocalHost
-from ..engine.sampling import ddim, partial_times
-from ..grounding.prompt import Request
-from ..metrics.pixels import equal_outside, masked_psnr, psnr
-from ..tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
-from ..tinyworld.classifier import Classifier, load_classifier
-from ..tinyworld.clip import TinyClip, region_crop
-from ..tinyworld.shipped import load_predictor, load_shipped_expert
-from ..tinyworld.styles import STYLES, UNSTYLED
-from ..tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
-from .demo import as_image, stylize_tiny, tiny_settings
-from .evaluation_attention import attention_iou
+from ...engine.host.base import Host, LocalHost
+from ...engine.predictor.sampling import ddim, partial_times
+from ...grounding.language.prompt import Request
+from ...metrics.pixels import equal_outside, masked_psnr, psnr
+from ...tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
+from ...tinyworld.classifier import Classifier, load_classifier
+from ...tinyworld.clip import TinyClip, region_crop
+from ...tinyworld.shipped import load_predictor, load_shipped_expert
+from ...tinyworld.styles import STYLES, UNSTYLED
+from ...tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
+from ..cli.demo import as_image, stylize_tiny, tiny_settings
+from .attention import attention_iou
 
 Numbers = dict[str, Any]
 CROPS = 24  # of each held-out photograph

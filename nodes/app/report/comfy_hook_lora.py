@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tinyworld.shipped import slug
-from .demo import tiny_settings
-from .pictures import save_image
-from .run import connect
-from .workflow import Prompt
+from ...tinyworld.shipped import slug
+from ..cli.demo import tiny_settings
+from ..cli.run import connect
+from ..comfyui.workflow import Prompt
+from ..pictures import save_image
 
 
 def hook_lora_workflow(image: str, mask: str, expert: str, task: Any) -> Prompt:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tinyworld.shipped import slug
-from .pictures import save_image
-from .report_comfy import ComfyHookLora
-from .workflow import Prompt
+from ...tinyworld.shipped import slug
+from ..comfyui.workflow import Prompt
+from ..pictures import save_image
+from .comfy_hook_lora import ComfyHookLora
 
 SAVED = "save"
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from html import escape
 
-from .report_rows import Spread
+from .rows import Spread
 
 PLOT, RIGHT, LINE, TOP, LETTER = 260, 30, 24, 34, 6.6  # pixels; LETTER: how wide a letter of a label is at most
 COLOR, AXIS = "#3c6e47", "#a9a69c"

@@ -39,12 +39,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.errors import wrong_input
-from ..metrics import report_page as html
-from ..metrics.drawing import shown
-from ..metrics.scoring import BETTER
-from .report_plots import dot_plot
-from .report_rows import REPETITIONS, Row, RowContext, RowResult, Spread, all_rows, chosen_rows, spreads
+from ...engine.errors import wrong_input
+from ...metrics.page import report_page as html
+from ...metrics.page.drawing import shown
+from ...metrics.scoring import BETTER
+from .plots import dot_plot
+from .rows import REPETITIONS, Row, RowContext, RowResult, Spread, all_rows, chosen_rows, spreads
 
 DIGITS = 6  # behind the point, in a table; smaller numbers get an exponent
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # which way is better
@@ -178,10 +178,10 @@ def run_report(args: argparse.Namespace) -> int:
 
 
 def _context(args: argparse.Namespace) -> RowContext:
-    from ..metrics.networks import MetricNetworks
-    from ..tinyworld.classifier import load_classifier
-    from .console import console_host
-    from .metric_networks import tiny_distance, tiny_text_image
+    from ...metrics.networks.networks import MetricNetworks
+    from ...tinyworld.classifier import load_classifier
+    from ..cli.console import console_host
+    from ..metric_networks import tiny_distance, tiny_text_image
 
     classifier = load_classifier()
     networks = MetricNetworks(tiny_text_image(), tiny_distance(classifier))

@@ -13,17 +13,17 @@ from pkgutil import iter_modules
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ..engine.errors import wrong_input
-from ..engine.host import LocalHost
-from ..metrics.measurement import Measurement
+from ...engine.errors import wrong_input
+from ...engine.host.base import LocalHost
+from ...metrics.measurement import Measurement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..engine.host import Host
-    from ..metrics.networks import MetricNetworks
+    from ...engine.host.base import Host
+    from ...metrics.networks.networks import MetricNetworks
 
-ROW_MODULES = "report_"  # how the names of the modules beside this one begin that may register rows
+ROW_MODULES = "rows_"  # how the names of the modules beside this one begin that may register rows
 REPETITIONS = 3  # at least
 
 

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.gates import Gates
-from ..grounding.attention import AttentionSettings, ground_by_attention
-from ..grounding.prompt import Request
-from ..metrics.measurement import UNIT, Measurement, check_tiny
-from ..metrics.pixels import masked_mse, psnr_of
-from ..metrics.regional_style import regional_style_score
-from ..router.restyle import restyle_region
-from ..tinyworld.clip import region_crop
-from ..tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
-from ..tinyworld.world import Scene, restyle_object, scene
-from .demo import as_image, stylize_tiny, tiny_settings
-from .metric_networks import TINY_CLASSIFIER
-from .report_comfy import ComfyHookLora
-from .report_rows import RowContext, RowResult, row
+from ...engine.adapters.gates import Gates
+from ...engine.errors import RegionStyleError
+from ...grounding.finders.attention import AttentionSettings, ground_by_attention
+from ...grounding.language.prompt import Request
+from ...metrics.measurement import UNIT, Measurement, check_tiny
+from ...metrics.pixels import masked_mse, psnr_of
+from ...metrics.regional_style import regional_style_score
+from ...router.restyle import restyle_region
+from ...tinyworld.clip import region_crop
+from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+from ...tinyworld.world import Scene, restyle_object, scene
+from ..cli.demo import as_image, stylize_tiny, tiny_settings
+from ..metric_networks import TINY_CLASSIFIER
+from .comfy_hook_lora import ComfyHookLora
+from .rows import RowContext, RowResult, row
 
 QUICK_SCENES, SCENES = 3, 14  # per repetition; 14: every style twice
 QUICK_STYLES = ("mosaic", "neon")

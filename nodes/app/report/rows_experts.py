@@ -10,24 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.region import Region
-from ..engine.regions import Regions
-from ..engine.sampling import ddim, partial_times
-from ..metrics.measurement import UNIT, Measurement, check_tiny
-from ..metrics.pixels import masked_mse
-from ..metrics.regional_style import RegionalStyleSettings, regional_style_match
-from ..router.experts import Experts, StackedExpert
-from ..router.region_gates import region_gates_of, route_regions
-from ..router.regional_prompts import each_its_own, joined, region_prompt
-from ..tinyworld.clip import region_crop
-from ..tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
-from ..tinyworld.world import Scene, scene
-from .demo import as_image
-from .metric_networks import TINY_CLASSIFIER
-from .report_experts_comfy import ComfyHookLoras
-from .report_rows import RowContext, RowResult, row
-from .sentence import TEMPLATE
+from ...engine.errors import RegionStyleError
+from ...engine.predictor.sampling import ddim, partial_times
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions
+from ...metrics.measurement import UNIT, Measurement, check_tiny
+from ...metrics.pixels import masked_mse
+from ...metrics.regional_style import RegionalStyleSettings, regional_style_match
+from ...router.experts import Experts, StackedExpert
+from ...router.gates.region_gates import region_gates_of, route_regions
+from ...router.regional_prompts import each_its_own, joined, region_prompt
+from ...tinyworld.clip import region_crop
+from ...tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
+from ...tinyworld.world import Scene, scene
+from ..cli.demo import as_image
+from ..metric_networks import TINY_CLASSIFIER
+from ..sentence import TEMPLATE
+from .comfy_hook_loras import ComfyHookLoras
+from .rows import RowContext, RowResult, row
 
 QUICK_SCENES, SCENES, STEPS = 2, 12, 6  # scenes per repetition
 SMALLEST = 250  # pixels of a thing that counts: less than 1.5 % of the picture shows no texture

@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.gates import Gates
-from ..metrics.distributions import art_fid, frechet_distance, gather_features
-from ..metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
-from ..metrics.pixels import mse, psnr_of
-from ..router.restyle import restyle_region
-from ..sms.generator_apply import apply_generator
-from ..sms.generator_files import load_generator, shipped_generators
-from ..sms.local import with_fake
-from ..sms.score import SmsSettings
-from ..sms.stylize import match_style
-from ..tinyworld.shipped import load_predictor, load_shipped_expert
-from ..tinyworld.styles import apply_style
-from ..tinyworld.world import scene
-from .demo import tiny_settings
-from .metric_networks import TINY_CLASSIFIER, tiny_embed
-from .report_rows import RowContext, RowResult, row
+from ...engine.adapters.gates import Gates
+from ...metrics.distributions import art_fid, frechet_distance, gather_features
+from ...metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
+from ...metrics.pixels import mse, psnr_of
+from ...router.restyle import restyle_region
+from ...sms.generator.apply import apply_generator
+from ...sms.generator.files import load_generator, shipped_generators
+from ...sms.local import with_fake
+from ...sms.score import SmsSettings
+from ...sms.stylize import match_style
+from ...tinyworld.shipped import load_predictor, load_shipped_expert
+from ...tinyworld.styles import apply_style
+from ...tinyworld.world import scene
+from ..cli.demo import tiny_settings
+from ..metric_networks import TINY_CLASSIFIER, tiny_embed
+from .rows import RowContext, RowResult, row
 
 STYLE = "watercolor"  # a generator of it ships with the pack
 WORDS = f"a picture in {STYLE} style"

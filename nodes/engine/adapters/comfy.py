@@ -14,13 +14,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .adapter_layers import ExpertWeights
-from .adapters import ExpertStack
-from .comfy_host import new_patcher
-from .comfy_predictor import GATES_KEY
-from .errors import RegionStyleError, wrong_input
-from .expert import Expert
+from ..errors import RegionStyleError, wrong_input
+from ..host.comfy import new_patcher
+from ..lora.expert import Expert
+from ..predictor.comfy import GATES_KEY
 from .gates import ActiveGates, Gates, Size, prompts_of_batch
+from .stack import ExpertStack
+from .updates import ExpertWeights
 
 KEY = "regionstyle.experts"
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter_families import Call
-from .adapter_layers import Update, add_updates
-from .errors import RegionStyleError, wrong_input
+from ..errors import RegionStyleError, wrong_input
+from ..families.network_layers import Call
+from ..host.context import whole_passes, words_hidden
 from .gates import Acting, ActiveGates, RegionPart, attention_share, positive_rows
-from .joint_isolation import joint_bias
-from .pass_context import whole_passes, words_hidden
+from .isolation import joint_bias
+from .updates import Update, add_updates
 from .wrapped_forward import WrappedForward
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 Pooled = Literal["mean", "off"]
 SharedText = Literal["share", "off"]

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import wrong_input
-from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate, checked_reads
-from .pass_context import (
+from ..errors import wrong_input
+from ..families.token_grid import Size, token_grid
+from ..host.context import (
     any_positive,
     attention_share,
     batch_part,
@@ -31,7 +31,7 @@ from .pass_context import (
     prompts_of_batch,
     whole_passes,
 )
-from .token_grid import Size, token_grid
+from .gate_values import Gate, Gates, RegionGate, check_options, checked_gate, checked_reads
 
 Made = TypeVar("Made")
 

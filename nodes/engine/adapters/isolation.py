@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapter_families import Call
-from .attention_joint import OVERRIDE
-from .errors import wrong_input
+from ..attention.joint import OVERRIDE
+from ..errors import wrong_input
+from ..families.network_layers import Call
+from ..host.context import words_hidden
 from .gates import ActiveGates, positive_rows
-from .pass_context import words_hidden
 
 SUPPORTED = "SD1.5, SD2 and SDXL of both hosts, FLUX.1 of both hosts, SD3 of ComfyUI"
 

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .adapter_families import Family, bound, family_of
-from .adapter_gating import GatedForward, GatedLayer
-from .adapter_layers import ExpertWeights, new_update
-from .errors import wrong_input
-from .expert import Expert
+from ..errors import wrong_input
+from ..families.network_layers import Family, bound, family_of
+from ..lora.expert import Expert
+from .forward import GatedForward, GatedLayer
 from .gates import ActiveGates, Gates
-from .joint_isolation import check_isolable, joint_bias, with_override
+from .isolation import check_isolable, joint_bias, with_override
+from .updates import ExpertWeights, new_update
 from .wrapped_forward import WrappedForward
 
 

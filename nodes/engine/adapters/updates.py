@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adapter_families import Place, is_linear
-from .errors import wrong_input
-from .expert import Expert, LoraLayer
+from ..errors import wrong_input
+from ..families.network_layers import Place, is_linear
+from ..lora.expert import Expert, LoraLayer
 from .gates import Acting
 
 Gated = Sequence[tuple["Update", Tensor]]

@@ -18,11 +18,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attention_hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, unfused
-from .attention_joint import ComfyJointAttentions, JointAttentions
-from .errors import wrong_input
-from .pass_context import hiding_words
-from .unet_names import unet_paths
+from ..errors import wrong_input
+from ..families.unet_names import unet_paths
+from ..host.context import hiding_words
+from .hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, unfused
+from .joint import ComfyJointAttentions, JointAttentions
 
 # List of blocks -> whether the attention's norms get `[B,heads,N,D]` (otherwise `[B,N,heads,D]`), by diffusers class.
 JOINT_BLOCKS: dict[str, dict[str, bool]] = {

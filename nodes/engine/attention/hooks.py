@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .adapter_families import Call, bound, family_of
-from .errors import RegionStyleError, wrong_input
-from .token_grid import Size
+from ..errors import RegionStyleError, wrong_input
+from ..families.network_layers import Call, bound, family_of
+from ..families.token_grid import Size
 
 
 class Collect(Protocol):

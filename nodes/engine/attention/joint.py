@@ -10,21 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attention_hooks import (
-    AttentionLayers,
-    Collect,
-    Hooks,
-    Pass,
-    by_head,
-    give,
-    keep,
-    last,
-    popped,
-    refuse_mask,
-    unfused,
-)
-from .errors import RegionStyleError
-from .pass_context import hiding_words
+from ..errors import RegionStyleError
+from ..host.context import hiding_words
+from .hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, refuse_mask, unfused
 
 OVERRIDE = "optimized_attention_override"
 

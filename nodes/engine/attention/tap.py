@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...kernels import token_attention, token_logodds
-from .attention_layers import AttentionLayers, attention_layers
-from .errors import RegionStyleError, wrong_input
-from .gates import Size, attention_share, own_rows, part_of_batch, whole_passes
-from .memory import Part
+from ....kernels import token_attention, token_logodds
+from ..adapters.gates import Size, attention_share, own_rows, part_of_batch, whole_passes
+from ..errors import RegionStyleError, wrong_input
+from ..host.memory import Part
+from .cross import AttentionLayers, attention_layers
 
 QUANTITIES = ("logodds", "share")
 

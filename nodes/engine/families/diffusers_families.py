@@ -28,10 +28,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .diffusers_text import encode_flux, encode_sd, encode_sd3, encode_sdxl
-from .errors import wrong_input
-from .predictor import Text
-from .schedule import FlowSchedule, Prediction, Schedule, TableSchedule, Time, from_eps, from_flow, from_v, timestep_of
+from ..errors import wrong_input
+from ..predictor.base import Text
+from ..predictor.diffusers_text import encode_flux, encode_sd, encode_sd3, encode_sdxl
+from ..predictor.schedule import (
+    FlowSchedule,
+    Prediction,
+    Schedule,
+    TableSchedule,
+    Time,
+    from_eps,
+    from_flow,
+    from_v,
+    timestep_of,
+)
 from .unet_names import has_time_axis
 
 SUPPORTED = (

@@ -30,8 +30,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from ..errors import RegionStyleError, wrong_input
 from . import transformer_names, unet_names
-from .errors import RegionStyleError, wrong_input
 from .token_grid import Size, token_grid
 from .transformer_names import Part
 

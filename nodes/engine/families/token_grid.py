@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .errors import RegionStyleError
+from ..errors import RegionStyleError
 
 Size = tuple[int, int]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 
 from torch import nn
 
+from ..errors import RegionStyleError, wrong_input
 from .dotted_names import dotted, name_pattern
-from .errors import RegionStyleError, wrong_input
 
 SUPPORTED = "a U-Net of the Stable Diffusion class (diffusers UNet2DConditionModel or ComfyUI's UNetModel)"
 

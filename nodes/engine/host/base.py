@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .errors import Cancelled, RegionStyleError, wrong_input
+from ..errors import Cancelled, RegionStyleError, wrong_input
 
 __all__ = ["Cancelled", "Host", "LocalHost", "Progress", "RegionStyleError", "missing_file"]
 

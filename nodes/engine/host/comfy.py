@@ -13,15 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .comfy_gradients import (
-    as_current,
-    networks_of,
-    ordinary_weights,
-    training_flag,
-    without_dynamic_memory,
-)
-from .errors import wrong_input
-from .host import PARTS, Progress, missing_file
+from ..errors import wrong_input
+from .base import PARTS, Progress, missing_file
+from .gradients import as_current, networks_of, ordinary_weights, training_flag, without_dynamic_memory
 
 PREVIEW_SIZE = 512
 _PATCHER = "_regionstyle_patcher"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import RegionStyleError, wrong_input
+from ..errors import RegionStyleError, wrong_input
 
 
 def without_dynamic_memory(patcher: Any) -> Any:

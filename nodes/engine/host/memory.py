@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from .errors import RegionStyleError, wrong_input
+from ..errors import RegionStyleError, wrong_input
 
 if TYPE_CHECKING:
-    from .host import Host
+    from .base import Host
 
 Result = TypeVar("Result")
 # How torch's allocators say it where they raise a plain RuntimeError: CUDA libraries, the CPU, Apple's MPS.

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 
 def check_one_source(image: Any, folder: str) -> None:

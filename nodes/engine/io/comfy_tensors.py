@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 
 def images_of(image: Tensor) -> Tensor:

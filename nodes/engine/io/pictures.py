@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import RegionStyleError
+from ..errors import RegionStyleError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

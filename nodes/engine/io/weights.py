@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from .errors import RegionStyleError
+from ..errors import RegionStyleError
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import transformer_names, unet_names
-from .errors import wrong_input
+from ..errors import wrong_input
+from ..families import transformer_names, unet_names
+from ..families.transformer_names import Part
 from .expert import Expert, LoraLayer
-from .lora_source import HEADER_CONFIG, read_lora
-from .transformer_names import Part
+from .source import HEADER_CONFIG, read_lora
 
 _DOWN, _UP, _ALPHA = "down", "up", "alpha"
 # The end of a key, for tensors of rank R; the name of a PEFT adapter may stand before ".weight".

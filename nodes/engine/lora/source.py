@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 # Where diffusers writes PEFT's configuration in a file's header.
 HEADER_CONFIG = "lora_adapter_metadata"

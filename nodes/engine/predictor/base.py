@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .errors import wrong_input
-from .gates import batch_part, prompts_of_batch
-from .memory import Part, in_parts
+from ..adapters.gates import batch_part, prompts_of_batch
+from ..errors import wrong_input
+from ..host.memory import Part, in_parts
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
-    from .gates import Gates
-    from .host import Host
+    from ..adapters.gates import Gates
+    from ..host.base import Host
 
 Size = tuple[int, int]
 

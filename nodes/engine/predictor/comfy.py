@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import wrong_input
+from ..host.gradients import ordinary
+from ..host.memory import with_halving
+from .base import NoisePredictor, Text
 from .comfy_conditioning import conditioning_of, extras_of, for_any_rows
-from .comfy_gradients import ordinary
-from .comfy_guests import Guests
+from .comfy_models import Guests
 from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
-from .errors import wrong_input
-from .memory import with_halving
-from .predictor import NoisePredictor, Text
 from .schedule import Prediction, Time, from_denoised
 
 if TYPE_CHECKING:
-    from .comfy_host import ComfyHost
-    from .gates import Gates
+    from ..adapters.gates import Gates
+    from ..host.comfy import ComfyHost
 
 # Where gates for one call stand in transformer_options; the experts of `comfy_adapters.py` read them.
 GATES_KEY = "regionstyle_gates"

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import RegionStyleError, wrong_input
-from .predictor import Extras, Text
+from ..errors import RegionStyleError, wrong_input
+from .base import Extras, Text
 
 # ComfyUI's classes of models that read more than words, and which of `predictor.Extras` (Flux: where it has guidance).
 EXTRA_CLASSES = {"SDXL": ("original", "crop", "target"), "Flux": ("guidance",)}

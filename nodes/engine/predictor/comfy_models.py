@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 Conds = dict[str, list[dict[str, Any]]]
 

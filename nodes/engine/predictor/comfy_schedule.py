@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 from .schedule import TRAINED_STEPS, FlowSchedule, Schedule, TableSchedule, like
 
 SUPPORTED = "Supported: SD1.5, SD2 and SDXL (noise or velocity), SD3 and Flux (rectified flow)."

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
-from .predictor import Text
+from ..errors import wrong_input
+from .base import Text
 
 # Which encoders' tokens lie along the token axis of the conditioning, one after the other.
 # CLIP-L and CLIP-G share their positions; Flux takes only the pooled output of CLIP-L.

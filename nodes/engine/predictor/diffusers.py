@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .diffusers_families import PREDICTED, family_of
-from .errors import wrong_input
-from .memory import batched
-from .predictor import NoisePredictor, Text
+from ..errors import wrong_input
+from ..families.diffusers_families import PREDICTED, family_of
+from ..host.memory import batched
+from .base import NoisePredictor, Text
 from .schedule import Prediction, Time
 
 if TYPE_CHECKING:
-    from .adapters import ExpertStack
-    from .gates import Gates
-    from .host import Host
+    from ..adapters.gates import Gates
+    from ..adapters.stack import ExpertStack
+    from ..host.base import Host
 
 
 class DiffusersPredictor(NoisePredictor):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import wrong_input
-from .predictor import Text
+from ..errors import wrong_input
+from .base import Text
 
 # What diffusers' pipelines read of T5 with SD3 and with Flux.
 T5_LIMITS = {"sd3": 256, "flux": 512}

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
-from .predictor import NoisePredictor, Prediction, Text
+from ..errors import wrong_input
+from .base import NoisePredictor, Prediction, Text
 
 if TYPE_CHECKING:
-    from .gates import Gates
+    from ..adapters.gates import Gates
 
 Lock = Callable[[Tensor, float], Tensor]
 

@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 SMALLEST = 1e-4
 TRAINED_STEPS = 1000

@@ -9,10 +9,10 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 if TYPE_CHECKING:
-    from .predictor import Text
+    from .base import Text
 
 CLIP_END = "</w>"
 SENTENCEPIECE_START = "\u2581"

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 Box = tuple[int, int, int, int]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import wrong_input
 from .boxes import Box, checked_box, mask_box
-from .errors import wrong_input
 from .feather import feather_mask, window_fall
 
 # How far a mask's values may lie outside of 0..1.

@@ -8,7 +8,7 @@ from operator import index
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 
 
 def feather_mask(mask: Tensor, feather: int) -> Tensor:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .boxes import Box, box_mask, checked_box, mask_box
+from .crop import RegionCrop
 from .feather import feather_mask
-from .region_crop import RegionCrop
 
 __all__ = ["Box", "Region", "RegionCrop", "box_mask", "checked_box", "feather_mask", "mask_box"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .errors import wrong_input
+from ..errors import wrong_input
 from .region import Region
 
 REGIONS_TYPE = "REGIONSTYLE_REGIONS"

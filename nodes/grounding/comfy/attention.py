@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of
-from ..engine.errors import RegionStyleError
-from ..engine.heatmap import overlay
-from .attention import AttentionSettings, Grounding, ground_by_attention
+from ...engine.errors import RegionStyleError
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import image_of, images_of
+from ...engine.io.heatmap import overlay
+from ...engine.predictor.comfy import ComfyPredictor
+from ..finders.attention import AttentionSettings, Grounding, ground_by_attention
 
 
 @dataclass(frozen=True)

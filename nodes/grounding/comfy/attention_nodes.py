@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_range, node_input, node_output, node_schema
 
 
 class AttentionMask(io.ComfyNode):
@@ -45,7 +45,7 @@ class AttentionMask(io.ComfyNode):
         seed: int = 0,
         strict: bool = False,
     ) -> io.NodeOutput:
-        from .comfy_attention import find_in_batch
+        from .attention import find_in_batch
 
         check_range(bias, -10, 10, "bias")
         check_range(draws, 1, 16, "draws")

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ..finders.sam import BEST, MASK_CHOICES
 from .network_nodes import CATEGORY, DETECTOR, SAM_EMBEDDING, VLM
 from .region_nodes import REGIONS, regions_input
-from .sam import BEST, MASK_CHOICES
 
 BOUNDING_BOX = io.Custom("BOUNDING_BOX")  # core's type, by its name: 0.3.64 has no class for it
 
@@ -50,8 +50,8 @@ class SegmentBoxes(io.ComfyNode):
         phrase: str = "object",
         masks: str = BEST,
     ) -> io.NodeOutput:
-        from ..engine.regions import not_found_notice
-        from .comfy_grounding import segment
+        from ...engine.region.regions import not_found_notice
+        from .grounding import segment
 
         check_choice(masks, MASK_CHOICES, "masks")
         made = segment(embedding, regions, boxes, bboxes, points_inside, points_outside, phrase, masks)
@@ -102,7 +102,7 @@ class DetectPhrases(io.ComfyNode):
         text_threshold: float = 0.25,
         strict: bool = False,
     ) -> io.NodeOutput:
-        from .comfy_grounding import detect
+        from .grounding import detect
 
         settings = detector_settings(box_threshold, text_threshold)
         regions, seen = detect(detector, image, phrases, settings, strict)
@@ -141,8 +141,8 @@ class ReadWithVlm(io.ComfyNode):
 
     @classmethod
     def execute(cls, vlm: Any, image: Any, request: str) -> io.NodeOutput:
-        from ..engine.regions import not_found_notice
-        from .comfy_grounding import ask_vlm
+        from ...engine.region.regions import not_found_notice
+        from .grounding import ask_vlm
 
         regions, sentence, reply = ask_vlm(vlm, image, request)
         shown = "\n".join(filter(None, [not_found_notice(regions), sentence]))
@@ -151,7 +151,7 @@ class ReadWithVlm(io.ComfyNode):
 
 def detector_settings(box_threshold: float, text_threshold: float) -> Any:
     """Grounding DINO's settings, checked."""
-    from .dino import DetectorSettings
+    from ..finders.dino import DetectorSettings
 
     check_range(box_threshold, 0, 1, "box_threshold")
     check_range(text_threshold, 0, 1, "text_threshold")

@@ -9,19 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import images_of
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.region import Region
-from ..engine.regions import Regions, missing_region, not_found_notice
-from . import dino, vlm
-from .comfy_regions import check_pictures
-from .composition import join
-from .prompt import parse_regions
-from .requests import Request
-from .sam import SamEmbedding, SamPrompt, segment_points, segment_regions
-from .text_grounding import (
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import images_of
+from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, missing_region, not_found_notice
+from ..finders import dino, vlm
+from ..finders.sam import SamEmbedding, SamPrompt, segment_points, segment_regions
+from ..finders.text_grounding import (
     AttentionSource,
     BoxSource,
     DetectorSource,
@@ -32,6 +28,10 @@ from .text_grounding import (
     look_at_all,
     segment_all,
 )  # fmt: skip
+from ..language.prompt import parse_regions
+from ..language.requests import Request
+from ..masks.composition import join
+from .regions import check_pictures
 
 
 def numbers_in(text: str, count: int, name: str) -> list[tuple[float, ...]]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.errors import wrong_input
-from ..engine.node_schema import check_choice, node_input, node_output, node_schema
+from ...engine.errors import wrong_input
+from ...engine.node_schema import check_choice, node_input, node_output, node_schema
+from ..finders.sam import BEST, MASK_CHOICES
 from .box_nodes import detector_settings, masks_input, strict_input, threshold_inputs
 from .network_nodes import CATEGORY, DETECTOR, SAM_EMBEDDING, VLM
 from .region_nodes import REGIONS, regions_input
-from .sam import BEST, MASK_CHOICES
 
 
 class TextGroundedMask(io.ComfyNode):
@@ -66,8 +66,8 @@ class TextGroundedMask(io.ComfyNode):
         masks: str = BEST,
         strict: bool = False,
     ) -> io.NodeOutput:
-        from .comfy_grounding import ground_sentence
-        from .comfy_regions import masks_and_words, preview
+        from .grounding import ground_sentence
+        from .regions import masks_and_words, preview
 
         check_choice(masks, MASK_CHOICES, "masks")
         settings = detector_settings(box_threshold, text_threshold)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
 from .region_nodes import CATEGORY, REGIONS, regions_input
 
 if TYPE_CHECKING:
-    from .refine import RefineSettings
+    from ..masks.refine import RefineSettings
 
 
 def _refine_inputs() -> list[Any]:
@@ -57,7 +57,7 @@ def _refine_inputs() -> list[Any]:
 def _settings(
     threshold: float, largest_part: bool, fill_holes: bool, grow: int, edges: int, feather: int
 ) -> RefineSettings:
-    from .refine import RefineSettings
+    from ..masks.refine import RefineSettings
 
     check_range(threshold, 0, 0.99, "threshold")
     check_range(grow, -512, 512, "grow")
@@ -97,7 +97,7 @@ class RefineMask(io.ComfyNode):
         feather: int = 0,
         image: Any = None,
     ) -> io.NodeOutput:
-        from .comfy_regions import refine_masks
+        from .regions import refine_masks
 
         settings = _settings(threshold, largest_part, fill_holes, grow, edges, feather)
         return io.NodeOutput(refine_masks(mask, settings, image))
@@ -138,8 +138,8 @@ class RefineRegions(io.ComfyNode):
         feather: int = 0,
         image: Any = None,
     ) -> io.NodeOutput:
-        from ..engine.regions import not_found_notice
-        from .comfy_regions import refine_regions
+        from ...engine.region.regions import not_found_notice
+        from .regions import refine_regions
 
         settings = _settings(threshold, largest_part, fill_holes, grow, edges, feather)
         made = refine_regions(regions, settings, image)
@@ -151,7 +151,7 @@ class CombineMasks(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .composition import OPERATIONS
+        from ..masks.composition import OPERATIONS
 
         return node_schema(
             node_id="RegionStyleCombineMasks",
@@ -177,8 +177,8 @@ class CombineMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, a: Any, operation: str = "union", b: Any = None) -> io.NodeOutput:
-        from .comfy_regions import combined
-        from .composition import OPERATIONS
+        from ..masks.composition import OPERATIONS
+        from .regions import combined
 
         return io.NodeOutput(combined(a, b, check_choice(operation, OPERATIONS, "operation")))
 
@@ -188,7 +188,7 @@ class ComposeRegions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .composition import PRIORITIES
+        from ..masks.composition import PRIORITIES
 
         return node_schema(
             node_id="RegionStyleComposeRegions",
@@ -221,7 +221,7 @@ class ComposeRegions(io.ComfyNode):
     def execute(
         cls, regions: Any, overlaps: str = "later on top", background: str = "", more: Any = None
     ) -> io.NodeOutput:
-        from .composition import PRIORITIES, join, with_background, without_overlaps
+        from ..masks.composition import PRIORITIES, join, with_background, without_overlaps
 
         check_choice(overlaps, ["keep", *PRIORITIES], "overlaps")
         made = regions if more is None else join(regions, more)

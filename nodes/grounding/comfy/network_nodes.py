@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..engine.node_schema import node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
 
 SAM = io.Custom("REGIONSTYLE_SAM")
 SAM_EMBEDDING = io.Custom("REGIONSTYLE_SAM_EMBEDDING")
@@ -20,7 +20,7 @@ class LoadSam(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_networks import sam_choices
+        from .networks import sam_choices
 
         return node_schema(
             node_id="RegionStyleLoadSam",
@@ -46,13 +46,13 @@ class LoadSam(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        from .comfy_networks import SAMS, missing
+        from .networks import SAMS, missing
 
         return missing(SAMS, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        from .comfy_networks import load_sam_file
+        from .networks import load_sam_file
 
         network = load_sam_file(file)
         return io.NodeOutput(network, network.name)
@@ -81,7 +81,7 @@ class EncodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, sam: Any, image: Any) -> io.NodeOutput:
-        from .comfy_networks import encode_image
+        from .networks import encode_image
 
         return io.NodeOutput(encode_image(sam, image))
 
@@ -91,7 +91,7 @@ class LoadDetector(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_networks import DETECTORS, folder_choices
+        from .networks import DETECTORS, folder_choices
 
         return node_schema(
             node_id="RegionStyleLoadDetector",
@@ -114,13 +114,13 @@ class LoadDetector(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        from .comfy_networks import DETECTORS, missing
+        from .networks import DETECTORS, missing
 
         return missing(DETECTORS, folder)
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        from .comfy_networks import load_detector
+        from .networks import load_detector
 
         return io.NodeOutput(load_detector(folder))
 
@@ -130,7 +130,7 @@ class LoadVlm(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_networks import VLMS, folder_choices
+        from .networks import VLMS, folder_choices
 
         return node_schema(
             node_id="RegionStyleLoadVlm",
@@ -153,13 +153,13 @@ class LoadVlm(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        from .comfy_networks import VLMS, missing
+        from .networks import VLMS, missing
 
         return missing(VLMS, folder)
 
     @classmethod
     def execute(cls, folder: str) -> io.NodeOutput:
-        from .comfy_networks import load_vlm
+        from .networks import load_vlm
 
         return io.NodeOutput(load_vlm(folder))
 

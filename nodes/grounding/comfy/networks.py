@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_tensors import images_of
-from ..engine.errors import RegionStyleError
-from ..engine.sam_network import PUBLIC_FILES
-from . import dino, vlm
-from .network_folders import CONFIG, folders_in
-from .sam import SamEmbedding, SamNetwork, encode, load_network
+from ...engine.errors import RegionStyleError
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import images_of
+from ...engine.sam_network import PUBLIC_FILES
+from ..finders import dino, vlm
+from ..finders.network_folders import CONFIG, folders_in
+from ..finders.sam import SamEmbedding, SamNetwork, encode, load_network
 
 SAMS, DETECTORS, VLMS = "sams", "grounding_dino", "LLM"  # folders below models/
 _WEIGHTS = (".pth", ".pt", ".safetensors")

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
 from .region_nodes import CATEGORY, REGIONS, regions_input
 
 
@@ -37,7 +37,7 @@ class SaveRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, regions: Any, filename_prefix: str = "regions/regions") -> io.NodeOutput:
-        from .comfy_regions import save_to_output
+        from .regions import save_to_output
 
         file = save_to_output(regions, filename_prefix)
         return io.NodeOutput(file, ui=ui.PreviewText(f"wrote {file}, {len(regions)} masks"))
@@ -68,13 +68,13 @@ class LoadRegions(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str:
-        from .comfy_regions import file_fingerprint
+        from .regions import file_fingerprint
 
         return file_fingerprint(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        from .comfy_regions import load_from_folders
+        from .regions import load_from_folders
 
         regions = load_from_folders(file)
         return io.NodeOutput(regions, ui=ui.PreviewText(f"{len(regions)} regions: {', '.join(regions.phrases)}"))
@@ -102,7 +102,7 @@ class PreviewRegions(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Any, regions: Any) -> io.NodeOutput:
-        from .comfy_regions import preview
+        from .regions import preview
 
         drawn = preview(image, regions)
         return io.NodeOutput(drawn, ui=ui.PreviewImage(drawn, cls=cls))

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_range, node_input, node_output, node_schema
-from ..engine.regions import REGIONS_TYPE
-from .nodes import model_inputs, search_inputs
+from ...engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.region.regions import REGIONS_TYPE
+from .attention_nodes import model_inputs, search_inputs
 
 REGIONS = io.Custom(REGIONS_TYPE)
 CATEGORY = "RegionStyle/regions"
@@ -56,7 +56,7 @@ class ParsePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, sentence: str, number: int = 1) -> io.NodeOutput:
-        from .prompt import parse_sentence
+        from ..language.prompt import parse_sentence
 
         read = parse_sentence(sentence)
         check_range(number, 1, len(read.requests), "number")
@@ -96,8 +96,8 @@ class RegionsFromMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, mask: Any, phrase: str, style: str = "", regions: Any = None) -> io.NodeOutput:
-        from ..engine.regions import not_found_notice
-        from .comfy_regions import regions_from_mask
+        from ...engine.region.regions import not_found_notice
+        from .regions import regions_from_mask
 
         made = regions_from_mask(mask, phrase, style, regions)
         return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
@@ -142,8 +142,8 @@ class RegionsFromAttention(io.ComfyNode):
         seed: int = 0,
         strict: bool = False,
     ) -> io.NodeOutput:
-        from .attention import AttentionSettings
-        from .comfy_regions import attention_regions
+        from ..finders.attention import AttentionSettings
+        from .regions import attention_regions
 
         check_range(bias, -10, 10, "bias")
         check_range(draws, 1, 16, "draws")
@@ -182,7 +182,7 @@ class RegionsToMasks(io.ComfyNode):
 
     @classmethod
     def execute(cls, regions: Any, phrase: str = "") -> io.NodeOutput:
-        from .comfy_regions import masks_and_words
+        from .regions import masks_and_words
 
         return io.NodeOutput(*masks_and_words(regions, phrase))
 
@@ -192,7 +192,7 @@ class PickRegions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .requests import ORDERS
+        from ..language.requests import ORDERS
 
         return node_schema(
             node_id="RegionStylePickRegions",
@@ -231,10 +231,10 @@ class PickRegions(io.ComfyNode):
     def execute(
         cls, regions: Any, phrase: str = "", order: str = "as they are", first: int = 1, count: int = 0
     ) -> io.NodeOutput:
-        from ..engine.node_schema import check_choice
-        from ..engine.regions import not_found_notice
-        from .composition import pick
-        from .requests import ORDERS
+        from ...engine.node_schema import check_choice
+        from ...engine.region.regions import not_found_notice
+        from ..language.requests import ORDERS
+        from ..masks.composition import pick
 
         check_choice(order, ["as they are", *ORDERS], "order")
         check_range(first, 1, 999, "first")

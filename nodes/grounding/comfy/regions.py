@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import check_numbers, image_of, images_of, masks_of
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.regions import Regions, region_of
-from .attention import AttentionSettings
-from .attention_finder import FoundRegions, regions_by_attention
-from .composition import combine_masks, join, with_mask
-from .overlay import labelled_overlay
-from .prompt import parse_regions
-from .refine import RefineSettings, refine_mask
-from .region_files import load_regions, save_regions
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import check_numbers, image_of, images_of, masks_of
+from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.region.regions import Regions, region_of
+from ..finders.attention import AttentionSettings
+from ..finders.attention_finder import FoundRegions, regions_by_attention
+from ..language.prompt import parse_regions
+from ..masks.composition import combine_masks, join, with_mask
+from ..masks.overlay import labelled_overlay
+from ..masks.refine import RefineSettings, refine_mask
+from ..masks.region_files import load_regions, save_regions
 
 LONGEST_NAME = 200  # bytes of a file's or folder's name; file systems allow 255, with what is added to it
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.attention_tap import AttentionTap
-from ..engine.errors import RegionStyleError
-from ..engine.predictor import NoisePredictor, Text
-from ..engine.region import RegionCrop
-from ..engine.text_tokens import find_phrase
-from .refine import guided_filter, mask_parts
+from ...engine.attention.tap import AttentionTap
+from ...engine.errors import RegionStyleError
+from ...engine.predictor.base import NoisePredictor, Text
+from ...engine.predictor.tokens import find_phrase
+from ...engine.region.region import RegionCrop
+from ..masks.refine import guided_filter, mask_parts
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..engine.predictor import NoisePredictor
-from ..engine.region import Region
-from ..engine.regions import Regions, region_of
+from ...engine.predictor.base import NoisePredictor
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, region_of
+from ..language.requests import Sentence
+from ..masks.refine import mask_parts
 from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
-from .refine import mask_parts
-from .requests import Sentence
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.

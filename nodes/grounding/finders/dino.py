@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.host import Host
-from ..engine.region import Region
-from ..engine.regions import Regions, missing_region
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, missing_region
 from .network_folders import model_type
 
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
@@ -110,7 +110,7 @@ def find_boxes(
 
 def _inputs(detector: Detector, image: Tensor, phrase: str) -> Any:
     """Processor's tensors of a picture and "PHRASE ." in lower case, as the network was trained."""
-    from ..engine.comfy_host import to_pil
+    from ...engine.host.comfy import to_pil
 
     inputs = detector.processor(images=to_pil(image), text=f"{phrase.lower().strip(' .')}.", return_tensors="pt")
     length, most = inputs["input_ids"].shape[1], detector.model.config.max_text_len

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..engine.inner_points import INSIDE, inner_points
+from ...engine.region.inner_points import INSIDE, inner_points
 from .sam import SamMask, SamPrompt, SamSegmenter
 
 POINTS = 12  # asked per part

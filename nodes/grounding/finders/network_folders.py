@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ..engine.errors import wrong_input
+from ...engine.errors import wrong_input
 
 CONFIG = "config.json"
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.host import Host
-from ..engine.region import Region
-from ..engine.regions import Regions, region_of
-from ..engine.sam_network import config_of, load_sam
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, region_of
+from ...engine.sam_network import config_of, load_sam
 
 BEST, SINGLE = "best of three", "single"
 MASK_CHOICES = (BEST, SINGLE, "first of three", "second of three", "third of three")
@@ -180,7 +180,7 @@ def _points(prompt: SamPrompt, size: tuple[int, int]) -> tuple[Any, Any]:
 
 def _fitting_box(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The box as it is, when it covers something of the picture; the network takes fractions and overhang."""
-    from ..engine.region import checked_box
+    from ...engine.region.region import checked_box
 
     checked_box(tuple(box), size)
     x0, y0, x1, y1 = box

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..engine.errors import wrong_input
-from ..engine.region import Box, Region
-from .requests import ORDERS, RELATIONS, Rule
+from ...engine.errors import wrong_input
+from ...engine.region.region import Box, Region
+from ..language.requests import ORDERS, RELATIONS, Rule
 
 
 def center(box: Box) -> tuple[float, float]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.region import Region
-from ..engine.regions import Regions, missing_region, not_found_notice, region_of
-from .composition import cut_overlaps, with_mask
-from .region_words import bare_words, region_request
-from .requests import Request, Rule, Sentence
+from ...engine.errors import RegionStyleError
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, missing_region, not_found_notice, region_of
+from ..language.region_words import bare_words, region_request
+from ..language.requests import Request, Rule, Sentence
+from ..masks.composition import cut_overlaps, with_mask
 from .selection import select, suppress
 
 # Finds the instances of a query in the picture at hand: (query, whether they have to be told apart) -> regions.

@@ -14,18 +14,18 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
-from ..engine.host import Host
-from ..engine.inner_points import INSIDE, inner_point
-from ..engine.predictor import NoisePredictor
-from ..engine.region import Box, Region, box_mask, mask_box
-from ..engine.regions import Regions, region_of
+from ...engine.errors import wrong_input
+from ...engine.host.base import Host
+from ...engine.predictor.base import NoisePredictor
+from ...engine.region.inner_points import INSIDE, inner_point
+from ...engine.region.region import Box, Region, box_mask, mask_box
+from ...engine.region.regions import Regions, region_of
+from ..language.region_words import bare_words
+from ..language.requests import Request, Rule, Sentence
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
 from .joined_things import things_of_part
-from .region_words import bare_words
-from .requests import Request, Rule, Sentence
 from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
 from .sentence_regions import Finder, as_called, found_notice, queries, sentence_regions
 from .vlm import Corners, Vlm, ask

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.host import Host
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host
+from ..language.region_words import region_request
+from ..language.requests import Request, Sentence
 from .network_folders import model_type
-from .region_words import region_request
-from .requests import Request, Sentence
 
 SQUARE, THOUSAND, INPUT_PIXELS = "square", "thousand", "input pixels"
 # model_type -> how a box is counted: shares of the padded square, thousandths of the picture, or pixels of the
@@ -170,7 +170,7 @@ def _generate(vlm: Vlm, image: Tensor, talk: list[dict[str, Any]], host: Host) -
 
 def _shown(vlm: Vlm, image: Tensor) -> tuple[Any, _View]:
     """The picture as the model is given it, and how."""
-    from ..engine.comfy_host import to_pil
+    from ...engine.host.comfy import to_pil
 
     size = (int(image.shape[-2]), int(image.shape[-1]))
     if FAMILIES[vlm.family] != SQUARE:

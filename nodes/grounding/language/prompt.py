@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 from .clause_forms import APPLYING, VERBS, Pair, read_bare, read_clause, split_verb
 from .nouns import DETERMINERS
 from .region_lists import is_region, split_regions

@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
-from ..engine.region import Region
-from ..engine.regions import Regions, region_of
-from .selection import sort_instances
+from ...engine.errors import wrong_input
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, region_of
+from ..finders.selection import sort_instances
 
 OPERATIONS = ("union", "intersect", "subtract", "complement")
 PRIORITIES = ("later on top", "earlier on top", "smaller on top", "higher score on top")

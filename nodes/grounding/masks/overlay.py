@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.inner_points import INSIDE
-from ..engine.region import Box, Region, mask_box
+from ...engine.region.inner_points import INSIDE
+from ...engine.region.region import Box, Region, mask_box
 from .refine import grow_mask, threshold_mask
 
 if TYPE_CHECKING:

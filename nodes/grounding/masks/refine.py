@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError
-from ..engine.inner_points import INSIDE
-from ..engine.region import feather_mask
+from ...engine.errors import RegionStyleError
+from ...engine.region.inner_points import INSIDE
+from ...engine.region.region import feather_mask
 
 FAINTEST = 0.02  # what the edge refinement leaves below this is none of the thing
 

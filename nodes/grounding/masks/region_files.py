@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.region import Region
-from ..engine.regions import Regions, region_of
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions, region_of
 
 FORMAT, VERSION = "regionstyle-regions", 1
 FULL = 65535

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.errors import wrong_input
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from .measurement import RANGE_SCALE, SIGNED
-from .regional_style import BACKGROUNDS, SENTENCE
+from ...engine.errors import wrong_input
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ..measurement import RANGE_SCALE, SIGNED
+from ..regional_style import BACKGROUNDS, SENTENCE
 
 METRIC_NETWORKS = io.Custom("REGIONSTYLE_METRIC_NETWORKS")
 SLOTS = 6
@@ -55,8 +55,8 @@ class Score(io.ComfyNode):
         soft_mask: bool = True,
         sentence: str = SENTENCE,
     ) -> io.NodeOutput:
-        from .comfy_metrics import score_in_comfy
-        from .regional_style import RegionalStyleSettings
+        from ..regional_style import RegionalStyleSettings
+        from .metrics import score_in_comfy
 
         check_range(margin, 0, 4, "margin")
         check_choice(background, BACKGROUNDS, "background")
@@ -172,7 +172,7 @@ class Compare(io.ComfyNode):
     def execute(
         cls, image_1: Any, labels: str = "", title: str = "", columns: int = 0, side: int = 320, **images: Any
     ) -> io.NodeOutput:
-        from .comfy_metrics import compare_in_comfy
+        from .metrics import compare_in_comfy
 
         check_range(columns, 0, 64, "columns")
         check_range(side, 16, 2048, "side")
@@ -215,7 +215,7 @@ class MaskIoU(io.ComfyNode):
 
     @classmethod
     def execute(cls, found: Any, truth: Any, threshold: float = 0.5) -> io.NodeOutput:
-        from .comfy_metrics import iou_in_comfy
+        from .metrics import iou_in_comfy
 
         check_range(threshold, 0, 0.95, "threshold")
         value, lines = iou_in_comfy(found, truth, threshold)
@@ -252,7 +252,7 @@ class SaveReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, report: str, filename_prefix: str = "RegionStyle/report", images: Any = None) -> io.NodeOutput:
-        from .comfy_metrics import save_report
+        from .metrics import save_report
 
         if not filename_prefix.strip():
             raise wrong_input("filename_prefix", "nothing", "a name", "Give a name such as RegionStyle/report.")

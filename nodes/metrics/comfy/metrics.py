@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_tensors import images_of, masks_of
-from ..engine.errors import wrong_input
-from .drawing import draw_grid, shown
-from .measurement import with_json
-from .networks import MetricNetworks
-from .pixels import mask_iou
-from .regional_style import RegionalStyleSettings
-from .scoring import EditScore, score_edit, score_table
+from ...engine.errors import wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import images_of, masks_of
+from ..measurement import with_json
+from ..networks.networks import MetricNetworks
+from ..page.drawing import draw_grid, shown
+from ..pixels import mask_iou
+from ..regional_style import RegionalStyleSettings
+from ..scoring import EditScore, score_edit, score_table
 
 
 def paired(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,7 +111,7 @@ def save_report(report: str, prefix: str, images: Tensor | None) -> list[Path]:
     """Write PREFIX_00001.json (and .html with the pictures in it) below ComfyUI's output folder; their paths."""
     import folder_paths
 
-    from .report_page import page_of
+    from ..page.report_page import page_of
 
     data = _checked_json(report)
     folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())

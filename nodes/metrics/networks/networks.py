@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..text_image import TextImageModel
 from .perceptual import PerceptualDistance
-from .text_image import TextImageModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
+from ...engine.errors import wrong_input
 
 _BLOCK = {
     "ln_1": "layer_norm1",

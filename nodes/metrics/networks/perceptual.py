@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_mask, check_not_empty, check_pair
+from ..checks import check_mask, check_not_empty, check_pair
 
 # From images `[B,3,H,W]` in 0..1 to feature maps `[B,C_l,h_l,w_l]`.
 Features = Callable[[Tensor], Sequence[Tensor]]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError, wrong_input
-from .distributions import Embed
+from ...engine.errors import RegionStyleError, wrong_input
+from ..distributions import Embed
+from ..structure import FeatureMap
 from .perceptual import PerceptualDistance
-from .structure import FeatureMap
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

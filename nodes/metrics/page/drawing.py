@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-from ..engine.errors import wrong_input
+from ...engine.errors import wrong_input
 
 PAPER, INK, SOFT, LINE, BAND = (250, 249, 246), (25, 25, 30), (90, 90, 100), (205, 203, 196), (240, 238, 231)
 GAP = 14

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_range, node_input, node_output, node_schema
 
 if TYPE_CHECKING:
-    from .restyle import RestyleSettings
+    from ..restyle import RestyleSettings
 
 
 class StyleExpert(io.ComfyNode):
@@ -17,7 +17,7 @@ class StyleExpert(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_experts import expert_choices
+        from .experts import expert_choices
 
         return node_schema(
             node_id="RegionStyleExpert",
@@ -63,7 +63,7 @@ class StyleExpert(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, expert: str, strength: float = 1.0, mask: Any = None) -> io.NodeOutput:
-        from .comfy_experts import attach
+        from .experts import attach
 
         check_range(strength, -4, 4, "strength")
         return io.NodeOutput(*attach(model, expert, strength, mask))
@@ -117,7 +117,7 @@ class Restyle(io.ComfyNode):
         feather: int = 2,
         enlarge: float = 1.0,
     ) -> io.NodeOutput:
-        from .comfy_experts import restyle_batch
+        from .experts import restyle_batch
 
         settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge)
         result = restyle_batch(model, clip, vae, image, mask, prompt, negative, settings)
@@ -135,7 +135,7 @@ def checked_settings(
     own: bool = False,
 ) -> RestyleSettings:
     """The settings of `restyle_settings_inputs`, made for the same `own`; RegionStyleError for a value out of range."""
-    from .restyle import RestyleSettings
+    from ..restyle import RestyleSettings
 
     for name, value, low, high in (
         ("strength", strength, 0 if own else 0.01, 1),

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.comfy_adapters import attach_to_comfy, attached_experts, attached_gates
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of, masks_of
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gate, Gates, RegionGate
-from .restyle import Restyled, RestyleSettings, restyle_region
+from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
+from ...engine.adapters.gates import Gate, Gates, RegionGate
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.predictor.comfy import ComfyPredictor
+from ..restyle import Restyled, RestyleSettings, restyle_region
 
 
 def expert_choices() -> list[str]:
@@ -27,7 +27,7 @@ def expert_choices() -> list[str]:
 
 def attach(model: Any, file: str, strength: float, mask: Tensor | None) -> tuple[Any, str]:
     """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number."""
-    from .published_experts import load_style_expert
+    from ..published_experts import load_style_expert
 
     path = ComfyHost().find("loras", file)
     expert = load_style_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..engine.comfy_host import ComfyHost
-from .gate_files import FOLDER, load_gate
-from .learnt_gate import LearntGate
+from ...engine.host.comfy import ComfyHost
+from ..gates.files import FOLDER, load_gate
+from ..gates.learnt_gate import LearntGate
 
 KIND = "regionstyle_gates"  # folder below models/
 

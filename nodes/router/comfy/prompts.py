@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from ..engine.comfy_adapters import attach_to_comfy, attached_gates
-from ..engine.comfy_text import encode_prompts
-from ..engine.errors import wrong_input
-from ..engine.predictor import Text
-from .comfy_routing import routed_styles
-from .regional_prompts import apart, each_its_own, own_words, region_prompt, with_owners
+from ...engine.adapters.comfy import attach_to_comfy, attached_gates
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import Text
+from ...engine.predictor.comfy_text import encode_prompts
+from ..regional_prompts import apart, each_its_own, own_words, region_prompt, with_owners
+from .routing import routed_styles
 
 
 def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:

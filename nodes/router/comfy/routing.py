@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.comfy_adapters import attach_to_comfy, attached_experts, attached_gates
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import GATES_KEY
-from ..engine.comfy_text import encode_prompts
-from ..engine.errors import wrong_input
-from ..engine.gates import Gates
-from ..engine.regions import Regions
-from .experts import Experts, StackedExpert, phrases_of
-from .learnt_gate import LearntGate
-from .noise_range import NoiseRange, gates_within
-from .prompt_gates import (
+from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
+from ...engine.adapters.gates import Gates
+from ...engine.errors import wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.predictor.comfy import GATES_KEY
+from ...engine.predictor.comfy_text import encode_prompts
+from ...engine.region.regions import Regions
+from ..experts import Experts, StackedExpert, phrases_of
+from ..gates.learnt_gate import LearntGate
+from ..gates.noise_range import NoiseRange, gates_within
+from ..gates.prompt_gates import (
     embedding,
     experts_of_gate,
     hard_weights,
@@ -27,7 +27,7 @@ from .prompt_gates import (
     style_sentences,
     weighted_gates,
 )
-from .region_gates import RoutedStyle, region_gates_of, route_regions
+from ..gates.region_gates import RoutedStyle, region_gates_of, route_regions
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
 
@@ -40,7 +40,7 @@ def stacked(experts: Experts | None, file: str, name: str, phrases: str, strengt
 
 
 def _own_style(path: Path) -> str:
-    from .published_experts import load_style_expert
+    from ..published_experts import load_style_expert
 
     found = load_style_expert(path, ignore_text_encoder=True)
     return found.style or found.name.replace("-", " ").replace("_", " ")
@@ -120,7 +120,7 @@ def attach_stack(model: Any, experts: Experts, gates: Gates, when: NoiseRange) -
 
     RegionStyleError for a MODEL of another kind, files that do not fit it, and a name the MODEL has already.
     """
-    from ..engine.adapter_families import family_of
+    from ...engine.families.network_layers import family_of
 
     network = model.model.diffusion_model
     family_of(network)  # says which models are supported before any file is read

@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from ..engine.regions import REGIONS_TYPE
-from .experts import EXPERTS_TYPE
-from .learnt_gate import GATE_TYPE
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.region.regions import REGIONS_TYPE
+from ..experts import EXPERTS_TYPE
+from ..gates.learnt_gate import GATE_TYPE
 
 EXPERTS = io.Custom(EXPERTS_TYPE)
 REGIONS = io.Custom(REGIONS_TYPE)
@@ -24,7 +24,7 @@ class ExpertStack(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_experts import expert_choices
+        from .experts import expert_choices
 
         return node_schema(
             node_id="RegionStyleExpertStack",
@@ -81,7 +81,7 @@ class ExpertStack(io.ComfyNode):
     def execute(
         cls, expert: str, phrases: str = "", strength: float = 1.0, name: str = "", experts: Any = None
     ) -> io.NodeOutput:
-        from .comfy_routing import stacked
+        from .routing import stacked
 
         check_range(strength, -4, 4, "strength")
         made = stacked(experts, expert, name, phrases, strength)
@@ -129,8 +129,8 @@ class RouteByRegions(io.ComfyNode):
     def execute(
         cls, model: Any, experts: Any, regions: Any, edge: int = 4, start: float = 0.0, end: float = 1.0
     ) -> io.NodeOutput:
-        from .comfy_routing import by_regions
-        from .noise_range import NoiseRange
+        from ..gates.noise_range import NoiseRange
+        from .routing import by_regions
 
         check_range(edge, -256, 256, "edge")
         patched, notice = by_regions(model, experts, regions, int(edge), NoiseRange(float(start), float(end)))
@@ -234,9 +234,9 @@ class RouteByPrompt(io.ComfyNode):
         clip: Any = None,
         gate: Any = None,
     ) -> io.NodeOutput:
-        from .comfy_routing import by_prompt
-        from .learnt_gate import checked_with_mode
-        from .noise_range import NoiseRange
+        from ..gates.learnt_gate import checked_with_mode
+        from ..gates.noise_range import NoiseRange
+        from .routing import by_prompt
 
         check_choice(mode, MODES, "mode")
         checked_with_mode(gate, mode == MODES[2])
@@ -251,7 +251,7 @@ class LoadLearntGate(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_gate import gate_choices
+        from .gate_folders import gate_choices
 
         return node_schema(
             node_id="RegionStyleLoadGate",
@@ -277,7 +277,7 @@ class LoadLearntGate(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        from .comfy_gate import load
+        from .gate_folders import load
 
         gate = load(file)
         styles = "\n".join(gate.experts)
@@ -339,7 +339,7 @@ class RegionalPrompts(io.ComfyNode):
         template: str = "a {phrase} in {style} style",
         isolation: str = PROMPT_MODES[0],
     ) -> io.NodeOutput:
-        from .comfy_prompts import regional_prompts
+        from .prompts import regional_prompts
 
         check_choice(isolation, PROMPT_MODES, "isolation")
         patched, positive, notice = regional_prompts(model, clip, prompt, template, isolation)

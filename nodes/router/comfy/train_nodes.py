@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
 
 LAYER_CHOICES = ["all", "attention"]
 
@@ -63,8 +63,8 @@ class TrainStyle(io.ComfyNode):
         preview_every: int = 100,
         image: Any = None,
     ) -> io.NodeOutput:
-        from .comfy_train import Pictures, pictures_for, train_on_comfy
-        from .train_style import TrainSettings
+        from ..training.style import TrainSettings
+        from .training import Pictures, pictures_for, train_on_comfy
 
         settings = TrainSettings(
             steps=int(steps),
@@ -83,7 +83,7 @@ class TrainStyle(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **others: Any) -> Any:
         """Changes with the files of a folder: ComfyUI otherwise sees its name only."""
-        from .comfy_train import folder_mark
+        from .training import folder_mark
 
         return folder_mark(folder)
 

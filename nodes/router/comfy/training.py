@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.adapter_files import save_expert
-from ..engine.adapter_layers import ExpertWeights
-from ..engine.comfy_adapters import attach_to_comfy, attached_experts
-from ..engine.comfy_files import check_one_source, file_stem, files_mark, input_folder
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of
-from ..engine.curves import loss_panel
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gates
-from .fresh_expert import fresh_expert
-from .style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
-from .train_examples import encode_examples
-from .train_run import Trained, train_style
-from .train_state import StateFile, facts_of, unfinished
-from .train_style import TrainSettings
+from ...engine.adapters.comfy import attach_to_comfy, attached_experts
+from ...engine.adapters.gates import Gates
+from ...engine.adapters.updates import ExpertWeights
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
+from ...engine.io.comfy_tensors import image_of, images_of
+from ...engine.io.curves import loss_panel
+from ...engine.lora.files import save_expert
+from ...engine.predictor.comfy import ComfyPredictor
+from ..fresh_expert import fresh_expert
+from ..training.examples import encode_examples
+from ..training.run import Trained, train_style
+from ..training.state import StateFile, facts_of, unfinished
+from ..training.style import TrainSettings
+from ..training.style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
 
 SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder for states
 

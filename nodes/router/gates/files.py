@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.weight_files import WeightFile
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.io.weights import WeightFile
 from .learnt_gate import GateShape, LearntGate
 
-FOLDER = Path(__file__).parent / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
+FOLDER = Path(__file__).parents[1] / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
 SHIPPED = FOLDER / "tinyworld" / "styles.safetensors"
 REMEDY = "Choose a file that 'regionstyle train gate' has written."
 FILE = WeightFile("learnt gate", "regionstyle_gate", "1", REMEDY)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..engine.errors import wrong_input
-from ..engine.predictor import Text
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import Text
 
 GATE_TYPE = "REGIONSTYLE_GATE"
 

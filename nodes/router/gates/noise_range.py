@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from ..engine.errors import wrong_input
-from ..engine.gates import Gates
+from ...engine.adapters.gates import Gates
+from ...engine.errors import wrong_input
 
 
 @dataclass(frozen=True)

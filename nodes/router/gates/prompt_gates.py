@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.gates import Gates
-from ..engine.predictor import Text
-from .experts import Experts, StackedExpert, style_key
+from ...engine.adapters.gates import Gates
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.predictor.base import Text
+from ..experts import Experts, StackedExpert, style_key
 from .learnt_gate import LearntGate
 
 # Sentences whose mean embedding stands for a style, beside its bare words.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.feather import feather_mask
-from ..engine.gates import Gates, RegionGate
-from ..engine.regions import Regions
-from .experts import Experts
+from ...engine.adapters.gates import Gates, RegionGate
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.region.feather import feather_mask
+from ...engine.region.regions import Regions
+from ..experts import Experts
 
 
 @dataclass(frozen=True, eq=False)

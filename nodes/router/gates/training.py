@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..engine.errors import wrong_input
-from ..engine.predictor import Text
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import Text
 from .learnt_gate import GateShape, LearntGate, balance_loss
 
 if TYPE_CHECKING:
-    from ..engine.host import Host
+    from ...engine.host.base import Host
 
 Encode = Callable[[list[str]], Text]
 AT_ONCE = 64  # prompts per call of the text encoder

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
-from ..engine.predictor import NoisePredictor, Text
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import NoisePredictor, Text
 from .style_pictures import Cropping, Crops, StylePicture, mixed_seed, prompt_of
 
 

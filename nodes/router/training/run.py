@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..engine.adapter_layers import ExpertWeights
-from ..engine.expert import Expert
-from ..engine.predictor import NoisePredictor, Text
-from ..engine.sampling import ddim, partial_times
-from .train_examples import Examples
-from .train_state import StateFile
-from .train_style import StyleTrainer, TrainSettings
+from ...engine.adapters.updates import ExpertWeights
+from ...engine.lora.expert import Expert
+from ...engine.predictor.base import NoisePredictor, Text
+from ...engine.predictor.sampling import ddim, partial_times
+from .examples import Examples
+from .state import StateFile
+from .style import StyleTrainer, TrainSettings
 
 PREVIEW_STEPS = 12
 PREVIEW_GUIDANCE = 4.0

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..engine.errors import wrong_input
-from .train_style import StyleTrainer, TrainSettings
+from ...engine.errors import wrong_input
+from .style import StyleTrainer, TrainSettings
 
 FORMAT = 1
 Fact = str | int | float

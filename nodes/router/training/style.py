@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.memory import with_halving
-from ..engine.predictor import NoisePredictor, Prediction, Text
-from ..engine.schedule import like
-from .train_examples import Draw, Examples
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.memory import with_halving
+from ...engine.predictor.base import NoisePredictor, Prediction, Text
+from ...engine.predictor.schedule import like
+from .examples import Draw, Examples
 
 GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01

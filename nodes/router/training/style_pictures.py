@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.picture_files import caption_of, read_image
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.io.pictures import caption_of, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FEWEST = 3  # with fewer, pictures are learnt by heart instead of their style

@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.comfy_files import check_one_source, file_stem, files_mark, input_folder
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_tensors import image_of, images_of, masks_of
-from ..engine.errors import RegionStyleError, wrong_input
-from .comfy_sms import with_fake
-from .generator_apply import apply_generator
-from .generator_files import FOLDER, StyleGenerator, load_generator, save_generator
-from .generator_pictures import PictureBatch, PictureFiles, Pictures
-from .generator_run import distill
-from .generator_training import DistillSettings
-from .pictures import curves, strip
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
+from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ..generator.apply import apply_generator
+from ..generator.files import FOLDER, StyleGenerator, load_generator, save_generator
+from ..generator.pictures import PictureBatch, PictureFiles, Pictures
+from ..generator.run import distill
+from ..generator.training import DistillSettings
+from ..pictures import curves, strip
+from .sms import with_fake
 
 KIND = "regionstyle_generators"  # folder below models/
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from .nodes import PRESET_NAMES
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from .sms_nodes import PRESET_NAMES
 
 GENERATOR = io.Custom("REGIONSTYLE_GENERATOR")
 CATEGORY = "RegionStyle/generators"
@@ -63,10 +63,10 @@ class SmsTrainGenerator(io.ComfyNode):
         strict: bool = False,
         image: Any = None,
     ) -> io.NodeOutput:
-        from .comfy_generator import pictures_of, train
-        from .generator_training import DistillSettings
-        from .presets import preset as preset_of
-        from .score import SmsSettings
+        from ..generator.training import DistillSettings
+        from ..presets import preset as preset_of
+        from ..score import SmsSettings
+        from .generator import pictures_of, train
 
         check_choice(architecture, ARCHITECTURE_NAMES, "architecture")
         for named, value, low, high in (
@@ -92,7 +92,7 @@ class SmsTrainGenerator(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **others: Any) -> Any:
         """Changes with the files of a folder: ComfyUI otherwise sees its name only."""
-        from .comfy_generator import folder_mark
+        from .generator import folder_mark
 
         return folder_mark(folder)
 
@@ -102,7 +102,7 @@ class SmsLoadGenerator(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .comfy_generator import generator_choices
+        from .generator import generator_choices
 
         return node_schema(
             node_id="RegionStyleSmsLoadGenerator",
@@ -127,13 +127,13 @@ class SmsLoadGenerator(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        from .comfy_generator import missing
+        from .generator import missing
 
         return missing(file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        from .comfy_generator import load
+        from .generator import load
 
         made = load(file)
         return io.NodeOutput(made, made.style)
@@ -195,7 +195,7 @@ class SmsApplyGenerator(io.ComfyNode):
 
     @classmethod
     def execute(cls, generator: Any, image: Any, mask: Any = None, feather: int = 2, tile: int = 512) -> io.NodeOutput:
-        from .comfy_generator import apply_to_batch
+        from .generator import apply_to_batch
 
         check_range(feather, -256, 256, "feather")
         check_range(tile, 64, 8192, "tile")

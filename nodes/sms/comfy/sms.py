@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..engine.adapters import ExpertWeights
-from ..engine.comfy_adapters import attach_to_comfy, attached_gates
-from ..engine.comfy_host import ComfyHost
-from ..engine.comfy_predictor import ComfyPredictor
-from ..engine.comfy_tensors import image_of, images_of, masks_of
-from ..engine.errors import wrong_input
-from ..engine.gates import Gate, Gates
-from .fake import fresh_fake
-from .optimise import SmsSettings
-from .pictures import curves, strip
-from .stylize import Framing, Matched, has_mask, match_style, scaled_gates
+from ...engine.adapters.comfy import attach_to_comfy, attached_gates
+from ...engine.adapters.gates import Gate, Gates
+from ...engine.adapters.stack import ExpertWeights
+from ...engine.errors import wrong_input
+from ...engine.host.comfy import ComfyHost
+from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.predictor.comfy import ComfyPredictor
+from ..fake import fresh_fake
+from ..optimise import SmsSettings
+from ..pictures import curves, strip
+from ..stylize import Framing, Matched, has_mask, match_style, scaled_gates
 
 
 @dataclass(frozen=True)

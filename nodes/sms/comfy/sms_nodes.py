@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
 
 PRESET_NAMES = ["reference", "paper"]
 SCHEDULES = ["narrowing", "uniform", "linear"]
@@ -65,10 +65,10 @@ class SmsStylize(io.ComfyNode):
         margin: float = 0.25,
         feather: int = 2,
     ) -> io.NodeOutput:
-        from .comfy_sms import match_batch
-        from .optimise import SmsSettings
-        from .presets import preset as preset_of
-        from .stylize import Framing
+        from ..optimise import SmsSettings
+        from ..presets import preset as preset_of
+        from ..stylize import Framing
+        from .sms import match_batch
 
         check_choice(schedule, SCHEDULES, "schedule")
         for name, value, low, high in (

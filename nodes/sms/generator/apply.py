@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import wrong_input
-from ..engine.feather import feather_mask
-from ..engine.host import Host
-from ..engine.memory import with_halving
-from .generator import Architecture
-from .generator_files import StyleGenerator
+from ...engine.errors import wrong_input
+from ...engine.host.base import Host
+from ...engine.host.memory import with_halving
+from ...engine.region.feather import feather_mask
+from .files import StyleGenerator
+from .network import Architecture
 
 TILE = 512  # side in pixels, without the margin
 PREVIEW = 512

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.weight_files import WeightFile
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.io.weights import WeightFile
 
 if TYPE_CHECKING:
-    from .generator import Generator
+    from .network import Generator
 
-FOLDER = Path(__file__).parent / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
+FOLDER = Path(__file__).parents[1] / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
 SHIPPED = FOLDER / "tinyworld"
 KIND = "regionstyle_generator"  # the header's key; its value is the version of the layout
 VERSION = "1"
@@ -64,7 +64,7 @@ def load_generator(path: Path) -> StyleGenerator:
     """
     import torch
 
-    from .generator import Generator, architecture
+    from .network import Generator, architecture
 
     if not path.is_file():
         styles = ", ".join(shipped_generators()) or "none"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..engine.errors import wrong_input
+from ...engine.errors import wrong_input
 
 EDGE = 7  # side of the first and the last convolution, in pixels
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.picture_files import caption_of, read_image
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.io.pictures import caption_of, read_image
 
 log = logging.getLogger("regionstyle")
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

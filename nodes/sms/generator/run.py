@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.errors import wrong_input
-from ..engine.gates import Gate
-from ..engine.predictor import NoisePredictor
-from .generator import Generator, new_generator
-from .generator_files import StyleGenerator
-from .generator_pictures import Pictures, validation_crops
-from .generator_training import Distiller, DistillHistory, DistillSettings
-from .generator_workers import ALONE, Workers
-from .score import Prompts
+from ...engine.adapters.gates import Gate
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import NoisePredictor
+from ..score import Prompts
+from .files import StyleGenerator
+from .network import Generator, new_generator
+from .pictures import Pictures, validation_crops
+from .training import Distiller, DistillHistory, DistillSettings
+from .workers import ALONE, Workers
 
 SAVE_EVERY = 60.0  # seconds between two states
 FRAMES = 8  # pictures of the progression, at most

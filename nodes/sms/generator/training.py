@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.errors import wrong_input
-from ..engine.gates import Gate
-from ..engine.predictor import NoisePredictor, Text
-from .generator import Generator, architecture
-from .generator_pictures import Pictures, draw_numbered_crop
-from .generator_workers import ALONE, Workers
-from .schedule import Kind
-from .score import Prompts, SmsSettings, StyleScore
+from ...engine.adapters.gates import Gate
+from ...engine.errors import wrong_input
+from ...engine.predictor.base import NoisePredictor, Text
+from ..schedule import Kind
+from ..score import Prompts, SmsSettings, StyleScore
+from .network import Generator, architecture
+from .pictures import Pictures, draw_numbered_crop
+from .workers import ALONE, Workers
 
 LARGEST_NORM = 1.0  # of the generator's gradient
 SMALLEST = 1e-12  # of AdamW: w_t makes gradients of 1e-6, which its usual 1e-8 would shorten

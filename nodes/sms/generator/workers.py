@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.errors import RegionStyleError
+from ...engine.errors import RegionStyleError
 
 
 class Workers:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...engine.inner_points import inner_point
+from ...engine.region.inner_points import inner_point
 from ..styles import STYLES, apply_style
 from ..tiny_sam import new_tiny_sam
 from ..world import SIZE, Scene

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...engine.attention_losses import cover_loss, focus_loss
-from ...engine.attention_tap import AttentionTap
+from ...engine.attention.losses import cover_loss, focus_loss
+from ...engine.attention.tap import AttentionTap
 from ..networks import new_unet, scheduler
 from ..tokenizer import load_tokenizer
 from .pool import lone_objects

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from regionstyle.nodes.app import benchmark, metric_networks
-from regionstyle.nodes.app.cli import main
-from regionstyle.nodes.app.commands import DATASETS
+from regionstyle.nodes.app import metric_networks
+from regionstyle.nodes.app.benchmark import benchmark
+from regionstyle.nodes.app.cli.commands import DATASETS
+from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.metrics.datasets.catalogue import KINDS
 from regionstyle.nodes.tinyworld.classifier import Classifier
 
-sys_path = str(Path(__file__).resolve().parents[1] / "metrics")
+sys_path = str(Path(__file__).resolve().parents[2] / "metrics" / "networks")
 
 
 @pytest.fixture
@@ -249,8 +250,8 @@ def test_preference_scores_read_the_prompt(tmp_path, layouts):
 
 
 def test_questions_are_asked_about_the_thing_and_another_style():
-    from regionstyle.nodes.app.benchmark_methods import Task
-    from regionstyle.nodes.app.benchmark_scores import Questions
+    from regionstyle.nodes.app.benchmark.methods import Task
+    from regionstyle.nodes.app.benchmark.scores import Questions
     from regionstyle.nodes.metrics.datasets.samples import STYLES, Sample
 
     asked = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regionstyle.nodes.app import cli
+from regionstyle.nodes.app.cli import main as cli
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_version(capsys):
 def test_help_imports_nothing_heavy():
     program = """
 import sys
-from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.cli.main import main
 try:
     main(["--help"])
 except SystemExit:

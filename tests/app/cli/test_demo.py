@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionstyle.nodes.app.cli import main
+from regionstyle.nodes.app.cli.main import main
 
 PICTURES = ["input", "attention", "mask", "result", "truth", "sheet"]
 NUMBERS = ["seed", "prompt", "phrase", "style", "seconds", "peak_memory_mb", "mask_iou", "psnr_region_input",
@@ -56,7 +56,7 @@ def test_the_same_scene_and_seed_give_the_same_files(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "regionstyle.nodes.app.cli",
+        "regionstyle.nodes.app.cli.main",
         "demo",
         "--seed",
         "5",

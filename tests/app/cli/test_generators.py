@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from regionstyle.nodes.app import cli
-from regionstyle.nodes.app.apply import planned
+from regionstyle.nodes.app.cli import main as cli
+from regionstyle.nodes.app.cli.apply import planned
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.sms.generator import new_generator
-from regionstyle.nodes.sms.generator_files import StyleGenerator, load_generator, save_generator
+from regionstyle.nodes.sms.generator.files import StyleGenerator, load_generator, save_generator
+from regionstyle.nodes.sms.generator.network import new_generator
 
 
 def picture(path, size=(50, 34), seed=0):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from regionstyle.nodes.app import cli
-from regionstyle.nodes.router.gate_files import load_gate
+from regionstyle.nodes.app.cli import main as cli
+from regionstyle.nodes.router.gates.files import load_gate
 
 
 def test_lines_become_a_gate(tmp_path, capsys):

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regionstyle.nodes.app import cli
-from regionstyle.nodes.engine.adapter_files import load_expert
-from regionstyle.nodes.router.train_state import read_state
+from regionstyle.nodes.app.cli import main as cli
+from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.router.training.state import read_state
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def save_tiny_sdxl(folder: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_ctrl_c_keeps_the_state_and_resume_goes_on(folder, tmp_path):
     """A real process and a real Ctrl-C; the result is that of an uninterrupted run, bit for bit."""
-    start = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli import main; sys.exit(main())"]
+    start = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli.main import main; sys.exit(main())"]
     output = tmp_path / "a.safetensors"
     command = [*start, *line(folder, output, "--steps", "8", "--preview-every", "2")]
     with (tmp_path / "log").open("wb") as log:

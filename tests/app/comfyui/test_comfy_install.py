@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from regionstyle.nodes.app import comfy_install
+from regionstyle.nodes.app.comfyui import install as comfy_install
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionstyle.nodes.app import cli
+from regionstyle.nodes.app.cli import main as cli
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "example.png"}, "_meta": {"title": "Picture"}}
 API = {
@@ -125,7 +125,7 @@ def take_interrupts():
 
 
 def start(folder, *options):
-    command = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli.main import main; sys.exit(main())"]
     command += ["run", save(folder, probe("ProbeWait", 3000)), "--input", "1=mine.png", *options]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=take_interrupts

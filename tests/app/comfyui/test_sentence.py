@@ -8,15 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from regionstyle.nodes.app import comfy_sentence
-from regionstyle.nodes.app.cli import main
-from regionstyle.nodes.app.comfy_sentence import for_style
+from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.app.comfyui import sentence as comfy_sentence
+from regionstyle.nodes.app.comfyui.sentence import for_style
 from regionstyle.nodes.app.sentence import named_in, prompt_for, restyle_in_turn
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import LoraLayer
-from regionstyle.nodes.engine.region import Region, RegionCrop
-from regionstyle.nodes.engine.regions import Regions, missing_region
-from regionstyle.nodes.grounding.prompt import parse_sentence
+from regionstyle.nodes.engine.lora.expert import LoraLayer
+from regionstyle.nodes.engine.region.region import Region, RegionCrop
+from regionstyle.nodes.engine.region.regions import Regions, missing_region
+from regionstyle.nodes.grounding.language.prompt import parse_sentence
 from regionstyle.nodes.router.restyle import Restyled, RestyleSettings
 from regionstyle.nodes.tinyworld.shipped import STRENGTHS, load_shipped_expert
 

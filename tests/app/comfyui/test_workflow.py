@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from regionstyle.nodes.app import comfy_errors
-from regionstyle.nodes.app.workflow import class_types, read_workflow, to_api_form
-from regionstyle.nodes.app.workflow_edit import set_input_file, set_value
+from regionstyle.nodes.app.comfyui import errors as comfy_errors
+from regionstyle.nodes.app.comfyui.workflow import class_types, read_workflow, to_api_form
+from regionstyle.nodes.app.comfyui.workflow_edit import set_input_file, set_value
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 DEFINITIONS = {
@@ -264,6 +264,6 @@ SHIPPED = "generate_with_expert phrase_masks refine_masks restyle_by_attention r
 
 @pytest.mark.parametrize("name", SHIPPED.split())
 def test_the_shipped_forms_name_the_same_nodes(name):
-    folder = Path(__file__).resolve().parents[2] / "workflows"
+    folder = Path(__file__).resolve().parents[3] / "workflows"
     api, ui = read_workflow(folder / "api" / f"{name}.json"), read_workflow(folder / f"{name}.json")
     assert class_types(ui) == class_types(api)

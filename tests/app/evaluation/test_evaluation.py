@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from regionstyle.nodes.app import evaluation
-from regionstyle.nodes.app.cli import main
-from regionstyle.nodes.app.demo import as_image
-from regionstyle.nodes.app.evaluation import held_out
-from regionstyle.nodes.app.evaluation_attention import attention_iou, plain_attention_mask
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.grounding.attention import AttentionSettings
+from regionstyle.nodes.app.cli.demo import as_image
+from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.app.evaluation import tinyworld as evaluation
+from regionstyle.nodes.app.evaluation.attention import attention_iou, plain_attention_mask
+from regionstyle.nodes.app.evaluation.tinyworld import held_out
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.grounding.finders.attention import AttentionSettings
 from regionstyle.nodes.tinyworld.classifier import load_classifier
 from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.world import COLORS

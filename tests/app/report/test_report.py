@@ -10,15 +10,17 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from regionstyle.nodes.app import report, report_baselines, report_plots
-from regionstyle.nodes.app.cli import build_parser, main
+from regionstyle.nodes.app.cli.main import build_parser, main
 from regionstyle.nodes.app.metric_networks import tiny_distance, tiny_embed, tiny_text_image
-from regionstyle.nodes.app.report_comfy import hook_lora_workflow
-from regionstyle.nodes.app.report_rows import Row, RowContext, RowResult, all_rows, chosen_rows, row, spread_of, spreads
+from regionstyle.nodes.app.report import plots as report_plots
+from regionstyle.nodes.app.report import report
+from regionstyle.nodes.app.report import rows_baselines as report_baselines
+from regionstyle.nodes.app.report.comfy_hook_lora import hook_lora_workflow
+from regionstyle.nodes.app.report.rows import Row, RowContext, RowResult, all_rows, chosen_rows, row, spread_of, spreads
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.metrics.measurement import Measurement
-from regionstyle.nodes.metrics.networks import MetricNetworks
+from regionstyle.nodes.metrics.networks.networks import MetricNetworks
 from regionstyle.nodes.tinyworld.classifier import Classifier
 
 HOSTILE = "<script>alert(1)</script> & co"
@@ -139,22 +141,22 @@ def test_rows_are_registered_once_and_named_in_errors():
 
 
 def test_a_new_module_brings_its_rows_without_any_other_change(monkeypatch, tmp_path):
-    """A file report_*.py in the package's folder is enough, and it comes where its name says."""
-    from regionstyle.nodes import app
-    from regionstyle.nodes.app import report_rows
+    """A file rows_*.py in the package's folder is enough, and it comes where its name says."""
+    from regionstyle.nodes.app import report as package
+    from regionstyle.nodes.app.report import rows as report_rows
 
     text = (
-        "from regionstyle.nodes.app.report_rows import row\n"
+        "from regionstyle.nodes.app.report.rows import row\n"
         "@row('made-elsewhere', title='Found', paper='Some paper')\n"
         "def found(context): ...\n"
     )
-    (tmp_path / "report_aaa.py").write_text(text, encoding="utf-8")
+    (tmp_path / "rows_aaa.py").write_text(text, encoding="utf-8")
     (tmp_path / "other_aaa.py").write_text("raise ValueError('not a row module')", encoding="utf-8")
-    monkeypatch.setattr(app, "__path__", [*app.__path__, str(tmp_path)])
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
     monkeypatch.setattr(report_rows, "ROWS", dict(report_rows.ROWS))
-    assert report_rows.row_modules()[0] == "report_aaa"
+    assert report_rows.row_modules()[0] == "rows_aaa"
     assert "made-elsewhere" in all_rows()
-    sys.modules.pop(f"{app.__name__}.report_aaa")
+    sys.modules.pop(f"{package.__name__}.rows_aaa")
 
 
 def test_list_prints_the_rows(capsys):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from regionstyle.nodes.app import report_experts as rows
 from regionstyle.nodes.app.metric_networks import tiny_distance, tiny_text_image
-from regionstyle.nodes.app.report_experts_comfy import hook_loras_workflow
-from regionstyle.nodes.app.report_rows import RowContext, all_rows
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.metrics.networks import MetricNetworks
+from regionstyle.nodes.app.report import rows_experts as rows
+from regionstyle.nodes.app.report.comfy_hook_loras import hook_loras_workflow
+from regionstyle.nodes.app.report.rows import RowContext, all_rows
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.metrics.networks.networks import MetricNetworks
 from regionstyle.nodes.tinyworld.classifier import load_classifier
 from regionstyle.nodes.tinyworld.world import apply_style
 

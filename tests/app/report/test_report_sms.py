@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regionstyle.nodes.app import report_sms as rows
 from regionstyle.nodes.app.metric_networks import tiny_distance, tiny_embed, tiny_text_image
-from regionstyle.nodes.app.report_rows import RowContext, all_rows, spreads
-from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.app.report import rows_sms as rows
+from regionstyle.nodes.app.report.rows import RowContext, all_rows, spreads
+from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.metrics.distributions import gather_features
-from regionstyle.nodes.metrics.networks import MetricNetworks
+from regionstyle.nodes.metrics.networks.networks import MetricNetworks
 from regionstyle.nodes.tinyworld.classifier import load_classifier
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regionstyle.nodes.engine.adapters import ExpertStack, ExpertWeights
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate, token_grid
+from regionstyle.nodes.engine.adapters.stack import ExpertStack, ExpertWeights
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate, token_grid
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 SIZE = (12, 10)  # odd grids on the way down: 12x10, 6x5
 CROSS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"

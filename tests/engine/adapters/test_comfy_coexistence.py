@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import gc, itertools
 import comfy.model_management as management, comfy.sample, comfy.sd
 from comfy.patcher_extension import PatcherInjection
-from regionstyle.nodes.engine.adapter_files import load_expert
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.gates import Gates
+from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates
 
 def lora(model, seed=1, rank=2):
     generator = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ from comfy_script import has_gpu
 from comfy_server import ComfyServer
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 # Small models that ComfyUI recognises in a file: SD3 of depth 2, Flux of one head.
 FILES = """
@@ -34,8 +34,8 @@ REPLACED = """
 import comfy.model_patcher
 import comfy.sd
 from comfy.model_patcher import PatcherInjection
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_gradients import ordinary
+from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.host.gradients import ordinary
 
 class Streamed(comfy.model_patcher.ModelPatcher):
     # What ComfyUI's loaders give under dynamic VRAM, as far as making a replacement is concerned.

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import comfy.cldm.cldm, comfy.controlnet, comfy.model_management as management, comfy.ops, comfy.sample, comfy.sd
 from comfy_extras import nodes_freelunch, nodes_hypertile, nodes_model_downscale, nodes_pag, nodes_sag, nodes_tomesd
 from nodes import ControlNetApplyAdvanced
-from regionstyle.nodes.engine.adapter_files import load_expert
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.gates import Gates
+from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates
 
 SIZE = (16, 16)
 

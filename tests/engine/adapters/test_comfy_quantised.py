@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import comfy.model_management, comfy.ops, comfy.sample, comfy.sd, comfy.utils
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.comfy_gradients import ordinary
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.engine.adapter_families import family_of
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.host.gradients import ordinary
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
+from regionstyle.nodes.engine.families.network_layers import family_of
 
 FLUX = dict(hidden_size=128, num_heads=1, axes_dim=[16, 56, 56], depth=1, depth_single_blocks=1, context_in_dim=4096,
             vec_in_dim=768)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate
 
 MASK = torch.zeros(4, 4)
 MASK[:2] = 1

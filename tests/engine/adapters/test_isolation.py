@@ -7,14 +7,14 @@ import pytest
 import torch
 from family_models import diffusers_network, family_inputs
 
-from regionstyle.nodes.engine.adapter_families import Call
-from regionstyle.nodes.engine.adapters import ExpertStack
+from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.isolation import joint_bias
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
-from regionstyle.nodes.engine.joint_isolation import joint_bias
+from regionstyle.nodes.engine.families.network_layers import Call
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 SIZE, TEXT = (10, 14), 77
 CROSS = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 # 77 tokens: shared by all 0..30, of the first region 30..50, of the second 50..77.
@@ -254,10 +254,10 @@ def test_places_of_a_transformer_read_their_own_tokens_only(family):
 
 COMFY = """
 import comfy.sample
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.adapter_families import family_of
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 # Family: the diffusers path that gets an update, the module whose output is looked at, which output, latent, grid.
 CASES = {

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.attention_layers import cross_attentions
-from regionstyle.nodes.engine.attention_tap import AttentionTap
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.attention.cross import cross_attentions
+from regionstyle.nodes.engine.attention.tap import AttentionTap
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 TOKENS, GROUPS = 120, [[1, 2], [5]]  # as many text tokens as the first layer has places: lengths tell nothing
 GRIDS = {"down_blocks.0": (12, 10), "down_blocks.1": (6, 5), "mid_block": (6, 5)}

@@ -7,12 +7,12 @@ import pytest
 import torch
 from family_models import diffusers_network, family_inputs
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0.attn2"
 SIZE, TOKENS = (10, 14), 77
 READS = torch.arange(TOKENS) < 40
@@ -119,11 +119,11 @@ def test_maps_of_flux_are_over_all_words(first):
 
 COMFY = """
 from contextlib import ExitStack
-from regionstyle.nodes.engine.adapter_families import family_of
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 def difference(family, tap_first):
     model = comfy_model(family)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from family_models import diffusers_network, diffusers_scheduler, family_inputs
 
-from regionstyle.nodes.engine.attention_layers import attention_layers
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
+from regionstyle.nodes.engine.attention.cross import attention_layers
+from regionstyle.nodes.engine.attention.tap import AttentionTap
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 
 GROUPS = [[1, 2], [5]]
 JOINT = ["sd3", "sd35", "flux", "schnell"]

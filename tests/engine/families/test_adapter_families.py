@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.adapter_families import Call, family_of
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.diffusers_families import family_of as noise_family_of
+from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
-from regionstyle.nodes.engine.predictor import NoisePredictor, Prediction, Text
+from regionstyle.nodes.engine.families.diffusers_families import family_of as noise_family_of
+from regionstyle.nodes.engine.families.network_layers import Call, family_of
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.predictor.base import NoisePredictor, Prediction, Text
 
 GRID, TEXT, BATCH = (4, 6), 5, 2
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import gc, tempfile
 import folder_paths, nodes
 import comfy.model_management as management, comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
-from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy, attached_experts
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy, attached_experts
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 def sdxl_small():
     class Tiny(comfy.supported_models.SDXL):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-SUPPORT = Path(__file__).parents[1] / "support"
-MODELS = (SUPPORT / "family_models.py").read_text() + Path(__file__).with_name("comfy_models.py").read_text()
+SUPPORT = Path(__file__).parents[2] / "support"
+MODELS = (SUPPORT / "family_models.py").read_text() + (SUPPORT / "comfy_models.py").read_text()
 NEW = ["sd", "v", "sdxl", "sd3", "sd35", "flux", "schnell"]
 OLD = ["sd", "v"]
 GPU_ROUNDING = 1e-4  # between two runs of the same network, and of its matrix products
@@ -48,8 +48,8 @@ def in_prompt(work):
 SAMPLING = """
 import comfy.samplers
 from dataclasses import replace
-from regionstyle.nodes.engine.predictor import Extras
-from regionstyle.nodes.engine.sampling import ddim
+from regionstyle.nodes.engine.predictor.base import Extras
+from regionstyle.nodes.engine.predictor.sampling import ddim
 
 TIMES = [0.9, 0.6, 0.3, 0.05, 0.0]
 SIZE = (8, 10)
@@ -114,9 +114,9 @@ DIFFUSERS = """
 from dataclasses import replace
 import comfy.model_detection
 import comfy.utils
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Extras
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.predictor.base import Extras
 
 class Vae:
     class config:
@@ -156,7 +156,7 @@ print(json.dumps(out))
 """
 
 TAP = """
-from regionstyle.nodes.engine.attention_tap import AttentionTap
+from regionstyle.nodes.engine.attention.tap import AttentionTap
 
 GROUPS = [[1, 2], [5]]
 SIZE = (9, 14)
@@ -247,8 +247,8 @@ print(json.dumps(out))
 GRADIENTS = (
     IN_PROMPT
     + """
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.comfy_gradients import ordinary
+from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.host.gradients import ordinary
 import comfy.model_management as management
 
 def slopes(predictor, x, text, channels, target, weight):
@@ -381,8 +381,8 @@ def test_gradients_in_a_prompt_agree_with_finite_differences(run, version, famil
 
 
 REAL = """
-from regionstyle.nodes.engine.attention_layers import attention_layers
-from regionstyle.nodes.engine.attention_tap import AttentionTap
+from regionstyle.nodes.engine.attention.cross import attention_layers
+from regionstyle.nodes.engine.attention.tap import AttentionTap
 import psutil
 
 SDXL = {

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SIZES = """
 import comfy.supported_models
-from regionstyle.nodes.engine.adapter_families import family_of, is_linear
+from regionstyle.nodes.engine.families.network_layers import family_of, is_linear
 
 SDXL = {**UNET, "model_channels": 320, "channel_mult": [1, 2, 4], "num_res_blocks": [2, 2, 2],
         "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],

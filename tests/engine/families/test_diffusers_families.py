@@ -7,11 +7,11 @@ import torch
 from family_models import diffusers_network, diffusers_scheduler, family_inputs
 from family_text import clip_tower, t5_tower, t5_words
 
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Extras, Text
-from regionstyle.nodes.engine.text_tokens import find_phrase
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.predictor.base import Extras, Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
+from regionstyle.nodes.engine.predictor.tokens import find_phrase
 
 
 class Vae(torch.nn.Module):

@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.transformer_names import Part, parts, rows_of, with_dots
+from regionstyle.nodes.engine.families.transformer_names import Part, parts, rows_of, with_dots
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.lora.files import load_expert, save_expert
 
 WIDTH, RANK = 6, 2
 

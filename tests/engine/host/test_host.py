@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.comfy_gradients import ordinary, ordinary_weights, without_dynamic_memory
-from regionstyle.nodes.engine.comfy_host import load_whole, to_pil
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.host.comfy import load_whole, to_pil
+from regionstyle.nodes.engine.host.gradients import ordinary, ordinary_weights, without_dynamic_memory
 
 
 def test_progress_reports_then_cancels():

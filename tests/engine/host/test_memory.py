@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.memory import batched, is_out_of_memory, with_halving
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.host.memory import batched, is_out_of_memory, with_halving
 
 OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 

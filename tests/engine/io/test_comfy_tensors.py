@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from regionstyle.nodes.engine.comfy_tensors import images_of, masks_of
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.io.comfy_tensors import images_of, masks_of
 
 IMAGES = torch.zeros(2, 3, 6, 8)
 

@@ -8,10 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.unet_names import guess_counts, table_lookup, to_diffusers, unet_paths, with_dots
+from regionstyle.nodes.engine.families.unet_names import guess_counts, table_lookup, to_diffusers, unet_paths, with_dots
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.lora.files import load_expert, save_expert
 
 # diffusers path, ldm name in SD1.x / SD2.x / SDXL (two residual blocks per resolution), convolution kernel or None
 PLACES = [

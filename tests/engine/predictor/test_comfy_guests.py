@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import comfy.controlnet, comfy.model_management as management, comfy.ops, comfy.sample
 from comfy.cldm.cldm import ControlNet
 from nodes import ControlNetApply, ControlNetApplyAdvanced
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy, attached_experts, attached_gates
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
+from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 OTHERS = ("out_channels", "transformer_depth_output", "use_temporal_attention")
 SHAPE = {k: v for k, v in UNET.items() if k not in OTHERS}

@@ -10,15 +10,15 @@ import pytest
 
 pytestmark = pytest.mark.slow
 TEXT = 9
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import comfy.controlnet, comfy.ldm.flux.controlnet, comfy.model_management as management, comfy.ops, comfy.sample
 import comfy.sd, node_helpers
 from nodes import ControlNetApplyAdvanced
-from regionstyle.nodes.engine.adapter_files import load_expert
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.gates import Gates, RegionGate
+from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 METHODS = ("offset", "index", "uxo")  # the fourth, index_timestep_zero, does not run on this class in ComfyUI
 SIZE, REFERENCES, TEXT = (12, 10), ((8, 6), (5, 7)), 9

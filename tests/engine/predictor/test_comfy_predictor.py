@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).with_name("comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 VERSIONS = ["run_in_comfy", "run_in_old_comfy"]
 
 PREDICTIONS = """
@@ -63,8 +63,8 @@ print(json.dumps(out))
 NETWORK = """
 def same_as_diffusers():
     import comfy.utils
-    from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
-    from regionstyle.nodes.engine.host import LocalHost
+    from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
+    from regionstyle.nodes.engine.host.base import LocalHost
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     unet = fill(UNet2DConditionModel(sample_size=16, block_out_channels=(32, 64), layers_per_block=1,
@@ -99,7 +99,7 @@ def patches():
     # Injection, wrapper and callbacks act, gates arrive, and everything is put back, also after an error.
     from comfy.model_patcher import PatcherInjection
     from comfy.patcher_extension import CallbacksMP, WrappersMP
-    from regionstyle.nodes.engine.gates import Gates
+    from regionstyle.nodes.engine.adapters.gates import Gates
 
     log, seen = [], []
     base = sd_model()
@@ -167,7 +167,7 @@ print(json.dumps(out))
 """
 
 TEXT_AND_IMAGES = """
-from regionstyle.nodes.engine.text_tokens import find_phrase
+from regionstyle.nodes.engine.predictor.tokens import find_phrase
 
 with torch.inference_mode():
     model, clip, vae = sd_model(), sd_clip(), sd_vae()
@@ -206,7 +206,7 @@ print(json.dumps(out))
 
 GRADIENTS = """
 import comfy.model_management as management
-from regionstyle.nodes.engine.comfy_gradients import ordinary
+from regionstyle.nodes.engine.host.gradients import ordinary
 
 def tensors(*modules):
     return [t for m in modules for t in (*m.parameters(), *m.buffers())]

@@ -5,14 +5,14 @@ import torch
 from family_models import SHAPES, diffusers_network, diffusers_scheduler, family_inputs, family_noise
 from torch import nn
 
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.attention_tap import AttentionTap
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.attention.tap import AttentionTap
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 
 OUT_OF_MEMORY = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 BATCH = 5

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
+from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.engine.schedule import FlowSchedule, from_denoised, from_eps, from_v
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
+from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_denoised, from_eps, from_v
 
 
 def noise(*shape, seed=0):

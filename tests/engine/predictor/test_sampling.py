@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.predictor import NoisePredictor, Text
-from regionstyle.nodes.engine.sampling import ddim, guided, keep_outside, partial_times
-from regionstyle.nodes.engine.schedule import alpha_sigma_of_table, from_eps
+from regionstyle.nodes.engine.predictor.base import NoisePredictor, Text
+from regionstyle.nodes.engine.predictor.sampling import ddim, guided, keep_outside, partial_times
+from regionstyle.nodes.engine.predictor.schedule import alpha_sigma_of_table, from_eps
 
 
 class Oracle(NoisePredictor):

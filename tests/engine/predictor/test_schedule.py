@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from regionstyle.nodes.engine.schedule import (
+from regionstyle.nodes.engine.predictor.schedule import (
     SMALLEST,
     FlowSchedule,
     TableSchedule,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.engine.text_tokens import find_phrase
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.tokens import find_phrase
 
 
 def clip_text(*prompts):

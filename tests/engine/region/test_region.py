@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.region import Region, RegionCrop, feather_mask, mask_box
+from regionstyle.nodes.engine.region.region import Region, RegionCrop, feather_mask, mask_box
 
 
 def picture(height, width, seed=0, dtype=torch.float32):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.regions import Regions, missing_region, not_found_notice, region_of
+from regionstyle.nodes.engine.region.regions import Regions, missing_region, not_found_notice, region_of
 
 
 def square(x: int, image: int = 0, phrase: str = "cat", value: float = 1.0):

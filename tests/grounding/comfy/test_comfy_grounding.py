@@ -3,7 +3,7 @@
 import pytest
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.grounding.comfy_grounding import _only_source, boxes_to_regions, core_boxes, numbers_in
+from regionstyle.nodes.grounding.comfy.grounding import _only_source, boxes_to_regions, core_boxes, numbers_in
 
 
 @pytest.mark.parametrize(

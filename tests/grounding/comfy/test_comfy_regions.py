@@ -15,9 +15,9 @@ import folder_paths, torch
 from comfy_api.latest import io
 io.NodeOutput.__getitem__ = lambda self, at: self.args[at]
 from pathlib import Path
-from regionstyle.nodes.grounding.region_nodes import ParsePrompt, PickRegions, RegionsFromMask, RegionsToMasks
-from regionstyle.nodes.grounding.mask_nodes import CombineMasks, ComposeRegions, RefineMask, RefineRegions
-from regionstyle.nodes.grounding.region_file_nodes import LoadRegions, PreviewRegions, SaveRegions
+from regionstyle.nodes.grounding.comfy.region_nodes import ParsePrompt, PickRegions, RegionsFromMask, RegionsToMasks
+from regionstyle.nodes.grounding.comfy.mask_nodes import CombineMasks, ComposeRegions, RefineMask, RefineRegions
+from regionstyle.nodes.grounding.comfy.region_file_nodes import LoadRegions, PreviewRegions, SaveRegions
 
 def error(call, *args, **kwargs):
     try:
@@ -121,9 +121,9 @@ SENTENCE = """
 import torch
 from comfy_api.latest import io
 io.NodeOutput.__getitem__ = lambda self, at: self.args[at]
-from regionstyle.nodes.app.nodes import RestyleSentence
-from regionstyle.nodes.grounding.region_nodes import RegionsFromAttention, RegionsFromMask
-from regionstyle.nodes.router.comfy_experts import attach
+from regionstyle.nodes.app.comfyui.restyle_nodes import RestyleSentence
+from regionstyle.nodes.grounding.comfy.region_nodes import RegionsFromAttention, RegionsFromMask
+from regionstyle.nodes.router.comfy.experts import attach
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import scene
 

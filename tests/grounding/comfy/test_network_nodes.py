@@ -11,7 +11,7 @@ from tiny_networks import save_tiny_dino, save_tiny_llava
 from regionstyle.nodes.engine.sam_network import SamConfig, new_sam
 
 pytestmark = pytest.mark.slow
-WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+WORKFLOWS = Path(__file__).resolve().parents[3] / "workflows"
 SMALL = SamConfig(
     image_size=64, patch=8, width=32, depth=1, heads=2, window=0, global_blocks=(0,), prompt_width=32, mask_channels=8,
     decoder_mlp=48, iou_width=24,

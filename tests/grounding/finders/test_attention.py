@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
-from regionstyle.nodes.grounding.attention import (
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.grounding.finders.attention import (
     AttentionSettings,
     ground_by_attention,
     mask_from_logodds,
     otsu,
     threshold_of,
 )
-from regionstyle.nodes.grounding.refine import guided_filter
+from regionstyle.nodes.grounding.masks.refine import guided_filter
 from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.world import scene
 

@@ -8,8 +8,8 @@ import torch
 from tiny_networks import save_tiny_dino
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.grounding.dino import (
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.grounding.finders.dino import (
     DetectorSettings,
     _without_doubles,
     find_boxes,

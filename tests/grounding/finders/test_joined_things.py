@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from regionstyle.nodes.app.demo import as_image
-from regionstyle.nodes.app.mask_evaluation import held_out_scene
+from regionstyle.nodes.app.cli.demo import as_image
+from regionstyle.nodes.app.evaluation.masks import held_out_scene
 from regionstyle.nodes.engine.errors import Cancelled
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.inner_points import inner_points
-from regionstyle.nodes.engine.regions import region_of
-from regionstyle.nodes.grounding.joined_things import _distinct, things_of_part
-from regionstyle.nodes.grounding.prompt import parse_regions
-from regionstyle.nodes.grounding.sam import SamMask, SamNetwork, SamSegmenter, encode, soft_iou
-from regionstyle.nodes.grounding.text_grounding import Look, segment_all
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.region.inner_points import inner_points
+from regionstyle.nodes.engine.region.regions import region_of
+from regionstyle.nodes.grounding.finders.joined_things import _distinct, things_of_part
+from regionstyle.nodes.grounding.finders.sam import SamMask, SamNetwork, SamSegmenter, encode, soft_iou
+from regionstyle.nodes.grounding.finders.text_grounding import Look, segment_all
+from regionstyle.nodes.grounding.language.prompt import parse_regions
 from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
 
 HOST = LocalHost("cpu")

@@ -8,11 +8,11 @@ import torch
 from segment_anything import SamPredictor, sam_model_registry
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.region import Region
-from regionstyle.nodes.engine.regions import Regions, missing_region
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.region.region import Region
+from regionstyle.nodes.engine.region.regions import Regions, missing_region
 from regionstyle.nodes.engine.sam_network import SamConfig, load_sam, new_sam
-from regionstyle.nodes.grounding.sam import (
+from regionstyle.nodes.grounding.finders.sam import (
     BEST,
     MASK_CHOICES,
     SINGLE,

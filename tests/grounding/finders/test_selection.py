@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.region import Region
-from regionstyle.nodes.engine.regions import Regions
-from regionstyle.nodes.grounding.prompt import parse_sentence
-from regionstyle.nodes.grounding.requests import Rule
-from regionstyle.nodes.grounding.selection import related, select, sort_instances, suppress
-from regionstyle.nodes.grounding.sentence_regions import found_notice, queries, sentence_regions
+from regionstyle.nodes.engine.region.region import Region
+from regionstyle.nodes.engine.region.regions import Regions
+from regionstyle.nodes.grounding.finders.selection import related, select, sort_instances, suppress
+from regionstyle.nodes.grounding.finders.sentence_regions import found_notice, queries, sentence_regions
+from regionstyle.nodes.grounding.language.prompt import parse_sentence
+from regionstyle.nodes.grounding.language.requests import Rule
 
 SIZE = (60, 100)
 # name -> box, score

@@ -5,15 +5,13 @@ import torch
 from tiny_networks import save_tiny_dino
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.region import Region
-from regionstyle.nodes.engine.regions import Regions
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.region.region import Region
+from regionstyle.nodes.engine.region.regions import Regions
 from regionstyle.nodes.engine.sam_network import SamConfig, new_sam
-from regionstyle.nodes.grounding.dino import DetectorSettings, load_detector
-from regionstyle.nodes.grounding.prompt import parse_regions
-from regionstyle.nodes.grounding.requests import Request, Rule, Sentence
-from regionstyle.nodes.grounding.sam import BEST, SamMask, SamNetwork, SamPrompt, SamSegmenter, encode
-from regionstyle.nodes.grounding.text_grounding import (
+from regionstyle.nodes.grounding.finders.dino import DetectorSettings, load_detector
+from regionstyle.nodes.grounding.finders.sam import BEST, SamMask, SamNetwork, SamPrompt, SamSegmenter, encode
+from regionstyle.nodes.grounding.finders.text_grounding import (
     DetectorSource,
     RegionsSource,
     _segmented,
@@ -21,6 +19,8 @@ from regionstyle.nodes.grounding.text_grounding import (
     ground,
     segment_all,
 )
+from regionstyle.nodes.grounding.language.prompt import parse_regions
+from regionstyle.nodes.grounding.language.requests import Request, Rule, Sentence
 
 HOST = LocalHost("cpu")
 SIZE = (40, 70)
@@ -45,7 +45,7 @@ def embedding(images):
 @pytest.fixture
 def box_masks(monkeypatch):
     """SAM answers with the box itself, so that what is done with its masks can be followed exactly."""
-    from regionstyle.nodes.grounding.sam import SamMask
+    from regionstyle.nodes.grounding.finders.sam import SamMask
 
     def answer(self, image, prompt):
         logits = torch.full(SIZE, -9.0)

@@ -7,9 +7,9 @@ import torch
 from tiny_networks import learn_reply, save_tiny_llava, save_tiny_qwen
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.grounding import vlm as module
-from regionstyle.nodes.grounding.vlm import _View, ask, load_vlm, pad_to_square, question, read_answer
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.grounding.finders import vlm as module
+from regionstyle.nodes.grounding.finders.vlm import _View, ask, load_vlm, pad_to_square, question, read_answer
 
 HOST = LocalHost("cpu")
 PROMPT = "make the leftmost cat a mosaic"

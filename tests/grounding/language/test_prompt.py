@@ -3,9 +3,9 @@ from random import Random
 import pytest
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.grounding.prompt import parse_prompt, parse_regions, parse_sentence, read_sentence
-from regionstyle.nodes.grounding.requests import Request, Rule
-from regionstyle.nodes.grounding.style_names import lexicon
+from regionstyle.nodes.grounding.language.prompt import parse_prompt, parse_regions, parse_sentence, read_sentence
+from regionstyle.nodes.grounding.language.requests import Request, Rule
+from regionstyle.nodes.grounding.language.style_names import lexicon
 
 STYLES = ["pixel art", "pencil sketch", "halftone", "posterised", "oil paint", "mosaic", "neon", "watercolor"]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.regions import Regions, region_of
-from regionstyle.nodes.grounding.composition import (
+from regionstyle.nodes.engine.region.regions import Regions, region_of
+from regionstyle.nodes.grounding.masks.composition import (
     combine_masks,
     cut_overlaps,
     join,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from regionstyle.nodes.engine.regions import missing_region, region_of
-from regionstyle.nodes.grounding.overlay import labelled_overlay
+from regionstyle.nodes.engine.region.regions import missing_region, region_of
+from regionstyle.nodes.grounding.masks.overlay import labelled_overlay
 
 
 def square(size=(200, 300), at=(60, 120, 90, 180)):

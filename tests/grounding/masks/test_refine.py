@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.grounding.refine import (
+from regionstyle.nodes.grounding.masks.refine import (
     RefineSettings,
     edge_mask,
     fill_holes,

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.regions import Regions, missing_region, region_of
-from regionstyle.nodes.grounding.region_files import load_regions, save_regions
+from regionstyle.nodes.engine.region.regions import Regions, missing_region, region_of
+from regionstyle.nodes.grounding.masks.region_files import load_regions, save_regions
 
 
 def some_regions() -> Regions:

@@ -5,10 +5,10 @@ import pytest
 SCRIPT = """
 import torch
 import folder_paths
-from regionstyle.nodes.metrics.nodes import Compare, MaskIoU, SaveReport, Score
-from regionstyle.nodes.metrics.networks import MetricNetworks
-from regionstyle.nodes.metrics.perceptual import PerceptualDistance
-from regionstyle.nodes.app.metric_nodes import MetricNetworksLoader
+from regionstyle.nodes.metrics.comfy.metric_nodes import Compare, MaskIoU, SaveReport, Score
+from regionstyle.nodes.metrics.networks.networks import MetricNetworks
+from regionstyle.nodes.metrics.networks.perceptual import PerceptualDistance
+from regionstyle.nodes.app.comfyui.metric_nodes import MetricNetworksLoader
 
 class Colour:
     backbone, scale = "colour-tiny", 1.0

@@ -6,7 +6,7 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.metrics.distributions import art_fid, frechet_distance, gather_features
-from regionstyle.nodes.metrics.perceptual import PerceptualDistance
+from regionstyle.nodes.metrics.networks.perceptual import PerceptualDistance
 from regionstyle.nodes.metrics.structure import cfsd
 
 

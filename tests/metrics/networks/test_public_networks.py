@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.metrics import public_networks as public
+from regionstyle.nodes.metrics.networks import public
 
 
 def rand(*shape, seed=0):
@@ -224,7 +224,7 @@ def towers_by_hand(state, images, ids):
 
 
 def test_open_clip_weights_give_open_clips_embeddings():
-    from regionstyle.nodes.metrics.open_clip_weights import clip_of
+    from regionstyle.nodes.metrics.networks.open_clip_weights import clip_of
 
     state = open_clip_state()
     model = clip_of(state, 2, 2)
@@ -248,7 +248,7 @@ def test_hps_is_read_as_published(tmp_path):
     ("change", "says"), [({"extra": torch.zeros(1)}, "extra"), ({"logit_scale": None}, "logit_scale")]
 )
 def test_another_networks_weights_are_refused(change, says):
-    from regionstyle.nodes.metrics.open_clip_weights import clip_of
+    from regionstyle.nodes.metrics.networks.open_clip_weights import clip_of
 
     state = {k: v for k, v in (open_clip_state() | change).items() if v is not None}
     with pytest.raises(RegionStyleError, match=says):

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates, RegionGate
-from regionstyle.nodes.router.comfy_experts import check_gate_batches, region_gates, restyle_batch
+from regionstyle.nodes.router.comfy.experts import check_gate_batches, region_gates, restyle_batch
 from regionstyle.nodes.router.restyle import RestyleSettings
 
 SCRIPT = """
 import torch
 import comfy.sd, comfy.utils
-from regionstyle.nodes.engine.comfy_host import ComfyHost
-from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor
-from regionstyle.nodes.router.comfy_experts import attach, expert_choices, restyle_batch
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.router.comfy.experts import attach, expert_choices, restyle_batch
 from regionstyle.nodes.router.restyle import RestyleSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 from regionstyle.nodes.tinyworld.world import scene

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-MODELS = Path(__file__).parents[1].joinpath("engine", "comfy_models.py").read_text()
+MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SCRIPT = """
 import comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
 from comfy.patcher_extension import WrappersMP
-from regionstyle.nodes.engine.comfy_adapters import attached_experts
+from regionstyle.nodes.engine.adapters.comfy import attached_experts
 from dataclasses import replace
-from regionstyle.nodes.engine.regions import Regions, missing_region, region_of
-from regionstyle.nodes.router.comfy_experts import attach
-from regionstyle.nodes.router.comfy_routing import by_prompt, by_regions, stacked
-from regionstyle.nodes.router.comfy_prompts import regional_prompts
-from regionstyle.nodes.router.comfy_gate import load, register_folder
-from regionstyle.nodes.router.noise_range import NoiseRange
-from regionstyle.nodes.router.routing_nodes import RouteByPrompt
+from regionstyle.nodes.engine.region.regions import Regions, missing_region, region_of
+from regionstyle.nodes.router.comfy.experts import attach
+from regionstyle.nodes.router.comfy.routing import by_prompt, by_regions, stacked
+from regionstyle.nodes.router.comfy.prompts import regional_prompts
+from regionstyle.nodes.router.comfy.gate_folders import load, register_folder
+from regionstyle.nodes.router.gates.noise_range import NoiseRange
+from regionstyle.nodes.router.comfy.routing_nodes import RouteByPrompt
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 
 tiny.register_experts()

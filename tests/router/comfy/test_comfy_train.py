@@ -7,19 +7,19 @@ import tempfile
 from pathlib import Path
 import torch
 import comfy.model_management as management, comfy.sd, comfy.utils, folder_paths
-from regionstyle.nodes.engine.adapter_layers import ExpertWeights
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.comfy_host import ComfyHost
-from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.router import train_run
-from regionstyle.nodes.router.comfy_train import Pictures, pictures_for, train_on_comfy
+from regionstyle.nodes.engine.adapters.updates import ExpertWeights
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.router.training import run as train_run
+from regionstyle.nodes.router.comfy.training import Pictures, pictures_for, train_on_comfy
 from regionstyle.nodes.router.fresh_expert import fresh_expert
-from regionstyle.nodes.router.style_pictures import Cropping
-from regionstyle.nodes.router.train_examples import encode_examples
-from regionstyle.nodes.router.train_nodes import TrainStyle
-from regionstyle.nodes.router.train_style import StyleTrainer, TrainSettings
+from regionstyle.nodes.router.training.style_pictures import Cropping
+from regionstyle.nodes.router.training.examples import encode_examples
+from regionstyle.nodes.router.comfy.train_nodes import TrainStyle
+from regionstyle.nodes.router.training.style import StyleTrainer, TrainSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
 
@@ -59,7 +59,7 @@ with torch.inference_mode():
     def remember(*args, **options):
         kept["made"] = run(*args, **options)
         return kept["made"]
-    import regionstyle.nodes.router.comfy_train as comfy_train
+    import regionstyle.nodes.router.comfy.training as comfy_train
     comfy_train.train_style = remember
 
     made = train("first")

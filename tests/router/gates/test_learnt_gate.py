@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from sms_networks import random, style_expert, unet
 
-from regionstyle.nodes.app.train_gate import tiny_examples
-from regionstyle.nodes.engine.adapters import ExpertStack
+from regionstyle.nodes.app.cli.train_gate import tiny_examples
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
-from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.router.gate_files import SHIPPED, load_gate, save_gate
-from regionstyle.nodes.router.gate_training import (
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.router.gates.files import SHIPPED, load_gate, save_gate
+from regionstyle.nodes.router.gates.learnt_gate import GateShape, LearntGate, Routing, balance_loss
+from regionstyle.nodes.router.gates.training import (
     GateExample,
     GateSettings,
     encoded,
@@ -24,7 +25,6 @@ from regionstyle.nodes.router.gate_training import (
     rows_of,
     train_gate,
 )
-from regionstyle.nodes.router.learnt_gate import GateShape, LearntGate, Routing, balance_loss
 
 NAMES = ("mosaic", "neon", "watercolor", "oil paint")
 SHAPE = GateShape(text=6, pooled=5, width=8, heads=2, layers=2, top_k=2)

@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.router.style_pictures import (
+from regionstyle.nodes.router.training.examples import Examples
+from regionstyle.nodes.router.training.style_pictures import (
     Cropping,
     Crops,
     check_style,
@@ -13,7 +14,6 @@ from regionstyle.nodes.router.style_pictures import (
     pictures_of_folder,
     prompt_of,
 )
-from regionstyle.nodes.router.train_examples import Examples
 
 
 def save(path, size=(24, 16), value=128):

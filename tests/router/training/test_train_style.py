@@ -7,21 +7,21 @@ import pytest
 import torch
 from family_models import SHAPES, diffusers_network, diffusers_scheduler, family_inputs
 
-from regionstyle.nodes.engine.adapter_files import load_expert, save_expert
-from regionstyle.nodes.engine.adapter_layers import ExpertWeights
-from regionstyle.nodes.engine.adapters import ExpertStack
-from regionstyle.nodes.engine.diffusers_predictor import DiffusersPredictor
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.adapters.updates import ExpertWeights
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.gates import Gates
-from regionstyle.nodes.engine.host import LocalHost
-from regionstyle.nodes.engine.predictor import Text
-from regionstyle.nodes.engine.schedule import FlowSchedule, from_flow, from_v
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.predictor.base import Text
+from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
+from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_flow, from_v
 from regionstyle.nodes.router.fresh_expert import LAYERS, fresh_expert
-from regionstyle.nodes.router.style_pictures import Cropping, pictures_of_batch
-from regionstyle.nodes.router.train_examples import Examples, encode_examples
-from regionstyle.nodes.router.train_run import train_style
-from regionstyle.nodes.router.train_state import StateFile, facts_of, read_state, unfinished
-from regionstyle.nodes.router.train_style import StyleTrainer, TrainSettings, sample_losses
+from regionstyle.nodes.router.training.examples import Examples, encode_examples
+from regionstyle.nodes.router.training.run import train_style
+from regionstyle.nodes.router.training.state import StateFile, facts_of, read_state, unfinished
+from regionstyle.nodes.router.training.style import StyleTrainer, TrainSettings, sample_losses
+from regionstyle.nodes.router.training.style_pictures import Cropping, pictures_of_batch
 from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-TESTS = Path(__file__).parents[1]
-MODELS = (TESTS / "support/family_models.py").read_text() + (TESTS / "engine/comfy_models.py").read_text()
+TESTS = Path(__file__).parents[2]
+MODELS = (TESTS / "support/family_models.py").read_text() + (TESTS / "support/comfy_models.py").read_text()
 
 SCRIPT = """
 import json
-from regionstyle.nodes.engine.adapter_layers import ExpertWeights
-from regionstyle.nodes.engine.comfy_adapters import attach_to_comfy
-from regionstyle.nodes.engine.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.gates import Gates
+from regionstyle.nodes.engine.adapters.updates import ExpertWeights
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.sms.fake import NAME, fresh_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import preset

@@ -7,9 +7,9 @@ import torch
 import comfy.model_management as management
 import folder_paths
 from pathlib import Path
-from regionstyle.nodes.router.comfy_experts import attach
-from regionstyle.nodes.sms import comfy_generator as ours
-from regionstyle.nodes.sms.generator_training import DistillSettings
+from regionstyle.nodes.router.comfy.experts import attach
+from regionstyle.nodes.sms.comfy import generator as ours
+from regionstyle.nodes.sms.generator.training import DistillSettings
 from regionstyle.nodes.sms.score import SmsSettings, StyleScore
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import scene

@@ -4,10 +4,10 @@ import pytest
 
 SCRIPT = """
 import torch
-from regionstyle.nodes.engine.comfy_host import ComfyHost
-from regionstyle.nodes.engine.comfy_predictor import ComfyPredictor
-from regionstyle.nodes.router.comfy_experts import attach
-from regionstyle.nodes.sms.comfy_sms import match_batch
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.router.comfy.experts import attach
+from regionstyle.nodes.sms.comfy.sms import match_batch
 from regionstyle.nodes.sms.optimise import SmsSettings
 from regionstyle.nodes.sms.stylize import Framing
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
-from regionstyle.nodes.sms.generator import ARCHITECTURES, Architecture, new_generator
-from regionstyle.nodes.sms.generator_apply import apply_generator, tiles
-from regionstyle.nodes.sms.generator_files import StyleGenerator, load_generator, save_generator, shipped_generators
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.sms.generator.apply import apply_generator, tiles
+from regionstyle.nodes.sms.generator.files import StyleGenerator, load_generator, save_generator, shipped_generators
+from regionstyle.nodes.sms.generator.network import ARCHITECTURES, Architecture, new_generator
 
 
 def painting(name="tiny", seed=0):

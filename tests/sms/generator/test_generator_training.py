@@ -6,12 +6,12 @@ from PIL import Image
 from sms_networks import sms_predictor
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host import Cancelled, LocalHost
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.sms.fake import NAME
-from regionstyle.nodes.sms.generator import new_generator
-from regionstyle.nodes.sms.generator_pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
-from regionstyle.nodes.sms.generator_run import _identity, distill
-from regionstyle.nodes.sms.generator_training import Distiller, DistillSettings, keep_in_range
+from regionstyle.nodes.sms.generator.network import new_generator
+from regionstyle.nodes.sms.generator.pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
+from regionstyle.nodes.sms.generator.run import _identity, distill
+from regionstyle.nodes.sms.generator.training import Distiller, DistillSettings, keep_in_range
 from regionstyle.nodes.sms.score import Prompts, SmsSettings
 from regionstyle.nodes.tinyworld.world import scene
 

@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from regionstyle.nodes.app import cli
+from regionstyle.nodes.app.cli import main as cli
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.sms.generator_workers import ALONE, accelerated
+from regionstyle.nodes.sms.generator.workers import ALONE, accelerated
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 SCRIPT = """
 import json, sys
 import torch
 from sms_networks import sms_predictor
 from regionstyle.nodes.sms.fake import NAME
-from regionstyle.nodes.sms.generator_pictures import PictureBatch
-from regionstyle.nodes.sms.generator_run import distill
-from regionstyle.nodes.sms.generator_training import DistillSettings
-from regionstyle.nodes.sms.generator_workers import accelerated
+from regionstyle.nodes.sms.generator.pictures import PictureBatch
+from regionstyle.nodes.sms.generator.run import distill
+from regionstyle.nodes.sms.generator.training import DistillSettings
+from regionstyle.nodes.sms.generator.workers import accelerated
 from regionstyle.nodes.sms.score import SmsSettings
 
 workers, folder = accelerated(), sys.argv[1]

@@ -1,0 +1,1 @@
+"""`regionstyle benchmark`: the papers' protocols on their data sets."""

@@ -1,0 +1,1 @@
+"""ComfyUI driven from outside (server or process), and the nodes that join slices."""

@@ -1,0 +1,1 @@
+"""`regionstyle evaluate`: the shipped networks measured against exact truth."""

@@ -1,0 +1,1 @@
+"""`regionstyle report`: the papers' findings at small scale."""

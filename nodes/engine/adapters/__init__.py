@@ -1,0 +1,1 @@
+"""Experts attached to a network: they act in the forward pass, gated per image and per place."""

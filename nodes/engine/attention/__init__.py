@@ -1,0 +1,1 @@
+"""Attention of words over image positions, seen and supervised."""

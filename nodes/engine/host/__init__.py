@@ -1,0 +1,1 @@
+"""Host: device memory, progress, preview, cancel and model folders, in ComfyUI and without it."""

@@ -1,0 +1,1 @@
+"""Pictures, tensors and weights in and out."""

@@ -1,0 +1,1 @@
+"""Style experts as files and tensors: LoRA in every layout in use."""

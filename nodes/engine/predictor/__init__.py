@@ -1,0 +1,1 @@
+"""The noise predictor: one call for every network that removes noise, whatever it was trained to predict."""

@@ -1,0 +1,1 @@
+"""Regions: words, style, score and mask together, and the crop a region is worked on in."""

@@ -1,0 +1,1 @@
+"""Grounding in ComfyUI: nodes, and what knows ComfyUI's objects."""

@@ -1,0 +1,1 @@
+"""From words to places: attention, Grounding DINO, vision-language models, Segment Anything."""

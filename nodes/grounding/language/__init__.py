@@ -1,0 +1,1 @@
+"""From a sentence to requests: which thing gets which style."""

@@ -1,0 +1,1 @@
+"""Masks made better, combined, drawn and saved."""

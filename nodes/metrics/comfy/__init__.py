@@ -1,0 +1,1 @@
+"""Metrics in ComfyUI: nodes, and what knows ComfyUI's objects."""

@@ -1,0 +1,5 @@
+"""Nodes of the metrics, in menu order."""
+
+from .comfy import metric_nodes
+
+NODES = [*metric_nodes.NODES]

@@ -1,0 +1,1 @@
+"""Results as tables, grids and self-contained pages."""

@@ -1,0 +1,1 @@
+"""Style experts in ComfyUI: nodes, and what knows ComfyUI's objects."""

@@ -1,0 +1,1 @@
+"""Gates: which expert acts where, from regions, from prompts, or learnt."""

@@ -1,0 +1,1 @@
+"""SMS in ComfyUI: nodes, and what knows ComfyUI's objects."""

@@ -1,0 +1,1 @@
+"""Feed-forward SMS: small networks that paint a style in one pass."""
