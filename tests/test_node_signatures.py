@@ -32,6 +32,10 @@ def signature(node: dict) -> dict:
     return kept
 
 
+def _type(spec: list) -> str:
+    return spec[0] if isinstance(spec[0], str) else "COMBO"
+
+
 def _lasting(spec: list) -> dict:
     """Default, range and step of an input; no tooltip, and of choices only those that are no files."""
     options = dict(spec[1]) if len(spec) > 1 else {}

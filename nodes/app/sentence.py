@@ -17,8 +17,8 @@ from ..engine.region.region import Region
 from ..engine.region.regions import Regions
 from ..grounding.finders.attention_finder import FoundRegions, find_regions
 from ..grounding.finders.sentence_regions import Finder, as_called
+from ..grounding.language.instruction import Instruction
 from ..grounding.language.region_words import bare_words, subject
-from ..grounding.language.requests import Sentence
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .stylize_generator import Painted
 
@@ -79,7 +79,7 @@ def style_gates(predictor: Any, style: str, inside: Tensor) -> Gates | None:
     return Gates({name: RegionGate(inside) for name in chosen}) if chosen else None
 
 
-def named_in(sentence: Sentence, regions: Regions) -> FoundRegions:
+def named_in(sentence: Instruction, regions: Regions) -> FoundRegions:
     """The regions of a sentence among given ones, by their words; positions choose among those of one phrase.
 
     RegionStyleError for a thing that none of the regions is called.

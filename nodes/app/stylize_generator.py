@@ -45,7 +45,7 @@ def generator_for(args: argparse.Namespace, image: Tensor, style: str, *, tiny: 
     Without --generator: one that ships for the style, when the model is the tiny world, the picture is larger than
     that world, and no --strength or --steps asks for redrawing.
     """
-    from ..sms.generator.files import load_generator, shipped_generators
+    from ..sms.generator.files import bundled_generators, load_generator
     from .cli.apply import find_generator
 
     if args.generator == OFF:
@@ -53,7 +53,7 @@ def generator_for(args: argparse.Namespace, image: Tensor, style: str, *, tiny: 
     if args.generator is not None:
         return find_generator(args.generator)
     redrawn = args.strength is not None or args.steps is not None
-    path = shipped_generators().get(style)
+    path = bundled_generators().get(style)
     if not tiny or redrawn or path is None or min(image.shape[-2:]) <= SIZE:
         return None
     return load_generator(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..engine.families.network_layers import Place, family_of
+from ..engine.families.network_layers import NetworkSlice, family_of
 from ..engine.lora.expert import Expert, LoraLayer
 
 NAME = "sms fake"
@@ -13,7 +13,7 @@ RANK, ALPHA = 8, 32
 TARGETS = (".to_q", ".to_v")  # of every attention layer
 
 
-def fresh_fake(network: nn.Module, seed: int) -> Expert:
+def init_fake(network: nn.Module, seed: int) -> Expert:
     """An expert of rank 8 (alpha 32) on every query and value projection; its up matrices are zero, so it is off.
 
     The down matrices are drawn on the CPU with a standard deviation of 1 / rank, so every device gives the same.
@@ -24,7 +24,7 @@ def fresh_fake(network: nn.Module, seed: int) -> Expert:
     return Expert(NAME, layers)
 
 
-def _layer(network: nn.Module, place: Place, generator: torch.Generator) -> LoraLayer:
+def _layer(network: nn.Module, place: NetworkSlice, generator: torch.Generator) -> LoraLayer:
     module = network.get_submodule(place.path)
     inputs, outputs = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
     rows = outputs if place.rows is None else len(range(*place.rows.indices(outputs)))

@@ -11,7 +11,7 @@ from torch import nn
 from ..engine.adapters.stack import ExpertStack
 from ..engine.errors import wrong_input
 from ..engine.predictor.diffusers import DiffusersPredictor
-from .fake import NAME, fresh_fake
+from .fake import NAME, init_fake
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def with_fake(predictor: DiffusersPredictor, seed: int) -> Iterator[tuple[Diffus
     was_attached = own.attached
     together = copy.copy(predictor)
     together.experts = stack = ExpertStack(
-        predictor.network, [*(own.expert(name) for name in own.names), fresh_fake(predictor.network, seed)]
+        predictor.network, [*(own.expert(name) for name in own.names), init_fake(predictor.network, seed)]
     )
     try:
         own.detach()

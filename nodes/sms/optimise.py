@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..engine.adapters.gates import Gate
 from ..engine.errors import wrong_input
-from ..engine.host.memory import Part, in_parts
+from ..engine.host.memory import BatchSlice, in_parts
 from ..engine.predictor.base import NoisePredictor
 from .schedule import Kind
 from .score import Prompts, SmsSettings, StyleScore
@@ -50,7 +50,7 @@ class StyleMatcher:
         mask: Tensor | None = None,
     ) -> None:
         """source `[B,C,h,w]`: clean latents; style: gates of the attached style experts; fake: the parameters of the
-        attached `fresh_fake`; mask `[B or 1,1,h,w]` in 0..1: where anything may change (None: everywhere).
+        attached `init_fake`; mask `[B or 1,1,h,w]` in 0..1: where anything may change (None: everywhere).
 
         RegionStyleError without a style expert, or for a mask of another size.
         """
@@ -79,14 +79,14 @@ class StyleMatcher:
 
     def step(self) -> None:
         """One iteration: style gradient, relevance and spectrum move the latent; then the fake predictor follows."""
-        self._move(*self._draw(self.settings.schedule))
-        self._follow(*self._draw("uniform"))
+        self._latent_step(*self._draw(self.settings.schedule))
+        self._fake_step(*self._draw("uniform"))
         self.iteration += 1
 
     def _draw(self, kind: Kind) -> tuple[Tensor, Tensor]:
         return self._score.draw(kind, self.iteration / self.settings.iterations, self.source, self._generator)
 
-    def _move(self, times: Tensor, noise: Tensor) -> None:
+    def _latent_step(self, times: Tensor, noise: Tensor) -> None:
         """Steps 1 to 6 of the specification. The mask limits what may move; outside it the latent is put back."""
         losses = self._score.losses(self._target, self.source, times, noise, self.mask)
         self._set_rate()
@@ -109,13 +109,13 @@ class StyleMatcher:
         if self.mask is not None:
             self._target.copy_(torch.where(self.mask.to(self._target) > 0, self._target, self.source))
 
-    def _follow(self, times: Tensor, noise: Tensor) -> None:
+    def _fake_step(self, times: Tensor, noise: Tensor) -> None:
         """Step 7: one training step of the fake predictor on the latent as it is now.
 
         Where memory is short the gradients of fewer pictures at once are summed.
         """
 
-        def learn(part: Part) -> Tensor:
+        def learn(part: BatchSlice) -> Tensor:
             if part.start == 0:
                 self._fake_optimizer.zero_grad(set_to_none=True)
             rows = part.rows

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..engine.adapters.gates import Gate, Gates
 from ..engine.errors import wrong_input
-from ..engine.host.memory import Part
+from ..engine.host.memory import BatchSlice
 from ..engine.predictor.base import NoisePredictor, Text
 from .fake import NAME
 from .objective import fake_loss, guided_noise, latent_loss, relevance_map, spectrum_loss, style_gradient, style_loss
@@ -165,7 +165,7 @@ class StyleScore:
             return gradient, torch.ones_like(gradient[:, :1])
         return gradient, relevance_map(seen[-2], seen[-1], preset.relevance)
 
-    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: Part | None = None) -> Tensor:
+    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: BatchSlice | None = None) -> Tensor:
         """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance.
 
         part: these are some rows of a batch (None: all of it), which the prompts belong to.

@@ -69,7 +69,7 @@ def match_style(
     """Give pictures `[B,3,H,W]` in 0..1 the look of the attached style experts, each in its mask `[B,H,W]` if given.
 
     captions: what the pictures show (one, or one each); style_words: the style as prompts name it; style: gates of the
-    style experts; fake: parameters of the attached `fresh_fake`. Without masks the whole picture changes; with them,
+    style experts; fake: parameters of the attached `init_fake`. Without masks the whole picture changes; with them,
     where the composited mask is 0 it stays bit for bit. Shows previews and can be cancelled at every iteration.
     RegionStyleError for empty style words, a mask without a region, or captions that do not fit.
     """

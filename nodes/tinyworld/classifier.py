@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .bundled import filled
 from .image_tower import ImageTower
 from .networks import TEXT_WIDTH
-from .shipped import filled
 from .styles import STYLES, UNSTYLED
 from .world import COLORS, SHAPES
 

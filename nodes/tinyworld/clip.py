@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .bundled import load_image_tower, load_text_tower, read
 from .crops import crop_object
-from .shipped import load_image_tower, load_text_tower, read
 from .styles import STYLES, UNSTYLED
 
 

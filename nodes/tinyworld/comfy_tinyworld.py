@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .bundled import EXPERTS, read
 from .networks import TEXT_CONFIG, UNET_CONFIG
-from .shipped import EXPERTS, read
 from .tokenizer import FOLDER as TOKENIZER_FOLDER
 
 LATENT_SCALE = 0.18215  # of ComfyUI's SD15 latent format

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine.sam_network import SamConfig, new_sam, sam_from_state
-from .shipped import FOLDER, read
+from .bundled import FOLDER, read
 from .world import SIZE
 
 CONFIG = SamConfig(

@@ -31,7 +31,7 @@ import comfy.hooks, comfy.sample
 from regionstyle.nodes.engine.lora.files import save_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
-from regionstyle.nodes.router.fresh_expert import fresh_expert
+from regionstyle.nodes.router.init_lora import init_lora
 import tempfile, comfy.utils
 
 def current_rss():
@@ -62,7 +62,7 @@ def experts_of(network, count):
     '''LoRAs of rank 8 on attention and feed-forward layers that do something.'''
     made = []
     for at in range(count):
-        expert = fresh_expert(network, f"style{at}", f"style {at}", rank=8, layers="attention", seed=at)
+        expert = init_lora(network, f"style{at}", f"style {at}", rank=8, layers="attention", seed=at)
         generator = torch.Generator().manual_seed(at)
         for layer in expert.layers.values():
             layer.up.copy_(torch.randn(layer.up.shape, generator=generator) * 0.02)

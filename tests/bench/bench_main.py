@@ -19,7 +19,7 @@ from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.attention import ground_by_attention
 from regionstyle.nodes.router.restyle import RestyleSettings, restyle_region
-from regionstyle.nodes.tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+from regionstyle.nodes.tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 
 
 def median_seconds(action: Callable[[], object], device: torch.device, runs: int = 5) -> float:
@@ -38,7 +38,7 @@ def rows(device: str | None) -> dict[str, float]:
     """Seconds by part."""
     host = LocalHost(device)
     styles = list(expert_files())[:4]
-    predictor = load_predictor(host, [load_shipped_expert(style) for style in styles])
+    predictor = load_predictor(host, [load_bundled_expert(style) for style in styles])
     image, mask = as_image(demo_scene(10)), torch.zeros(128, 128)
     mask[40:90, 40:100] = 1
     settings = RestyleSettings()

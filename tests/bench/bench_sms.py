@@ -34,12 +34,12 @@ from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
-from regionstyle.nodes.sms.fake import NAME, fresh_fake
+from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import REFERENCE
 from regionstyle.nodes.sms.score import Prompts, SmsSettings
+from regionstyle.nodes.tinyworld.bundled import load_bundled_expert, load_components
 from regionstyle.nodes.tinyworld.networks import scheduler
-from regionstyle.nodes.tinyworld.shipped import load_components, load_shipped_expert
 
 WORDS, STRENGTH, TIME = "a picture in watercolor style", 0.8, 0.25
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -48,12 +48,12 @@ SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 def network_of(name: str, device: torch.device) -> tuple[Any, Expert, int]:
     """A denoiser, a style LoRA for it, and its text width."""
     if name == "tiny":
-        return load_components().unet.to(device), load_shipped_expert("watercolor"), 128
+        return load_components().unet.to(device), load_bundled_expert("watercolor"), 128
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
     network = UNet2DConditionModel(**SD15).eval().requires_grad_(False).to(device)
-    fresh = fresh_fake(network, 1)
+    fresh = init_fake(network, 1)
     random = {k: LoraLayer(v.down, torch.randn_like(v.up) * 1e-3, v.scale) for k, v in fresh.layers.items()}
     return network, Expert("watercolor", random), SD15["cross_attention_dim"]
 
@@ -77,7 +77,7 @@ class Transcription:
             weight = self.styled.get_submodule(path).weight
             change = STRENGTH * layer.scale * layer.up.flatten(1) @ layer.down.flatten(1)
             weight.data += change.reshape(weight.shape).to(weight)
-        self.stack = ExpertStack(network, [fresh_fake(network, 0)])
+        self.stack = ExpertStack(network, [init_fake(network, 0)])
         self.stack.weights.to(source.device)
         self.stack.attach()
         self.parameters = [p.requires_grad_(True) for p in self.stack.parameters(NAME)]
@@ -154,7 +154,7 @@ def transcription(network: Any, style: Expert, width: int, source: Tensor) -> Si
 
 def ours(label: str, network: Any, style: Expert, width: int, source: Tensor) -> Side:
     """On this very network, which is as before between its iterations."""
-    stack = ExpertStack(network, [style, fresh_fake(network, 0)])
+    stack = ExpertStack(network, [style, init_fake(network, 0)])
     stack.weights.to(source.device)
     fake = [p.requires_grad_(True) for p in stack.parameters(NAME)]
     host, vae = LocalHost(source.device), load_components().vae

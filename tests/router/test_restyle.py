@@ -7,7 +7,7 @@ from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.router.restyle import RestyleSettings, gate_region, restyle_region
-from regionstyle.nodes.tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+from regionstyle.nodes.tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 from regionstyle.nodes.tinyworld.world import scene
 
 STYLE = "mosaic"
@@ -15,7 +15,7 @@ STYLE = "mosaic"
 
 @pytest.fixture(scope="module")
 def predictor():
-    return load_predictor(LocalHost("cpu"), [load_shipped_expert(STYLE)])
+    return load_predictor(LocalHost("cpu"), [load_bundled_expert(STYLE)])
 
 
 def picture(seed: int, **options) -> torch.Tensor:
@@ -96,8 +96,8 @@ def test_the_gate_grows_by_one_latent_cell():
 def test_every_shipped_expert_loads():
     assert len(expert_files()) >= 4
     for style in expert_files():
-        expert = load_shipped_expert(style)
+        expert = load_bundled_expert(style)
         assert expert.style == style
         assert len(expert.layers) > 50
     with pytest.raises(RegionStyleError, match="mosaic"):
-        load_shipped_expert("cubism")
+        load_bundled_expert("cubism")

@@ -13,7 +13,7 @@ from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
-from regionstyle.nodes.sms.fake import NAME, fresh_fake
+from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
 from regionstyle.nodes.sms.score import Prompts, SmsSettings, StyleScore
 
@@ -43,7 +43,7 @@ def set_up(family):
     if family == "v":
         options = {"beta_schedule": "scaled_linear", "prediction_type": "v_prediction"}
         scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, **options)
-    experts = [with_ups(fresh_fake(network, 1), "style", 2), with_ups(fresh_fake(network, 3), NAME, 4)]
+    experts = [with_ups(init_fake(network, 1), "style", 2), with_ups(init_fake(network, 3), NAME, 4)]
     stack = ExpertStack(network, experts)
     stack.weights.double()
     return DiffusersPredictor(network, Vae(), None, None, scheduler, LocalHost("cpu"), stack)

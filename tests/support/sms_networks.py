@@ -6,9 +6,9 @@ from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
-from regionstyle.nodes.sms.fake import fresh_fake
+from regionstyle.nodes.sms.fake import init_fake
+from regionstyle.nodes.tinyworld.bundled import load_text_tower, load_vae
 from regionstyle.nodes.tinyworld.networks import scheduler
-from regionstyle.nodes.tinyworld.shipped import load_text_tower, load_vae
 
 
 def random(*shape, seed=0):
@@ -41,7 +41,7 @@ def sms_predictor(dtype=torch.float64, host=None):
     network = unet()
     text, tokenizer = load_text_tower()
     made = DiffusersPredictor(network, load_vae(), text, tokenizer, scheduler(), host or LocalHost("cpu"), None)
-    made.experts = ExpertStack(network, [style_expert(network), fresh_fake(network, 3)])
+    made.experts = ExpertStack(network, [style_expert(network), init_fake(network, 3)])
     network.to(dtype)
     made.experts.weights.to(dtype)
     made.experts.attach()

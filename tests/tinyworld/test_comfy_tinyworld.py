@@ -7,11 +7,11 @@ import torch
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
-from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import scene
 
 with torch.inference_mode():
-    ours = shipped.load_predictor(LocalHost("cpu"))
+    ours = bundled.load_predictor(LocalHost("cpu"))
     model, clip, vae = tiny.load_model(), tiny.load_clip(), tiny.load_vae()
     theirs = ComfyPredictor(model, clip, vae, ComfyHost())
     image = torch.from_numpy(scene(3).image).permute(2, 0, 1)[None]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.sam_network import config_of
-from regionstyle.nodes.tinyworld import shipped, tiny_sam
+from regionstyle.nodes.tinyworld import bundled, tiny_sam
 from regionstyle.nodes.tinyworld.training import stages
 from regionstyle.nodes.tinyworld.training.pool import open_pool
 from regionstyle.nodes.tinyworld.training.sam_stage import (
@@ -102,12 +102,12 @@ def test_twenty_steps_lower_the_loss(pool):
 
 @pytest.mark.slow
 def test_the_stage_ships_a_small_file_that_loads(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
-    monkeypatch.setattr(stages, "FOLDER", shipped.FOLDER)
-    (shipped.FOLDER / "tokenizer").mkdir(parents=True)
-    (shipped.FOLDER / "tokenizer" / "vocab.json").touch()
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path / "weights")
+    monkeypatch.setattr(stages, "FOLDER", bundled.FOLDER)
+    (bundled.FOLDER / "tokenizer").mkdir(parents=True)
+    (bundled.FOLDER / "tokenizer" / "vocab.json").touch()
     monkeypatch.setattr(stages, "POOL_SIZE", 12)
     assert stages.run_stage("sam", stages.Run(tmp_path / "run", torch.device("cpu")), 0.02) is True
-    path = shipped.FOLDER / "sams" / "tinyworld" / "sam.safetensors"
+    path = bundled.FOLDER / "sams" / "tinyworld" / "sam.safetensors"
     assert path.stat().st_size < 3 * 2**20
     assert config_of(tiny_sam.load_tiny_sam().state_dict()) == tiny_sam.CONFIG

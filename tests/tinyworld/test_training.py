@@ -9,7 +9,7 @@ from torch import nn
 
 from regionstyle.nodes.engine.attention.losses import cover_loss, focus_loss
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.tinyworld import shipped
+from regionstyle.nodes.tinyworld import bundled
 from regionstyle.nodes.tinyworld.classifier import LABELS
 from regionstyle.nodes.tinyworld.networks import scheduler
 from regionstyle.nodes.tinyworld.training import stages
@@ -109,7 +109,7 @@ def test_skipped_blocks_are_shipped_as_what_they_computed(pool):
 
 
 def test_a_decoder_is_trained_on_while_its_latents_stay(pool):
-    vae = shipped.load_vae()
+    vae = bundled.load_vae()
     images = VariedPictures(pool).batch(2, 2).float()
     latents, made = vae.encode(images).latents, vae.decode(vae.encode(images).latents).sample
     modules = build_decoder(vae)
@@ -176,7 +176,7 @@ def test_contrastive_loss_knows_several_positives():
 
 
 def test_word_groups_point_at_the_words(pool):
-    tower, tokenizer = shipped.load_text_tower()
+    tower, tokenizer = bundled.load_text_tower()
     batch = TextBatch(tower)
     for step in range(40):
         random = np.random.default_rng(step)
@@ -209,9 +209,9 @@ def test_attention_losses_are_least_for_the_mask(loss):
 @pytest.mark.slow
 def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
     weights = tmp_path / "weights"
-    shutil.copytree(shipped.FOLDER, weights)
-    monkeypatch.setattr(shipped, "FOLDER", weights)
-    monkeypatch.setattr(shipped, "EXPERTS", weights / "experts")
+    shutil.copytree(bundled.FOLDER, weights)
+    monkeypatch.setattr(bundled, "FOLDER", weights)
+    monkeypatch.setattr(bundled, "EXPERTS", weights / "experts")
     monkeypatch.setattr(stages, "POOL_SIZE", 32)
     monkeypatch.setattr(stages, "EXPERT_PICTURES", 24)
     run = stages.Run(tmp_path / "run", torch.device("cpu"))
@@ -222,7 +222,7 @@ def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
         assert stages.run_stage(name, run, 0.02) is True
         assert path.read_bytes() != before, f"stage {name} shipped nothing"
         assert path.stat().st_size < 12 * 2**20
-    assert shipped.load_shipped_expert("mosaic").style == "mosaic"
+    assert bundled.load_bundled_expert("mosaic").style == "mosaic"
 
 
 def test_an_unknown_stage_lists_the_known(tmp_path):
@@ -231,6 +231,6 @@ def test_an_unknown_stage_lists_the_known(tmp_path):
 
 
 def test_all_shipped_files_stay_small():
-    sizes = {path.name: path.stat().st_size for path in shipped.FOLDER.rglob("*") if path.is_file()}
+    sizes = {path.name: path.stat().st_size for path in bundled.FOLDER.rglob("*") if path.is_file()}
     assert sum(sizes.values()) < 40 * 2**20
     assert max(sizes.values()) < 12 * 2**20

@@ -1,4 +1,4 @@
-"""The oldest ComfyUI that is supported (0.3.64): the pack loads there, and the workflows that ship run as shipped.
+"""The oldest ComfyUI that is supported (0.3.64): the pack loads there, and the workflows that ship run as bundled.
 
 The folder is COMFYUI_OLD_PATH, else ComfyUI-0.3.64 beside the newer one; without it these tests are skipped.
 """

@@ -118,7 +118,7 @@ def _styles(args: argparse.Namespace) -> list[str]:
     """The styles that were asked for; the tiny world's own where its experts paint."""
     if args.style or args.model != TINY or args.dataset not in ("coco", "voc", "big"):
         return list(args.style)
-    from ...tinyworld.shipped import expert_files
+    from ...tinyworld.bundled import expert_files
 
     return list(expert_files())
 

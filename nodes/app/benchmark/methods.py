@@ -124,10 +124,10 @@ def _predictor(args: argparse.Namespace, styles: list[str]) -> Any:
         from ..models import load_folder
 
         return load_folder(Path(args.model), args.expert, host)
-    from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+    from ...tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 
     named = list(dict.fromkeys(style for style in styles if style)) or list(expert_files())
-    return load_predictor(host, [load_shipped_expert(style) for style in named])
+    return load_predictor(host, [load_bundled_expert(style) for style in named])
 
 
 def _restyling(predictor: Any, args: argparse.Namespace, kind: str) -> Method:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...engine.errors import wrong_input
 from ...sms.generator.apply import apply_generator
-from ...sms.generator.files import StyleGenerator, load_generator, shipped_generators
+from ...sms.generator.files import StyleGenerator, bundled_generators, load_generator
 from ...sms.generator.pictures import ENDINGS, picture_paths
 from ..pictures import read_image, read_mask, save_image
 from .console import console_host
@@ -30,8 +30,8 @@ def run_apply(args: argparse.Namespace) -> int:
 
 def find_generator(named: str) -> StyleGenerator:
     """A generator by the style of one that comes with the pack, or from its file."""
-    shipped = shipped_generators()
-    return load_generator(shipped.get(named.lower(), Path(named)))
+    bundled = bundled_generators()
+    return load_generator(bundled.get(named.lower(), Path(named)))
 
 
 def planned(sources: list[Path], output: Path) -> list[tuple[Path, Path]]:

@@ -18,11 +18,11 @@ from ...engine.host.base import Host
 from ...engine.io.heatmap import overlay
 from ...engine.region.regions import region_of
 from ...grounding.finders.attention import AttentionSettings, Grounding, ground_by_attention
-from ...grounding.language.prompt import Request, parse_prompt
+from ...grounding.language.prompt import EditRequest, parse_prompt
 from ...metrics.pixels import equal_outside, mask_iou, masked_psnr
 from ...router.restyle import Restyled, RestyleSettings
+from ...tinyworld.bundled import STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
 from ...tinyworld.clip import TinyClip, region_crop
-from ...tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
 from ...tinyworld.world import Scene, restyle_object, scene
 from ..measure import peak_memory_mb
 from ..pictures import save_image, sheet, whole_steps
@@ -59,14 +59,16 @@ def tiny_settings(style: str, **chosen: Any) -> RestyleSettings:
     return RestyleSettings(**{"strength": STRENGTHS.get(style, USUAL_STRENGTH), **chosen})
 
 
-def stylize_tiny(predictor: Any, image: Tensor, mask: Tensor, request: Request, settings: RestyleSettings) -> Restyled:
+def stylize_tiny(
+    predictor: Any, image: Tensor, mask: Tensor, request: EditRequest, settings: RestyleSettings
+) -> Restyled:
     """Restyle a thing, or with an empty phrase a picture, with the attached expert of the style."""
     region = region_of(request.phrase or WHOLE, mask, style=request.style)
     return restyle_with_expert(predictor, image, region, settings)
 
 
 def measured(
-    made: Scene, index: int, request: Request, image: Tensor, grounding: Grounding, restyled: Restyled
+    made: Scene, index: int, request: EditRequest, image: Tensor, grounding: Grounding, restyled: Restyled
 ) -> tuple[Tensor, dict[str, Any]]:
     """The truth and how near the result came to it."""
     truth = as_image(restyle_object(made, index, request.style))
@@ -87,7 +89,7 @@ def run(made: Scene, style: str, seed: int, host: Host) -> DemoResult:
     index = max(range(len(made.objects)), key=lambda i: float(made.objects[i].mask.sum()))
     prompt = f"make the {made.objects[index].phrase} {style}"
     request = parse_prompt(prompt, list(expert_files()))
-    predictor, image = load_predictor(host, [load_shipped_expert(request.style)]), as_image(made)
+    predictor, image = load_predictor(host, [load_bundled_expert(request.style)]), as_image(made)
     with predictor.loaded():
         grounding = ground_by_attention(predictor, image, request.phrase, settings=AttentionSettings(seed=seed))
         _check_found(grounding, request.phrase)

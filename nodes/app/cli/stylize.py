@@ -14,10 +14,10 @@ from ...engine.errors import RegionStyleError
 from ...engine.region.region import Region, box_mask, checked_box
 from ...engine.region.regions import region_of
 from ...grounding.finders.sentence_regions import queries
+from ...grounding.language.instruction import Instruction
 from ...grounding.language.prompt import parse_sentence
-from ...grounding.language.requests import Sentence
 from ...router.restyle import Restyled
-from ..find_things import check_finders, find_things
+from ..ground_instruction import check_finders, ground_instruction
 from ..models import folder_settings, load_folder
 from ..pictures import read_image, read_mask, save_image
 from ..sentence import WHOLE, restyle_in_turn, restyle_with_expert
@@ -43,7 +43,7 @@ def run_stylize(args: argparse.Namespace) -> int:
     return 0
 
 
-def _predictor(args: argparse.Namespace) -> tuple[Any, Sentence]:
+def _predictor(args: argparse.Namespace) -> tuple[Any, Instruction]:
     """The model with its experts attached, and the prompt as that model's styles read it."""
     host = console_host(args.device)
     if args.model == TINY:
@@ -64,15 +64,15 @@ def _predictor(args: argparse.Namespace) -> tuple[Any, Sentence]:
     return predictor, sentence
 
 
-def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Sentence]:
-    from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
+def _tiny(args: argparse.Namespace, host: Any) -> tuple[Any, Instruction]:
+    from ...tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 
     sentence = parse_sentence(args.prompt, list(expert_files()), args.style)
     styles = dict.fromkeys(one.style for one in sentence.requests)
-    return load_predictor(host, [load_shipped_expert(style) for style in styles]), sentence
+    return load_predictor(host, [load_bundled_expert(style) for style in styles]), sentence
 
 
-def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: Sentence) -> list[Region]:
+def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: Instruction) -> list[Region]:
     """A given region for the one thing that is named, or what the model's own attention finds for all of them."""
     size = (int(image.shape[-2]), int(image.shape[-1]))
     given = _given_mask(args, size)
@@ -85,7 +85,7 @@ def _regions(args: argparse.Namespace, predictor: Any, image: Tensor, sentence: 
         return [region_of(WHOLE, given, style=sentence.requests[0].style)]
     if args.model == TINY and args.detector is None:
         _check_words(sentence)
-    return find_things(predictor, image, sentence, args.sam, args.detector, args.seed)
+    return ground_instruction(predictor, image, sentence, args.sam, args.detector, args.seed)
 
 
 def _given_mask(args: argparse.Namespace, size: tuple[int, int]) -> Tensor | None:
@@ -106,7 +106,7 @@ def _check_unused(args: argparse.Namespace) -> None:
         )
 
 
-def _check_words(sentence: Sentence) -> None:
+def _check_words(sentence: Instruction) -> None:
     """The tiny world can only find what it has words for."""
     from ...tinyworld.tokenizer import known
     from ...tinyworld.world import COLORS, SHAPES

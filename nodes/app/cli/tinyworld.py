@@ -40,7 +40,7 @@ def run_evaluation(args: argparse.Namespace) -> int:
         numbers = evaluate_masks(host, args.scenes or 500)
         shown = table(numbers)
     else:
-        from ...tinyworld.shipped import expert_files
+        from ...tinyworld.bundled import expert_files
         from ..evaluation.table import table as table_of_all
         from ..evaluation.tinyworld import evaluate
 

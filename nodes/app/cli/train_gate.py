@@ -66,8 +66,8 @@ def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
     import random
 
     from ...router.gates.training import GateExample
+    from ...tinyworld.bundled import expert_files
     from ...tinyworld.shapes import SHAPES
-    from ...tinyworld.shipped import expert_files
     from ...tinyworld.world import COLORS
 
     draw = random.Random(seed)
@@ -83,7 +83,7 @@ def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
 
 def _encoder(model: str, host: Any) -> Any:
     if model == TINY:
-        from ...tinyworld.shipped import load_predictor
+        from ...tinyworld.bundled import load_predictor
 
         return load_predictor(host).encode_text
     from ..models import load_folder

@@ -120,9 +120,9 @@ def _predictor(args: argparse.Namespace, host: Any) -> tuple[Any, str]:
         if args.expert is not None:
             accepts, remedy = "it with --model FOLDER", "The tiny world brings its own experts; leave --expert out."
             raise wrong_input("--expert", "a file with the tiny world", accepts, remedy)
-        from ...tinyworld.shipped import load_predictor, load_shipped_expert
+        from ...tinyworld.bundled import load_bundled_expert, load_predictor
 
-        return load_predictor(host, [load_shipped_expert(args.style)]), f"a picture in {args.style} style"
+        return load_predictor(host, [load_bundled_expert(args.style)]), f"a picture in {args.style} style"
     if args.expert is None:
         raise wrong_input("--expert", "nothing", "the style's LoRA", "Give one with --model FOLDER.")
     from ..models import load_folder

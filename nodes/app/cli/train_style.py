@@ -75,7 +75,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
     from ...engine.adapters.gates import Gates
     from ...engine.adapters.stack import ExpertStack
     from ...engine.adapters.updates import ExpertWeights
-    from ...router.fresh_expert import fresh_expert
+    from ...router.init_lora import init_lora
     from ...router.training.examples import encode_examples
     from ...router.training.run import train_style
     from ...router.training.state import StateFile, facts_of
@@ -88,7 +88,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
     examples = encode_examples(predictor, pictures, style, cropping, settings.seed)
     facts = facts_of(settings, examples.mark, style=style, model=str(args.model), **vars(cropping))
     drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
-    weights = ExpertWeights(fresh_expert(predictor.network, name, style, **drawn))
+    weights = ExpertWeights(init_lora(predictor.network, name, style, **drawn))
     with ExpertStack(predictor.network, [weights]) as stack, predictor.loaded():
         weights.to(predictor.host.device).requires_grad_(True)
         # Set, not given to each call: with checkpointing the backward pass computes layers again.
@@ -127,7 +127,7 @@ def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
 
     host = console_host(args.device, lambda: bool(interrupted))
     if args.model == TINY:
-        from ...tinyworld.shipped import load_predictor
+        from ...tinyworld.bundled import load_predictor
 
         predictor: Any = load_predictor(host)
     else:

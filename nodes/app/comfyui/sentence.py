@@ -65,12 +65,12 @@ def _style_words(expert: Expert) -> str:
 
 def own_strengths(model: Any) -> dict[str, float | None]:
     """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
-    from ...tinyworld.shipped import own_strength
+    from ...tinyworld.bundled import preferred_strength
 
     found: dict[str, float | None] = {}
     for expert in (weights.source for weights in attached_experts(model)):
         named = expert.metadata.get(STRENGTH_KEY)
-        own = own_strength(expert) if named is None else _named_strength(named, expert.name)
+        own = preferred_strength(expert) if named is None else _named_strength(named, expert.name)
         found.setdefault(_style_words(expert), own)
     return found
 

@@ -22,7 +22,7 @@ from ...grounding.finders.sam import SamEmbedding, SamNetwork, SamPrompt, SamSeg
 from ...grounding.finders.text_grounding import AttentionSource, look_at_all, segment_all
 from ...grounding.language.prompt import parse_regions
 from ...metrics.pixels import mask_iou
-from ...tinyworld.shipped import load_predictor
+from ...tinyworld.bundled import load_predictor
 from ...tinyworld.tiny_sam import load_tiny_sam
 from ...tinyworld.world import SIZE, Scene, SceneObject, scene
 from ..cli.demo import as_image

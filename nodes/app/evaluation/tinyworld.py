@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ...engine.host.base import Host, LocalHost
 from ...engine.predictor.sampling import ddim, partial_times
-from ...grounding.language.prompt import Request
+from ...grounding.language.prompt import EditRequest
 from ...metrics.pixels import equal_outside, masked_psnr, psnr
 from ...tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
+from ...tinyworld.bundled import load_bundled_expert, load_predictor
 from ...tinyworld.classifier import Classifier, load_classifier
 from ...tinyworld.clip import TinyClip, region_crop
-from ...tinyworld.shipped import load_predictor, load_shipped_expert
 from ...tinyworld.styles import STYLES, UNSTYLED
 from ...tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
 from ..cli.demo import as_image, stylize_tiny, tiny_settings
@@ -32,7 +32,7 @@ CROPS = 24  # of each held-out photograph
 
 def evaluate(host: Host, styles: Sequence[str], scenes: int = 100) -> Numbers:
     """All measurements, by name; each loop reports its progress to the host."""
-    predictor = load_predictor(LocalHost(host.device), [load_shipped_expert(style) for style in styles])
+    predictor = load_predictor(LocalHost(host.device), [load_bundled_expert(style) for style in styles])
     clip, classifier = TinyClip(), load_classifier()
     with torch.no_grad(), predictor.loaded():
         return {
@@ -163,7 +163,7 @@ def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tup
     thing = made.objects[index]
     mask = torch.from_numpy(thing.mask)
     settings = tiny_settings(style, seed=index, feather=0)
-    result = stylize_tiny(predictor, image, mask, Request(thing.phrase, style), settings)
+    result = stylize_tiny(predictor, image, mask, EditRequest(thing.phrase, style), settings)
     truth = as_image(restyle_object(made, index, style))
     score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
     return (

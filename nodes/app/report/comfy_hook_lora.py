@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tinyworld.shipped import slug
+from ...tinyworld.bundled import slug
 from ..cli.demo import tiny_settings
 from ..cli.run import connect
 from ..comfyui.workflow import Prompt

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tinyworld.shipped import slug
+from ...tinyworld.bundled import slug
 from ..comfyui.workflow import Prompt
 from ..pictures import save_image
 from .comfy_hook_lora import ComfyHookLora

@@ -13,13 +13,13 @@ from torch import Tensor
 from ...engine.adapters.gates import Gates
 from ...engine.errors import RegionStyleError
 from ...grounding.finders.attention import AttentionSettings, ground_by_attention
-from ...grounding.language.prompt import Request
+from ...grounding.language.prompt import EditRequest
 from ...metrics.measurement import UNIT, Measurement, check_tiny
 from ...metrics.pixels import masked_mse, psnr_of
 from ...metrics.regional_style import regional_style_score
 from ...router.restyle import restyle_region
+from ...tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 from ...tinyworld.clip import region_crop
-from ...tinyworld.shipped import expert_files, load_predictor, load_shipped_expert
 from ...tinyworld.world import Scene, restyle_object, scene
 from ..cli.demo import as_image, stylize_tiny, tiny_settings
 from ..metric_networks import TINY_CLASSIFIER
@@ -118,7 +118,7 @@ def found_by_attention(predictor: Any, task: Task) -> Tensor:
 
 def _ours(predictor: Any, task: Task, mask: Tensor) -> Tensor:
     settings = tiny_settings(task.style, seed=task.seed, feather=0)
-    return stylize_tiny(predictor, task.image, mask, Request(task.phrase, task.style), settings).image
+    return stylize_tiny(predictor, task.image, mask, EditRequest(task.phrase, task.style), settings).image
 
 
 METHODS: dict[str, Method] = {
@@ -174,7 +174,7 @@ def baselines(context: RowContext) -> RowResult:
     styles = QUICK_STYLES if context.quick else tuple(expert_files())
     count = QUICK_SCENES if context.quick else SCENES
     rounds = [tasks_of(i, seed, count, styles) for i, seed in enumerate(context.seeds)]
-    predictor = load_predictor(context.inner_host(), [load_shipped_expert(style) for style in styles])
+    predictor = load_predictor(context.inner_host(), [load_bundled_expert(style) for style in styles])
     values: dict[str, dict[str, list[Measurement]]] = {}
     absent: dict[str, str] = {}
     shown: dict[str, list[Tensor]] = {}

@@ -20,8 +20,8 @@ from ...metrics.regional_style import RegionalStyleSettings, regional_style_matc
 from ...router.experts import Experts, StackedExpert
 from ...router.gates.region_gates import region_gates_of, route_regions
 from ...router.regional_prompts import each_its_own, joined, region_prompt
+from ...tinyworld.bundled import STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
 from ...tinyworld.clip import region_crop
-from ...tinyworld.shipped import STRENGTHS, USUAL_STRENGTH, expert_files, load_predictor, load_shipped_expert
 from ...tinyworld.world import Scene, scene
 from ..cli.demo import as_image
 from ..metric_networks import TINY_CLASSIFIER
@@ -124,7 +124,7 @@ def measure(context: RowContext, tasks: Sequence[Scenery], results: Sequence[Ten
 def compare(context: RowContext, things: int) -> RowResult:
     """Every method on the same scenes, styles and seeds."""
     styles, count = tuple(expert_files()), QUICK_SCENES if context.quick else SCENES
-    experts = Experts(tuple(StackedExpert(load_shipped_expert(style), style, (style,)) for style in styles))
+    experts = Experts(tuple(StackedExpert(load_bundled_expert(style), style, (style,)) for style in styles))
     rounds = [scenery_of(i, seed, things, count, styles) for i, seed in enumerate(context.seeds)]
     predictor = load_predictor(context.inner_host(), [item.load(torch.nn.Module()) for item in experts])
     why = "the rule is for the text rows of SD3 and FLUX; the tiny world is a U-Net, which has none"

@@ -19,11 +19,11 @@ from ...metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
 from ...metrics.pixels import mse, psnr_of
 from ...router.restyle import restyle_region
 from ...sms.generator.apply import apply_generator
-from ...sms.generator.files import load_generator, shipped_generators
+from ...sms.generator.files import bundled_generators, load_generator
 from ...sms.local import with_fake
 from ...sms.score import SmsSettings
 from ...sms.stylize import match_style
-from ...tinyworld.shipped import load_predictor, load_shipped_expert
+from ...tinyworld.bundled import load_bundled_expert, load_predictor
 from ...tinyworld.styles import apply_style
 from ...tinyworld.world import scene
 from ..cli.demo import tiny_settings
@@ -109,7 +109,7 @@ def through_autoencoder(predictor: Any, images: Tensor) -> Tensor:
 
 def painted(predictor: Any, pictures: Pictures) -> Tensor:
     """The shipped generator, in one pass."""
-    generator = load_generator(shipped_generators()[STYLE])
+    generator = load_generator(bundled_generators()[STYLE])
     return apply_generator(generator, pictures.source, predictor.host)[0]
 
 
@@ -141,7 +141,7 @@ def sms(context: RowContext) -> RowResult:
     count, iterations = (QUICK_SCENES, QUICK_ITERATIONS) if context.quick else (SCENES, ITERATIONS)
     rounds = [pictures_of(at * APART, count, seed) for at, seed in enumerate(context.seeds)]
     true = gather_features(tiny_embed(context.classifier), [patches(pictures_of(FIRST_TRUE, TRUE_SCENES, 0).truth)])
-    predictor = load_predictor(context.inner_host(), [load_shipped_expert(STYLE)])
+    predictor = load_predictor(context.inner_host(), [load_bundled_expert(STYLE)])
     variants = {name: replace(settings, iterations=iterations) for name, settings in VARIANTS.items()}
     values: dict[str, dict[str, list[Measurement]]] = {}
     shown: dict[str, Tensor] = {}

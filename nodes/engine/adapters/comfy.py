@@ -36,7 +36,7 @@ def attach_to_comfy(model: Any, experts: Sequence[Expert | ExpertWeights], gates
     before = _routing(model)
     weights = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
     together = [*(before.weights if before else []), *weights]
-    routing = _Routing(together, gates.beside(before.gates if before else Gates()))
+    routing = _Routing(together, gates.merged_over(before.gates if before else Gates()))
     ExpertStack(model.model.diffusion_model, together)  # says now, not while sampling, what does not fit
     patched = model.clone()
     routing.install(patched)

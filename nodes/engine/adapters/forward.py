@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError, wrong_input
-from ..families.network_layers import Call
+from ..families.network_layers import TokenLayout
 from ..host.context import whole_passes, words_hidden
 from .gates import Acting, ActiveGates, RegionPart, attention_share, positive_rows
 from .isolation import joint_bias
@@ -40,7 +40,7 @@ class GatedForward:
     """
 
     gates: ActiveGates | None = None
-    call: Call | None = None
+    call: TokenLayout | None = None
     # Rows of the batch and image tokens that came into the running block (`Family.blocks`).
     entered: tuple[int, int] | None = None
     # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
@@ -131,7 +131,7 @@ class GatedForward:
         of_text = gates.over_text(name, text, batch, device)
         return torch.cat([of_text, gates.over_image(name, grids, batch, device)], 1)
 
-    def _seen(self) -> Call:
+    def _seen(self) -> TokenLayout:
         if self.call is None:
             raise RegionStyleError(
                 "gates: got a mask while a layer ran outside of its network; expected a pass of the whole network, "

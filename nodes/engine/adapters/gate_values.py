@@ -63,7 +63,7 @@ class Gates:
     shared_text: SharedText | Mapping[str, SharedText] = "share"
     rest_reads: Tensor | None = None
 
-    def explicit(self) -> Gates:
+    def resolved(self) -> Gates:
         """The same with the options written down for every expert, so that other gates can be added beside them."""
         by_expert: dict[str, Any] = {
             option: {name: self._option(option, name) for name in self.values} for option in OPTIONS
@@ -71,9 +71,9 @@ class Gates:
         return replace(self, values={name: self._with_options(name, gate) for name, gate in self.values.items()},
                        **by_expert)  # fmt: skip
 
-    def beside(self, before: Gates) -> Gates:
+    def merged_over(self, before: Gates) -> Gates:
         """These gates added to those set before: each expert keeps its options, and whoever is named again is new."""
-        earlier, own = before.explicit(), self.explicit()
+        earlier, own = before.resolved(), self.resolved()
         options: dict[str, Any] = {option: {**getattr(earlier, option), **getattr(own, option)} for option in OPTIONS}
         rest = before.rest_reads if self.rest_reads is None else self.rest_reads
         return Gates({**earlier.values, **own.values}, **options, rest_reads=rest)

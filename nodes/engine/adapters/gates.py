@@ -93,7 +93,7 @@ class ActiveGates:
             raise wrong_input("gates", f"experts {unknown}", f"some of {known}", "Name experts that are attached.")
         check_options(gates)
         isolating = gates.rest_reads is not None
-        checked = {name: checked_gate(name, gate, isolating) for name, gate in gates.explicit().values.items()}
+        checked = {name: checked_gate(name, gate, isolating) for name, gate in gates.resolved().values.items()}
         self._values = {name: gate for name, gate in checked.items() if gate is not None}
         self.regions = tuple(name for name, gate in self._values.items() if isinstance(gate, RegionGate))
         self._rest_reads = checked_reads("the rest", gates.rest_reads)

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from ..attention.joint import OVERRIDE
 from ..errors import wrong_input
-from ..families.network_layers import Call
+from ..families.network_layers import TokenLayout
 from ..host.context import words_hidden
 from .gates import ActiveGates, positive_rows
 
 SUPPORTED = "SD1.5, SD2 and SDXL of both hosts, FLUX.1 of both hosts, SD3 of ComfyUI"
 
 
-def joint_bias(gates: ActiveGates, call: Call, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def joint_bias(gates: ActiveGates, call: TokenLayout, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """`[B,L+N,L+N]` for L text tokens, then N image tokens; zeros for prompts other than the positive one."""
     positive = positive_rows(batch)
     key = ("joint", call, batch, device, dtype, tuple(positive.tolist()), torch.is_inference_mode_enabled())
@@ -38,7 +38,7 @@ def joint_bias(gates: ActiveGates, call: Call, batch: int, device: torch.device,
     )
 
 
-def _bias(gates: ActiveGates, call: Call, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def _bias(gates: ActiveGates, call: TokenLayout, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     reads = _readers(gates, call.text).to(device)
     shares = [_shares(gates, size, batch, device) for size in call.grids]
     of_text = torch.einsum("bsn,sl->bnl", torch.cat(shares, 2), reads.float()).clamp_max(1)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import wrong_input
-from ..families.network_layers import Place, is_linear
+from ..families.network_layers import NetworkSlice, is_linear
 from ..lora.expert import Expert, LoraLayer
 from .gates import Acting
 
@@ -78,7 +78,7 @@ class Update:
         return up.roll(len(up) // 2, 0) if self.swapped else up
 
 
-def new_update(expert: str, path: str, weights: LoraWeights, place: Place, module: nn.Module) -> Update:
+def new_update(expert: str, path: str, weights: LoraWeights, place: NetworkSlice, module: nn.Module) -> Update:
     """RegionStyleError unless the update has the shape of the layer, which must be a Linear or a plain Conv2d.
 
     path: diffusers path, for messages. 1x1 convolutions and Linear layers compute the same, and files mix them: the

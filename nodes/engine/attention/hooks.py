@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError, wrong_input
-from ..families.network_layers import Call, bound, family_of
+from ..families.network_layers import TokenLayout, bound, family_of
 from ..families.token_grid import Size
 
 
@@ -30,7 +30,7 @@ class AttentionLayers(ABC):
         """RegionStyleError for a network of no family of `adapter_families.py`."""
         self.network, self._family = network, family_of(network)
 
-    def tokens(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def tokens(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLayout:
         """The tokens of a forward pass that is called with these arguments."""
         return self._family.call(self.network, bound(self.network, args, kwargs))
 
@@ -47,7 +47,7 @@ class AttentionLayers(ABC):
 class Pass:
     """What is known during one forward pass. call: its tokens, from its beginning on."""
 
-    call: Call = Call(())
+    call: TokenLayout = TokenLayout(())
     queries: dict[str, Tensor] = field(default_factory=dict)
     rotary: dict[str, Any] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ....kernels import token_attention, token_logodds
 from ..adapters.gates import Size, attention_share, own_rows, part_of_batch, whole_passes
 from ..errors import RegionStyleError, wrong_input
-from ..host.memory import Part
+from ..host.memory import BatchSlice
 from .cross import AttentionLayers, attention_layers
 
 QUANTITIES = ("logodds", "share")
@@ -116,7 +116,7 @@ class AttentionTap:
         return _group_shares(q, k, groups, valid, scale)
 
 
-def _joined(before: Tensor, seen: Tensor, part: Part | None) -> Tensor:
+def _joined(before: Tensor, seen: Tensor, part: BatchSlice | None) -> Tensor:
     """Maps of the first rows of a batch and of the next part; each may hold its images once per prompt."""
     blocks = 1 if part is None else len(seen) // (part.stop - part.start)
     return torch.cat([maps.unflatten(0, (blocks, -1)) for maps in (before, seen)], 1).flatten(0, 1)

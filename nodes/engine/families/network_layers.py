@@ -33,13 +33,13 @@ from torch import Tensor, nn
 from ..errors import RegionStyleError, wrong_input
 from . import transformer_names, unet_names
 from .token_grid import Size, token_grid
-from .transformer_names import Part
+from .transformer_names import LayerSlice
 
-Parts = Callable[[str, nn.Module], list[Part]]
+SlicesOf = Callable[[str, nn.Module], list[LayerSlice]]
 
 
 @dataclass(frozen=True)
-class Place:
+class NetworkSlice:
     """Where one of diffusers' layers is in a network: module path, output rows (None: all), halves exchanged."""
 
     path: str
@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Call:
+class TokenLayout:
     """The tokens of one forward pass.
 
     grids: rows and columns of the picture's tokens, then of those of context pictures, in their order. text: number
@@ -85,7 +85,7 @@ class Family(ABC):
     def accepts(self, network: nn.Module) -> bool: ...
 
     @abstractmethod
-    def parts(self, network: nn.Module) -> Parts:
+    def parts(self, network: nn.Module) -> SlicesOf:
         """The function (module path, module) -> diffusers' layers in it, for this network."""
 
     @abstractmethod
@@ -105,16 +105,18 @@ class Family(ABC):
         return []
 
     @abstractmethod
-    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
+    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
         """arguments: those of the network's forward, by name."""
 
-    def places(self, network: nn.Module) -> dict[str, Place]:
+    def places(self, network: nn.Module) -> dict[str, NetworkSlice]:
         """Diffusers path -> place in this network, for every module that has one."""
         _refuse_fused(network)
         parts = self.parts(network)
-        found: dict[str, Place] = {}
+        found: dict[str, NetworkSlice] = {}
         for name, module in network.named_modules():
-            found.update({part.path: Place(name, part.rows, part.swapped) for part in parts(name, module) if name})
+            found.update(
+                {part.path: NetworkSlice(name, part.rows, part.swapped) for part in parts(name, module) if name}
+            )
         return found
 
 
@@ -127,9 +129,9 @@ class UNet(Family):
         blocks = _has(network, "down_blocks", "up_blocks") or _has(network, "input_blocks", "output_blocks")
         return blocks and not unet_names.has_time_axis(network)
 
-    def parts(self, network: nn.Module) -> Parts:
+    def parts(self, network: nn.Module) -> SlicesOf:
         paths = {own: path for path, own in unet_names.unet_paths(network).items()}
-        return lambda name, module: [Part(paths[name])] if name in paths else []
+        return lambda name, module: [LayerSlice(paths[name])] if name in paths else []
 
     def rows(self, path: str) -> str:
         return "words" if re.search(r"\.attn2\.to_[kv]$", path) else "image"
@@ -141,8 +143,8 @@ class UNet(Family):
         # Tokens alone do not tell: a quarter of the picture has as many as the whole one halved.
         return [module for name, module in network.named_modules() if re.search(r"\.transformer_blocks\.\d+$", name)]
 
-    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
-        return Call((_size(arguments["sample" if "sample" in arguments else "x"]),), halves=True)
+    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
+        return TokenLayout((_size(arguments["sample" if "sample" in arguments else "x"]),), halves=True)
 
 
 class Flux(Family):
@@ -158,7 +160,7 @@ class Flux(Family):
         other = any(getattr(params, name, False) for name in ("global_modulation", "mlp_silu_act", "yak_mlp"))
         return type(network).__name__ == "Flux" and _has(network, "double_blocks", "single_blocks") and not other
 
-    def parts(self, network: nn.Module) -> Parts:
+    def parts(self, network: nn.Module) -> SlicesOf:
         return _parts_of_transformer
 
     def rows(self, path: str) -> str:
@@ -168,13 +170,15 @@ class Flux(Family):
         of_diffusers = re.compile(r"(?:single_)?transformer_blocks\.\d+\.attn")
         return [name for name, _ in network.named_modules() if of_diffusers.fullmatch(name)]
 
-    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
+    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
         if "hidden_states" in arguments:
             grids = _grids_of_ids(arguments["img_ids"])
-            return Call(grids, arguments["encoder_hidden_states"].shape[1])
+            return TokenLayout(grids, arguments["encoder_hidden_states"].shape[1])
         pictures = [arguments["x"], *(arguments.get("ref_latents") or [])]
         patch = int(network.patch_size)  # type: ignore[arg-type]
-        return Call(tuple(_patched(_size(picture), patch) for picture in pictures), arguments["context"].shape[1])
+        return TokenLayout(
+            tuple(_patched(_size(picture), patch) for picture in pictures), arguments["context"].shape[1]
+        )
 
 
 class SD3(Family):
@@ -187,18 +191,18 @@ class SD3(Family):
             return True
         return _has(network, "joint_blocks", "x_embedder", "context_embedder", "final_layer")
 
-    def parts(self, network: nn.Module) -> Parts:
+    def parts(self, network: nn.Module) -> SlicesOf:
         return _parts_of_transformer
 
     def rows(self, path: str) -> str:
         return transformer_names.rows_of(path)
 
-    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> Call:
+    def call(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
         if "hidden_states" in arguments:
             patch, picture, text = network.config.patch_size, arguments["hidden_states"], "encoder_hidden_states"  # type: ignore[union-attr]
         else:
             patch, picture, text = network.patch_size, arguments["x"], "context"
-        return Call((_patched(_size(picture), int(patch)),), arguments[text].shape[1])  # type: ignore[arg-type]
+        return TokenLayout((_patched(_size(picture), int(patch)),), arguments[text].shape[1])  # type: ignore[arg-type]
 
 
 FAMILIES: Sequence[Family] = (UNet(), Flux(), SD3())
@@ -224,7 +228,7 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return isinstance(module, nn.Linear) or (hasattr(module, "in_features") and hasattr(module, "out_features"))
 
 
-def _parts_of_transformer(name: str, module: nn.Module) -> list[Part]:
+def _parts_of_transformer(name: str, module: nn.Module) -> list[LayerSlice]:
     if is_linear(module):
         return transformer_names.parts(name, module.in_features, module.out_features)
     if isinstance(module, nn.Conv2d):

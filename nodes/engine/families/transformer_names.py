@@ -15,7 +15,7 @@ from .dotted_names import dotted, name_pattern
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerSlice:
     """What a layer has to do with diffusers' layer at `path`.
 
     rows: the output rows that are that layer; None: all. swapped: the two halves of the output are in the other order.
@@ -107,7 +107,7 @@ def is_transformer_name(name: str) -> bool:
     return name.split(".")[0] in _ROOTS
 
 
-def parts(name: str, inputs: int, outputs: int) -> list[Part]:
+def parts(name: str, inputs: int, outputs: int) -> list[LayerSlice]:
     """Diffusers' layers in the layer `name` (ldm or diffusers) of this size; empty for names without a counterpart."""
     number = re.search(r"\.(\d+)\.", name)
     block = number[1] if number and name.split(".")[0].endswith("blocks") else ""
@@ -115,23 +115,26 @@ def parts(name: str, inputs: int, outputs: int) -> list[Part]:
     if pattern in _FUSED:
         return _fused(*_FUSED[pattern], block, inputs, outputs)
     if pattern == _LAST_MODULATION:
-        return [Part("norm_out.linear", swapped=True)]
+        return [LayerSlice("norm_out.linear", swapped=True)]
     if pattern in _WHOLE:
         # The text of SD3's last block goes nowhere after its attention, so it has only scale and shift.
         swapped = pattern == _CONTEXT_MODULATION and outputs == 2 * inputs
-        return [Part(_WHOLE[pattern].format(block), swapped=swapped)]
-    return [Part(name)] if _OWN.fullmatch(name) else []
+        return [LayerSlice(_WHOLE[pattern].format(block), swapped=swapped)]
+    return [LayerSlice(name)] if _OWN.fullmatch(name) else []
 
 
-def _fused(prefix: str, names: tuple[str, ...], rest: str | None, block: str, inputs: int, outputs: int) -> list[Part]:
+def _fused(
+    prefix: str, names: tuple[str, ...], rest: str | None, block: str, inputs: int, outputs: int
+) -> list[LayerSlice]:
     """Queries, keys and values, each as wide as the input, and the rest."""
     found = [
-        Part((prefix + name).format(block), slice(at * inputs, (at + 1) * inputs)) for at, name in enumerate(names)
+        LayerSlice((prefix + name).format(block), slice(at * inputs, (at + 1) * inputs))
+        for at, name in enumerate(names)
     ]
     expected = len(names) * inputs
     if rest is None:
         return found if outputs == expected else []
-    return [*found, Part(rest.format(block), slice(expected, outputs))] if outputs > expected else []
+    return [*found, LayerSlice(rest.format(block), slice(expected, outputs))] if outputs > expected else []
 
 
 def rows_of(path: str) -> str:

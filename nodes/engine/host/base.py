@@ -39,7 +39,7 @@ class Host(Protocol):
     def load(self, *modules: nn.Module) -> None:
         """Bring modules onto the device. Call before every use: another program part may have unloaded them."""
 
-    def lent(self, module: nn.Module) -> AbstractContextManager[Any]:
+    def on_device(self, module: nn.Module) -> AbstractContextManager[Any]:
         """The module on the device for the length of a `with` block; afterwards it takes no room there."""
 
     def progress(self, total: int, label: str = "") -> Progress:
@@ -84,7 +84,7 @@ class LocalHost:
             module.to(self.device)
 
     @contextmanager
-    def lent(self, module: nn.Module) -> Iterator[None]:
+    def on_device(self, module: nn.Module) -> Iterator[None]:
         """Move the module to the device, and its tensors back to where they were. Blocks may be nested."""
         before = {name: tensor.device for name, tensor in _tensors(module)}
         module.to(self.device)

@@ -58,7 +58,7 @@ class ComfyHost:
             load_whole(self.patcher(module))
 
     @contextmanager
-    def lent(self, module: nn.Module) -> Iterator[None]:
+    def on_device(self, module: nn.Module) -> Iterator[None]:
         """The module loaded; ComfyUI unloads it by itself when something else needs the room."""
         self.load(module)
         yield

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from .memory import Part
+from .memory import BatchSlice
 
 # While a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's output.
 # Whoever observes attention (AttentionTap) weights what it sees by it.
@@ -22,10 +22,10 @@ whole_passes: ContextVar[bool] = ContextVar("whole_passes", default=False)
 hiding_words: ContextVar[bool] = ContextVar("hiding_words", default=False)
 
 # While a batch is predicted in parts because memory is short: the running part. Gates stay those of the whole batch.
-part_of_batch: ContextVar[Part | None] = ContextVar("part_of_batch", default=None)
+part_of_batch: ContextVar[BatchSlice | None] = ContextVar("part_of_batch", default=None)
 
 # Which prompts words count in, and the part of the batch that ran when this was said.
-_positive_blocks: ContextVar[tuple[tuple[bool, ...], Part | None]] = ContextVar(
+_positive_blocks: ContextVar[tuple[tuple[bool, ...], BatchSlice | None]] = ContextVar(
     "positive_blocks", default=((True,), None)
 )
 
@@ -41,7 +41,7 @@ def prompts_of_batch(positive: Sequence[bool]) -> Iterator[None]:
 
 
 @contextmanager
-def batch_part(part: Part) -> Iterator[None]:
+def batch_part(part: BatchSlice) -> Iterator[None]:
     """Inside, networks run with these rows of a batch (once per prompt); a part that is the whole changes nothing."""
     token = part_of_batch.set(None if part.whole else part)
     try:

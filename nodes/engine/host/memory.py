@@ -25,7 +25,7 @@ class OutOfMemory(RegionStyleError):
 
 
 @dataclass(frozen=True)
-class Part:
+class BatchSlice:
     """Rows `start` to `stop` of a batch of `total`."""
 
     start: int
@@ -77,7 +77,7 @@ def with_halving(
         host.empty_cache()
 
 
-def in_parts(call: Callable[[Part], Result], total: int, *, host: Host, name: str) -> list[Result]:
+def in_parts(call: Callable[[BatchSlice], Result], total: int, *, host: Host, name: str) -> list[Result]:
     """call(part) for a batch of `total`, as a whole or in as few parts as memory allows; the results in order.
 
     At each try it begins again with the first part: a call that gathers something (gradients) starts anew there.
@@ -88,7 +88,7 @@ def in_parts(call: Callable[[Part], Result], total: int, *, host: Host, name: st
         results = []
         for start in range(0, max(total, 1), size):
             host.check()
-            results.append(call(Part(start, min(start + size, total), total)))
+            results.append(call(BatchSlice(start, min(start + size, total), total)))
         return results
 
     return with_halving(run, max(total, 1), host=host, name=name)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ..errors import wrong_input
 from ..families import transformer_names, unet_names
-from ..families.transformer_names import Part
+from ..families.transformer_names import LayerSlice
 from .expert import Expert, LoraLayer
 from .source import HEADER_CONFIG, read_lora
 
@@ -229,7 +229,9 @@ def _diffusers_layers(layers: Mapping[str, LoraLayer], network: nn.Module | None
     return found
 
 
-def _layers_of(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> Callable[[str, LoraLayer], list[Part]]:
+def _layers_of(
+    layers: Mapping[str, LoraLayer], network: nn.Module | None
+) -> Callable[[str, LoraLayer], list[LayerSlice]]:
     """The function (name in the file, update) -> diffusers' layers it acts on."""
     ldm = [name for name in layers if unet_names.is_ldm_name(name)]
     if not ldm:
@@ -237,20 +239,20 @@ def _layers_of(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> Ca
     counts = unet_names.guess_counts(ldm) if network is None else unet_names.counts_of_network(network)
     resnets = unet_names.table_lookup(counts)
 
-    def of_unet(name: str, layer: LoraLayer) -> list[Part]:
+    def of_unet(name: str, layer: LoraLayer) -> list[LayerSlice]:
         path = unet_names.to_diffusers(name, resnets) if unet_names.is_ldm_name(name) else name
-        return [Part(path)] if path else []
+        return [LayerSlice(path)] if path else []
 
     return of_unet
 
 
-def _of_transformer_or_same(name: str, layer: LoraLayer) -> list[Part]:
+def _of_transformer_or_same(name: str, layer: LoraLayer) -> list[LayerSlice]:
     if not transformer_names.is_transformer_name(name):
-        return [Part(name)]
+        return [LayerSlice(name)]
     return transformer_names.parts(name, layer.down.shape[1], layer.up.shape[0])
 
 
-def _cut(layer: LoraLayer, part: Part) -> LoraLayer:
+def _cut(layer: LoraLayer, part: LayerSlice) -> LoraLayer:
     """The share of an update that one of diffusers' layers gets."""
     up = layer.up if part.rows is None else layer.up[part.rows]
     return LoraLayer(layer.down, up.roll(len(up) // 2, 0) if part.swapped else up, layer.scale)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..adapters.gates import batch_part, prompts_of_batch
 from ..errors import wrong_input
-from ..host.memory import Part, in_parts
+from ..host.memory import BatchSlice, in_parts
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Text:
         native = None if self.native is None else self.native * count
         return Text(states, pooled, self.ids * count, self.pieces * count, valid, native, self.extras)
 
-    def rows(self, part: Part) -> Text:
+    def rows(self, part: BatchSlice) -> Text:
         """The prompts of a part of the batch; one prompt for all stays as it is."""
         if len(self) != part.total or part.whole:
             return self
@@ -119,7 +119,7 @@ class Text:
         )
 
 
-Call = Callable[[Tensor, Time, list[Text]], list[Prediction]]
+PredictFn = Callable[[Tensor, Time, list[Text]], list[Prediction]]
 
 
 class NoisePredictor(ABC):
@@ -145,13 +145,13 @@ class NoisePredictor(ABC):
         short the batch is halved; RegionStyleError when there is none for one image.
         """
 
-    def _in_parts(self, call: Call, x: Tensor, t: Time, texts: Sequence[Text]) -> list[Prediction]:
+    def _in_parts(self, call: PredictFn, x: Tensor, t: Time, texts: Sequence[Text]) -> list[Prediction]:
         """call(x, t, texts), one prediction per text, or in parts of the batch where memory is short.
 
         Gates and attention taps stay those of the whole batch meanwhile (`gates.batch_part`).
         """
 
-        def of_part(part: Part) -> list[Prediction]:
+        def of_part(part: BatchSlice) -> list[Prediction]:
             with batch_part(part):
                 times = t[part.rows] if isinstance(t, Tensor) and t.ndim and len(t) == part.total else t
                 return call(x[part.rows], times, [text.rows(part) for text in texts])

@@ -21,7 +21,7 @@ from ..host.gradients import ordinary
 from ..host.memory import with_halving
 from .base import NoisePredictor, Text
 from .comfy_conditioning import conditioning_of, extras_of, for_any_rows
-from .comfy_models import Guests
+from .comfy_models import AdditionalModels
 from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
 from .schedule import Prediction, Time, from_denoised
@@ -49,7 +49,7 @@ class ComfyPredictor(NoisePredictor):
         self.clip, self.vae, self.host = clip, vae, host
         self._model = model
         self._depth, self._unloaded, self._differentiated = 0, False, False
-        self._guests = Guests()
+        self._guests = AdditionalModels()
         if model is not None:
             self._schedule, self.predicts = schedule_of(model)
             self._extras = extras_of(model.model)
@@ -129,7 +129,7 @@ class ComfyPredictor(NoisePredictor):
             name: conditioning_of(text, len(x)) for name, text in zip(("positive", "negative"), texts, strict=False)
         }
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
-        if self._guests.admit(conds, self.model, differentiated=self._differentiated):
+        if self._guests.add(conds, self.model, differentiated=self._differentiated):
             self._load()
         options = comfy.model_patcher.create_model_options_clone(self.model.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self.model, conds, options)

@@ -9,7 +9,7 @@ from ..errors import wrong_input
 Conds = dict[str, list[dict[str, Any]]]
 
 
-class Guests:
+class AdditionalModels:
     """Those that are in use beside one MODEL. models: their patchers; memory: bytes they need while they run."""
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class Guests:
         self.memory = 0.0
         self._conds: list[dict[str, Any]] = []
 
-    def admit(self, conds: Conds, model: Any, *, differentiated: bool) -> bool:
+    def add(self, conds: Conds, model: Any, *, differentiated: bool) -> bool:
         """Note what converted conditionings bring; whether there is something new to load.
 
         RegionStyleError where gradients are wanted: the guests' weights would have to be prepared for that, too.

@@ -109,7 +109,7 @@ class DiffusersPredictor(NoisePredictor):
     def loaded(self) -> Iterator[None]:
         """All networks on the host's device, and the experts' weights with them for the length of the block."""
         self.host.load(self.unet, self.vae, *_several(self.text_encoder))
-        with nullcontext() if self.experts is None else self.host.lent(self.experts.weights):
+        with nullcontext() if self.experts is None else self.host.on_device(self.experts.weights):
             yield
 
 

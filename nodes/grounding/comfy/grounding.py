@@ -28,8 +28,8 @@ from ..finders.text_grounding import (
     look_at_all,
     segment_all,
 )  # fmt: skip
+from ..language.instruction import EditRequest
 from ..language.prompt import parse_regions
-from ..language.requests import Request
 from ..masks.composition import join
 from .regions import check_pictures
 
@@ -217,7 +217,7 @@ def ask_vlm(model: vlm.Vlm, image: Tensor, prompt: str) -> tuple[Regions, str, s
     return Regions(tuple(items), *size, len(images)), "\n".join(dict.fromkeys(lines)), "\n\n".join(replies)
 
 
-def _answered(request: Request, box: vlm.Corners | None, size: tuple[int, int], image: int) -> Region:
+def _answered(request: EditRequest, box: vlm.Corners | None, size: tuple[int, int], image: int) -> Region:
     if box is None:
         return missing_region(request.phrase, size, style=request.style, image=image)
     return Region.of_box(request.phrase, box, size, style=request.style, image=image)  # type: ignore[arg-type]

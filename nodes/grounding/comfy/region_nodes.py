@@ -192,7 +192,7 @@ class PickRegions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..language.requests import ORDERS
+        from ..language.instruction import ORDERS
 
         return node_schema(
             node_id="RegionStylePickRegions",
@@ -233,7 +233,7 @@ class PickRegions(io.ComfyNode):
     ) -> io.NodeOutput:
         from ...engine.node_schema import check_choice
         from ...engine.region.regions import not_found_notice
-        from ..language.requests import ORDERS
+        from ..language.instruction import ORDERS
         from ..masks.composition import pick
 
         check_choice(order, ["as they are", *ORDERS], "order")

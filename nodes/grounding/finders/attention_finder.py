@@ -11,7 +11,7 @@ from torch import Tensor
 from ...engine.predictor.base import NoisePredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
-from ..language.requests import Sentence
+from ..language.instruction import Instruction
 from ..masks.refine import mask_parts
 from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
@@ -40,12 +40,12 @@ def rivals_of(query: str, others: Sequence[str]) -> list[str]:
 
 
 def attention_finder(
-    predictor: NoisePredictor, image: Tensor, sentence: Sentence, settings: AttentionSettings
+    predictor: NoisePredictor, image: Tensor, sentence: Instruction, settings: AttentionSettings
 ) -> Finder:
     """Looks for the things of a sentence in a picture `[1,3,H,W]`: each once, alone in its caption, then compared.
 
     Attention finds all things of one name together: where they have to be told apart, the parts of the mask are
-    taken for the things, so those that touch count as one (`joined_things` tells them apart).
+    taken for the things, so those that touch count as one (`split_instances` tells them apart).
     """
     words, maps, seen = queries(sentence), {}, {}
 
@@ -71,7 +71,7 @@ def _instances(query: str, grounding: Grounding, apart: bool) -> list[Region]:
     return [region_of(query, part, score=grounding.score) for part in parts]
 
 
-def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor, int], Finder]) -> FoundRegions:
+def find_regions(images: Tensor, sentence: Instruction, finder: Callable[[Tensor, int], Finder]) -> FoundRegions:
     """The sentence's regions in images `[B,3,H,W]`; finder: makes one for a picture `[1,3,H,W]` and its index."""
     size = (int(images.shape[-2]), int(images.shape[-1]))
     found = [sentence_regions(sentence, finder(one[None], at), size, at) for at, one in enumerate(images)]
@@ -80,7 +80,7 @@ def find_regions(images: Tensor, sentence: Sentence, finder: Callable[[Tensor, i
 
 
 def regions_by_attention(
-    predictor: NoisePredictor, images: Tensor, sentence: Sentence, settings: AttentionSettings | None = None
+    predictor: NoisePredictor, images: Tensor, sentence: Instruction, settings: AttentionSettings | None = None
 ) -> FoundRegions:
     """The regions of a sentence in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
     settings = settings or AttentionSettings()

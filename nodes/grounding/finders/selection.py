@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...engine.errors import wrong_input
 from ...engine.region.region import Box, Region
-from ..language.requests import ORDERS, RELATIONS, Rule
+from ..language.instruction import ORDERS, RELATIONS, Selector
 
 
 def center(box: Box) -> tuple[float, float]:
@@ -119,17 +119,17 @@ def _beside(found: Sequence[Region], relation: str, box: Box) -> list[Region]:
     return sorted(right, key=lambda one: (not aligned(one), gap(one.box, box)))
 
 
-def select(found: Sequence[Region], rule: Rule, anchors: Sequence[Region] = ()) -> list[Region]:
+def select(found: Sequence[Region], selector: Selector, anchors: Sequence[Region] = ()) -> list[Region]:
     """The instances a rule means, in its order; empty when there are none, or too few for its rank.
 
-    anchors: what was found for `rule.anchor`, the best first; without any, a rule with a relation means nothing.
+    anchors: what was found for `selector.anchor`, the best first; without any, a rule with a relation means nothing.
     """
     chosen = list(found)
-    if rule.relation:
-        chosen = related(chosen, rule.relation, anchors[0]) if anchors else []
-    if rule.half:
-        chosen = [one for one in chosen if _in_half(one, rule.order)]
-    if rule.order != "score" or not rule.relation:
-        chosen = sort_instances(chosen, rule.order)
-    start = rule.rank - 1
-    return chosen[start:] if rule.count is None else chosen[start : start + rule.count]
+    if selector.relation:
+        chosen = related(chosen, selector.relation, anchors[0]) if anchors else []
+    if selector.half:
+        chosen = [one for one in chosen if _in_half(one, selector.order)]
+    if selector.order != "score" or not selector.relation:
+        chosen = sort_instances(chosen, selector.order)
+    start = selector.rank - 1
+    return chosen[start:] if selector.count is None else chosen[start : start + selector.count]

@@ -13,8 +13,8 @@ from torch import Tensor
 from ...engine.errors import RegionStyleError
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, missing_region, not_found_notice, region_of
+from ..language.instruction import EditRequest, Instruction, Selector
 from ..language.region_words import bare_words, region_request
-from ..language.requests import Request, Rule, Sentence
 from ..masks.composition import cut_overlaps, with_mask
 from .selection import select, suppress
 
@@ -41,44 +41,52 @@ def found_notice(regions: Regions, resolved: Sequence[Resolved]) -> str:
     return "; ".join([*filter(None, [not_found_notice(regions)]), *lost, *fewer])
 
 
-def queries(sentence: Sentence) -> list[str]:
+def queries(sentence: Instruction) -> list[str]:
     """The words that have to be looked for, each once: things, things to keep, and things others are related to."""
     found: list[str] = []
     for request in (*sentence.requests, *sentence.kept):
-        found += [request.query] if request.rule.kind == "thing" else []
-        found += queries(Sentence(_anchors(request)))
+        found += [request.query] if request.selector.kind == "thing" else []
+        found += queries(Instruction(_anchors(request)))
     return list(dict.fromkeys(found))
 
 
-def _anchors(request: Request) -> tuple[Request, ...]:
+def _anchors(request: EditRequest) -> tuple[EditRequest, ...]:
     """The things a request is related to, or leaves out, read as regions of their own."""
-    words = request.rule.anchor
-    parts = re.split(r"\s*(?:,|\band\b)\s+(?:the|an?|my)\s+", words) if request.rule.kind == "rest" else [words]
+    words = request.selector.anchor
+    parts = re.split(r"\s*(?:,|\band\b)\s+(?:the|an?|my)\s+", words) if request.selector.kind == "rest" else [words]
     made = [region_request(part, "") for part in parts if part]
     return tuple(one for one in made if one is not None)
 
 
-def as_called(sentence: Sentence, names: Iterable[str]) -> Sentence:
+def as_called(sentence: Instruction, names: Iterable[str]) -> Instruction:
     """A sentence about regions that have names: what is called by the very words of one means all of that name."""
     known = {bare_words(name) for name in names}
 
-    def called(one: Request) -> Request:
-        return Request(one.phrase, one.style, one.phrase, Rule(count=None)) if bare_words(one.phrase) in known else one
+    def called(one: EditRequest) -> EditRequest:
+        return (
+            EditRequest(one.phrase, one.style, one.phrase, Selector(count=None))
+            if bare_words(one.phrase) in known
+            else one
+        )
 
     requests, kept = (tuple(called(one) for one in part) for part in (sentence.requests, sentence.kept))
-    return Sentence(requests, kept, sentence.unread)
+    return Instruction(requests, kept, sentence.unread)
 
 
-def find_instances(request: Request, find: Finder) -> list[Region]:
+def find_instances(request: EditRequest, find: Finder) -> list[Region]:
     """What a request means in the picture at hand, found ones only, under the request's phrase and style."""
-    rule = request.rule
-    found = [one for one in find(request.query, rule not in (Rule(), Rule(count=None))) if bool((one.mask > 0).any())]
-    anchors = [one for anchor in _anchors(request) for one in find_instances(anchor, find)] if rule.relation else []
-    chosen = select(suppress(found), rule, anchors)
+    selector = request.selector
+    found = [
+        one
+        for one in find(request.query, selector not in (Selector(), Selector(count=None)))
+        if bool((one.mask > 0).any())
+    ]
+    anchors = [one for anchor in _anchors(request) for one in find_instances(anchor, find)] if selector.relation else []
+    chosen = select(suppress(found), selector, anchors)
     return [replace(one, phrase=request.phrase, style=request.style) for one in chosen]
 
 
-def sentence_regions(sentence: Sentence, find: Finder, size: tuple[int, int], image: int = 0) -> Resolved:
+def sentence_regions(sentence: Instruction, find: Finder, size: tuple[int, int], image: int = 0) -> Resolved:
     """The regions of a picture of size `(H, W)`; several of one phrase for "all" and numbers.
 
     Nothing overlaps: what is said later lies on top, the background and the whole picture lie below everything. What
@@ -86,25 +94,25 @@ def sentence_regions(sentence: Sentence, find: Finder, size: tuple[int, int], im
     since that thing would be in it. RegionStyleError when the background of nothing is asked for.
     """
     asked = (*sentence.requests, *sentence.kept, *(a for one in sentence.requests for a in _anchors(one)))
-    found = {one: find_instances(one, find) for one in asked if one.rule.kind == "thing"}
+    found = {one: find_instances(one, find) for one in asked if one.selector.kind == "thing"}
     made: list[Region] = []
     for request in sentence.requests:
         own = found[request] if request in found else _area(request, sentence, found, size)
         own = own or [missing_region(request.phrase, size, style=request.style)]
         made += [replace(one, image=image) for one in own]
-    below = {request.phrase for request in sentence.requests if request.rule.kind != "thing"}
+    below = {request.phrase for request in sentence.requests if request.selector.kind != "thing"}
     kept = [region for one in sentence.kept for region in found.get(one, [])]
     beside = [one.phrase for one in found if one not in sentence.requests and not found[one]]
-    counted = ((one, len(found.get(one, ())), one.rule.count or 0) for one in sentence.requests)
+    counted = ((one, len(found.get(one, ())), one.selector.count or 0) for one in sentence.requests)
     fewer = tuple((one.phrase, number, asked) for one, number, asked in counted if 0 < number < asked)
     return Resolved(tuple(_layered(made, below, kept)), tuple(dict.fromkeys(beside)), fewer)
 
 
 def _area(
-    request: Request, sentence: Sentence, found: Mapping[Request, Sequence[Region]], size: tuple[int, int]
+    request: EditRequest, sentence: Instruction, found: Mapping[EditRequest, Sequence[Region]], size: tuple[int, int]
 ) -> list[Region]:
     """The whole picture, or all of it that no named thing covers; nothing when one of these was not found."""
-    if request.rule.kind == "whole":
+    if request.selector.kind == "whole":
         return [region_of(request.phrase, torch.ones(size), style=request.style)]
     things = (*sentence.requests, *sentence.kept, *_anchors(request))
     named = [found[one] for one in things if one in found]

@@ -20,21 +20,21 @@ from ...engine.predictor.base import NoisePredictor
 from ...engine.region.inner_points import INSIDE, inner_point
 from ...engine.region.region import Box, Region, box_mask, mask_box
 from ...engine.region.regions import Regions, region_of
+from ..language.instruction import EditRequest, Instruction, Selector
 from ..language.region_words import bare_words
-from ..language.requests import Request, Rule, Sentence
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes
-from .joined_things import things_of_part
 from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
 from .sentence_regions import Finder, as_called, found_notice, queries, sentence_regions
+from .split_instances import split_instances
 from .vlm import Corners, Vlm, ask
 
 
-class Look(NamedTuple):
+class Detections(NamedTuple):
     """What is asked for in a picture and its finder; joined: what it finds may be several things that touch."""
 
-    sentence: Sentence
+    sentence: Instruction
     find: Finder
     joined: bool = False
 
@@ -42,7 +42,7 @@ class Look(NamedTuple):
 class BoxSource(Protocol):
     """Reads what is asked for and finds the boxes."""
 
-    def look(self, index: int, image: Tensor) -> Look:
+    def look(self, index: int, image: Tensor) -> Detections:
         """What is asked for in picture `index`, `[3,H,W]` in 0..1, and its boxes; every network call happens here."""
 
 
@@ -51,18 +51,18 @@ class DetectorSource:
     """Boxes from Grounding DINO for a sentence read by rules."""
 
     detector: Detector
-    sentence: Sentence
+    sentence: Instruction
     host: Host
     settings: DetectorSettings = DetectorSettings()
 
-    def look(self, index: int, image: Tensor) -> Look:
+    def look(self, index: int, image: Tensor) -> Detections:
         """Asks for every thing by itself."""
         self.host.load(self.detector.model)
         found = {
             query: find_boxes(self.detector, image, query, self.host, self.settings, index).regions
             for query in queries(self.sentence)
         }
-        return Look(self.sentence, lambda query, apart: found[query])
+        return Detections(self.sentence, lambda query, apart: found[query])
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class AttentionSource:
     """Boxes around what a denoiser attends to. Use inside its `loaded()`."""
 
     predictor: NoisePredictor
-    sentence: Sentence
+    sentence: Instruction
     settings: AttentionSettings = AttentionSettings()
 
-    def look(self, index: int, image: Tensor) -> Look:
+    def look(self, index: int, image: Tensor) -> Detections:
         """Looks for every thing once."""
         find = attention_finder(self.predictor, image[None], self.sentence, self.settings)
         for query in queries(self.sentence):
             find(query, False)  # it remembers what it saw
-        return Look(self.sentence, find, joined=True)
+        return Detections(self.sentence, find, joined=True)
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,15 @@ class RegionsSource:
     """The user's own boxes: regions that are named as the sentence names the things."""
 
     regions: Regions
-    sentence: Sentence
+    sentence: Instruction
 
-    def look(self, index: int, image: Tensor) -> Look:
+    def look(self, index: int, image: Tensor) -> Detections:
         """Takes those of the picture whose words are the thing's, whatever their articles and capitals."""
         own = self.regions.of_image(index)
         read = as_called(self.sentence, self.regions.phrases)
-        return Look(read, lambda query, apart: [one for one in own if bare_words(one.phrase) == bare_words(query)])
+        return Detections(
+            read, lambda query, apart: [one for one in own if bare_words(one.phrase) == bare_words(query)]
+        )
 
 
 @dataclass(frozen=True)
@@ -103,14 +105,14 @@ class VlmSource:
     prompt: str
     host: Host
 
-    def look(self, index: int, image: Tensor) -> Look:
+    def look(self, index: int, image: Tensor) -> Detections:
         """Asks once per picture; what it gave no box for counts as not found."""
         answer = ask(self.vlm, image, self.prompt, self.host)
         size = (int(image.shape[-2]), int(image.shape[-1]))
         return _settled(answer.sentence, answer.boxes, size)
 
 
-def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[int, int]) -> Look:
+def _settled(sentence: Instruction, boxes: Sequence[Corners | None], size: tuple[int, int]) -> Detections:
     """A sentence whose boxes are known, so that nothing is left to choose: "the leftmost cat" is that box."""
     named = zip(sentence.requests, boxes, strict=True)
     pairs = [(_numbered(at, request), box) for at, (request, box) in enumerate(named)]
@@ -118,12 +120,12 @@ def _settled(sentence: Sentence, boxes: Sequence[Corners | None], size: tuple[in
         request.query: [Region.of_box(request.phrase, box, size)] if box else []  # type: ignore[arg-type]
         for request, box in pairs
     }
-    return Look(Sentence(tuple(request for request, _ in pairs)), lambda query, apart: found[query])
+    return Detections(Instruction(tuple(request for request, _ in pairs)), lambda query, apart: found[query])
 
 
-def _numbered(at: int, request: Request) -> Request:
+def _numbered(at: int, request: EditRequest) -> EditRequest:
     """The request for its own box, apart from others of the same words; background and whole picture stay."""
-    return request if request.rule.kind != "thing" else replace(request, query=f"{at}", rule=Rule())
+    return request if request.selector.kind != "thing" else replace(request, query=f"{at}", selector=Selector())
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def check_embedding(embedding: SamEmbedding, images: Tensor) -> None:
         raise wrong_input("embedding", got, accepts, "Encode the same image.")
 
 
-def look_at_all(images: Tensor, source: BoxSource, host: Host) -> list[Look]:
+def look_at_all(images: Tensor, source: BoxSource, host: Host) -> list[Detections]:
     """What is asked for and where its boxes are, for each of images `[B,3,H,W]` in 0..1."""
     progress, looked = host.progress(len(images), "boxes"), []
     for at, image in enumerate(images):
@@ -154,7 +156,7 @@ def look_at_all(images: Tensor, source: BoxSource, host: Host) -> list[Look]:
     return looked
 
 
-def segment_all(looked: Sequence[Look], embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
+def segment_all(looked: Sequence[Detections], embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
     """The things asked for, each with its own soft mask; embedding: of the same images.
 
     A region's score is the box's times the IoU that SAM expects.
@@ -174,7 +176,7 @@ def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Hos
     return segment_all(look_at_all(images, source, host), embedding, host, choice)
 
 
-def _segmenting(look: Look, segmenter: SamSegmenter, index: int) -> Finder:
+def _segmenting(look: Detections, segmenter: SamSegmenter, index: int) -> Finder:
     """The same finder, with the masks that SAM gives for what it found."""
 
     def masked(query: str, apart: bool) -> list[Region]:
@@ -188,7 +190,7 @@ def _segmenting(look: Look, segmenter: SamSegmenter, index: int) -> Finder:
 
 def _apart(region: Region, segmenter: SamSegmenter, index: int) -> list[Region]:
     """The things that touch in a region, or none where it is one thing."""
-    things = things_of_part(region.mask, segmenter, index)
+    things = split_instances(region.mask, segmenter, index)
     return [_of_answer(region, one, index) for one in things] if len(things) > 1 else []
 
 

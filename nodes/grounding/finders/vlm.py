@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import Host
+from ..language.instruction import EditRequest, Instruction
 from ..language.region_words import region_request
-from ..language.requests import Request, Sentence
 from .network_folders import model_type
 
 SQUARE, THOUSAND, INPUT_PIXELS = "square", "thousand", "input pixels"
@@ -61,7 +61,7 @@ class VlmAnswer:
     """sentence: what is asked for; boxes: the corners in pixels for each request, None where none was given; reply: the
     model's words."""
 
-    sentence: Sentence
+    sentence: Instruction
     boxes: tuple[Corners | None, ...]
     reply: str
 
@@ -196,7 +196,7 @@ def read_answer(reply: str, family: str, view: _View) -> VlmAnswer:
     """
     entries = _entries(reply)
     requests = tuple(_request(entry) for entry in entries)
-    return VlmAnswer(Sentence(requests), tuple(_box(entry, family, view) for entry in entries), reply)
+    return VlmAnswer(Instruction(requests), tuple(_box(entry, family, view) for entry in entries), reply)
 
 
 def _entries(reply: str) -> list[dict[str, Any]]:
@@ -211,12 +211,12 @@ def _entries(reply: str) -> list[dict[str, Any]]:
     return entries
 
 
-def _request(entry: dict[str, Any]) -> Request:
+def _request(entry: dict[str, Any]) -> EditRequest:
     for key in ("region", "style"):
         if not isinstance(entry.get(key), str) or not entry[key].strip():
             raise ValueError(f"an object has no {key!r}")
     words, style = entry["region"].strip(), entry["style"].strip()
-    return region_request(words, style) or Request(words, style)
+    return region_request(words, style) or EditRequest(words, style)
 
 
 def _box(entry: dict[str, Any], family: str, view: _View) -> Corners | None:

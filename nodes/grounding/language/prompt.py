@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from ...engine.errors import RegionStyleError
 from .clause_forms import APPLYING, VERBS, Pair, read_bare, read_clause, split_verb
+from .instruction import EditRequest, Instruction
 from .nouns import DETERMINERS
 from .region_lists import is_region, split_regions
 from .region_words import clean_region, region_request
-from .requests import Request, Sentence
 from .style_names import all_names, clean_style, ends_as_style, key, normal_style
 
 FORMS_SHOWN = (
@@ -54,8 +54,8 @@ _BULLET = re.compile(r"^(?:[-*\u2022]|\d+[.)])\s+")
 _QUOTED = re.compile(r"(?<![\w])([\"'])(.+?)\1(?![\w])", re.DOTALL)
 
 
-def read_sentence(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Sentence:
-    """What a sentence asks for, without complaint about what it does not understand (`Sentence.unread`).
+def read_sentence(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Instruction:
+    """What a sentence asks for, without complaint about what it does not understand (`Instruction.unread`).
 
     styles: the names that are known (None: any words are a style); style: given apart, it counts for every region,
     and the sentence may then be only the things.
@@ -71,10 +71,10 @@ def read_sentence(prompt: str, styles: Sequence[str] | None = None, style: str |
         kept += [words for words in found if isinstance(words, str)]
     requests = [one for pair in pairs for one in _requests(pair, quotes, styles, style)]
     stays = [one for words in kept for one in _requests(Pair(words, ""), quotes, None, "")]
-    return Sentence(_last_wins(_with_it(requests)), tuple(stays), tuple(unread))
+    return Instruction(_last_wins(_with_it(requests)), tuple(stays), tuple(unread))
 
 
-def parse_sentence(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Sentence:
+def parse_sentence(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Instruction:
     """`read_sentence`, with a RegionStyleError that shows what was understood when a part was not, and one that lists
     the known styles when a style is none of them."""
     sentence = read_sentence(prompt, styles, style)
@@ -94,7 +94,7 @@ def parse_sentence(prompt: str, styles: Sequence[str] | None = None, style: str 
     return sentence
 
 
-def parse_regions(prompt: str) -> Sentence:
+def parse_regions(prompt: str) -> Instruction:
     """`parse_sentence` where styles may be left out: "the red star, the two dogs" asks for things only (style "").
 
     Without a command and without a style that is known, all words are things, so that "man in red" stays whole.
@@ -105,7 +105,7 @@ def parse_regions(prompt: str) -> Sentence:
     return parse_sentence(prompt) if commands or styled else parse_sentence(prompt, style="")
 
 
-def parse_prompt(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> Request:
+def parse_prompt(prompt: str, styles: Sequence[str] | None = None, style: str | None = None) -> EditRequest:
     """The one request of a sentence; RegionStyleError as in `parse_sentence`, and when it names several things."""
     requests = parse_sentence(prompt, styles, style).requests
     if len(requests) > 1:
@@ -225,7 +225,7 @@ def _read_part(verb: str, rest: str, inherited: bool, names: frozenset[str], str
     return pair
 
 
-def _requests(pair: Pair, quotes: Sequence[str], styles: Sequence[str] | None, style: str | None) -> list[Request]:
+def _requests(pair: Pair, quotes: Sequence[str], styles: Sequence[str] | None, style: str | None) -> list[EditRequest]:
     """One request for every region of a list "the sky and the water"."""
     words = clean_style(_restored(pair.style if style is None else style, quotes))
     name = words if styles is None else normal_style(words, styles)
@@ -233,21 +233,21 @@ def _requests(pair: Pair, quotes: Sequence[str], styles: Sequence[str] | None, s
     return [one for one in made if one is not None]
 
 
-def _request(words: str, style: str) -> Request | None:
+def _request(words: str, style: str) -> EditRequest | None:
     if words.strip().lower() in ("it", "this", "that", "all"):
         return replace(region_request("everything", style), phrase=words.strip().lower())  # type: ignore[type-var]
     return region_request(words, style)
 
 
-def _with_it(requests: Sequence[Request]) -> list[Request]:
+def _with_it(requests: Sequence[EditRequest]) -> list[EditRequest]:
     """ "it" is the thing named before, or the whole picture where none was."""
-    found: list[Request] = []
+    found: list[EditRequest] = []
     for one in requests:
         again = one.phrase in ("it", "this", "that") and found
         found.append(replace(found[-1], style=one.style) if again else one)
     return found
 
 
-def _last_wins(requests: Sequence[Request]) -> tuple[Request, ...]:
+def _last_wins(requests: Sequence[EditRequest]) -> tuple[EditRequest, ...]:
     """A region named twice gets the style it was given last."""
     return tuple({one.phrase.lower(): one for one in requests}.values())

@@ -68,11 +68,16 @@ def is_region(words: str) -> bool:
     request = region_request(words, "")
     if request is None or _EVERY_NTH.match(words.strip()):
         return False
-    rule = request.rule
-    if rule.kind != "thing":
+    selector = request.selector
+    if selector.kind != "thing":
         return True
-    if rule.rank < 1 or rule.count == 0 or _NEGATED.search(request.phrase) or re.search(r"[][(){}<>=:/]", words):
+    if (
+        selector.rank < 1
+        or selector.count == 0
+        or _NEGATED.search(request.phrase)
+        or re.search(r"[][(){}<>=:/]", words)
+    ):
         return False
     if _NO_NOUN.fullmatch(request.query) or request.query.lower() in DESCRIBING - _ALSO_NOUNS:
         return False
-    return not (rule.order != "score" and _PART_OF.match(request.query))
+    return not (selector.order != "score" and _PART_OF.match(request.query))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .instruction import EditRequest, Selector
 from .nouns import DETERMINERS, STUFF, head, singular_noun
-from .requests import Request, Rule
 
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve"
 NUMBERS = {word: number for number, word in enumerate(_NUMBERS.split(), 1)}
@@ -86,7 +86,7 @@ def bare_words(words: str) -> str:
     return without_determiners(clean_region(words))[0].lower()
 
 
-def region_request(words: str, style: str) -> Request | None:
+def region_request(words: str, style: str) -> EditRequest | None:
     """The request for a region's words; None when nothing is left of them."""
     words = clean_region(words)
     phrase, count = without_determiners(words)
@@ -94,25 +94,25 @@ def region_request(words: str, style: str) -> Request | None:
         return None
     for whole in (phrase, words):  # "all but the dog": not all of them
         if (kind := _special(whole)) is not None:
-            return Request(whole, style, whole, kind)
-    noun, rule = _spatial(phrase, Rule(count=count))
-    noun, rule = _counted(noun, rule)
-    return Request(phrase, style, noun, rule)
+            return EditRequest(whole, style, whole, kind)
+    noun, selector = _spatial(phrase, Selector(count=count))
+    noun, selector = _counted(noun, selector)
+    return EditRequest(phrase, style, noun, selector)
 
 
 def subject(phrase: str) -> str:
     """What a prompt calls a region: its noun without the position, "picture" for the background or the whole."""
     request = region_request(phrase, "")
-    return request.query if request is not None and request.rule.kind == "thing" else "picture"
+    return request.query if request is not None and request.selector.kind == "thing" else "picture"
 
 
-def _special(phrase: str) -> Rule | None:
+def _special(phrase: str) -> Selector | None:
     if _match(_WHOLE, phrase):
-        return Rule(kind="whole", count=None)
+        return Selector(kind="whole", count=None)
     if _match(_REST, phrase):
-        return Rule(kind="rest", count=None)
+        return Selector(kind="rest", count=None)
     found = _match(rf"{_EXCEPT}\s+(?P<anchor>.+)", phrase)
-    return Rule(kind="rest", count=None, anchor=without_determiners(found["anchor"])[0]) if found else None
+    return Selector(kind="rest", count=None, anchor=without_determiners(found["anchor"])[0]) if found else None
 
 
 def _rank(word: str) -> int:
@@ -123,31 +123,31 @@ def _number(word: str) -> int:
     return NUMBERS.get(word.lower()) or int(word)
 
 
-def _spatial(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _spatial(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """The phrase without the words that say where, and the rule with them."""
     for step in (_of_many, _nth_from, _at_side, _in_depth, _related, _superlative, _nth):
-        phrase, rule = step(phrase, rule)
-    return phrase, rule
+        phrase, selector = step(phrase, selector)
+    return phrase, selector
 
 
-def _of_many(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _of_many(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "largest of the dogs" -> "largest dog"."""
     found = _match(rf"(?P<rank>{RANK_WORDS})\s+(?:one\s+)?of\s+(?:the|these|those|my)\s+(?P<noun>.+)", phrase)
-    return (f"{found['rank']} {singular_noun(found['noun'])}" if found else phrase), rule
+    return (f"{found['rank']} {singular_noun(found['noun'])}" if found else phrase), selector
 
 
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 
 
-def _ordered(rule: Rule, order: str, ordinal: str | None, number: str | None = None) -> Rule:
+def _ordered(selector: Selector, order: str, ordinal: str | None, number: str | None = None) -> Selector:
     """Sorted by an order; "last" counts from its other end."""
-    count = _number(number) if number else rule.count
+    count = _number(number) if number else selector.count
     if ordinal and ordinal.lower() == "last":
-        return replace(rule, order=_OPPOSITE[order], rank=1, count=count)
-    return replace(rule, order=order, rank=_rank(ordinal) if ordinal else 1, count=count)
+        return replace(selector, order=_OPPOSITE[order], rank=1, count=count)
+    return replace(selector, order=order, rank=_rank(ordinal) if ordinal else 1, count=count)
 
 
-def _nth_from(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _nth_from(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "second cat from the left", "cat second from the left", "two cats from the left"."""
     tail = rf"from\s+{_THE}(?P<side>{_SIDE})"
     for form in (
@@ -158,67 +158,67 @@ def _nth_from(phrase: str, rule: Rule) -> tuple[str, Rule]:
     ):
         if found := _match(form, phrase):
             parts = found.groupdict()
-            return found["noun"], _ordered(rule, found["side"].lower(), parts.get("ord"), parts.get("num"))
-    return phrase, rule
+            return found["noun"], _ordered(selector, found["side"].lower(), parts.get("ord"), parts.get("num"))
+    return phrase, selector
 
 
-def _at_side(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _at_side(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "cat on the left", "tree at the far right side", "star in the top left corner", "cup in the middle"."""
     sides = r"(?:(?:top|upper|bottom|lower)[\s-]+)?(?:left|right)|top|bottom|middle|center|centre"
     tail = rf"(?:\s+(?:hand\s+)?(?:side|half|part|corner|edge))?(?:\s+of\s+{_THE}{_PICTURE})?"
     found = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:on|at|to|in|near)\s+{_THE}(?:far\s+)?(?P<at>{sides}){tail}", phrase)
     if not found:
-        return phrase, rule
+        return phrase, selector
     words = [_ORDER_OF[word] for word in re.split(r"[\s-]+", found["at"].lower())]
-    return found["noun"], replace(rule, order=" ".join(words), half=words != ["center"])
+    return found["noun"], replace(selector, order=" ".join(words), half=words != ["center"])
 
 
-def _in_depth(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _in_depth(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "tree in the background" (smaller is farther), "man in the foreground"."""
     found = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:in|at)\s+the\s+(?P<at>foreground|front|background|back)", phrase)
     if not found:
-        return phrase, rule
-    return found["noun"], replace(rule, order="largest" if found["at"].lower().startswith("f") else "smallest")
+        return phrase, selector
+    return found["noun"], replace(selector, order="largest" if found["at"].lower().startswith("f") else "smallest")
 
 
-def _related(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _related(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "chair on the left of the sofa", "cat under the table"."""
     for relation, words in _RELATIONS:
         if found := _match(rf"(?P<noun>.+?){_FILLER}\s+(?:{words})\s+(?P<anchor>.+)", phrase):
             anchor = without_determiners(found["anchor"])[0]
-            return found["noun"], replace(rule, relation=relation, anchor=anchor)
-    return phrase, rule
+            return found["noun"], replace(selector, relation=relation, anchor=anchor)
+    return phrase, selector
 
 
-def _superlative(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _superlative(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "leftmost cat", "top left cat", "second largest dog", "two leftmost cats", "leftmost two cats"."""
     which = rf"(?:(?P<ord>{_ORD})[\s-]+)?(?:(?P<num>{_NUM})\s+)?(?P<word>{_CORNER}|{_SUPER})(?:\s+(?P<more>{_NUM}))?"
     form = rf"{which}\s+(?P<noun>(?!of\b).+)"
     found = _match(form, phrase)
-    if not found or (found["ord"] or "").lower() == "last" or rule.order != "score":
-        return phrase, rule
+    if not found or (found["ord"] or "").lower() == "last" or selector.order != "score":
+        return phrase, selector
     named = found["word"].lower()
     order = _ORDER_OF.get(named) or " ".join(_ORDER_OF[side] for side in re.split(r"[\s-]+", named))
-    return found["noun"], _ordered(rule, order, found["ord"], found["num"] or found["more"])
+    return found["noun"], _ordered(selector, order, found["ord"], found["num"] or found["more"])
 
 
-def _nth(phrase: str, rule: Rule) -> tuple[str, Rule]:
+def _nth(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "second cat", "last tree": counted from the left, as one reads."""
     found = _match(rf"(?P<ord>{_ORD})\s+(?:(?P<num>{_NUM})\s+)?(?P<noun>.+)", phrase)
-    order = "left" if rule.order == "score" else rule.order  # "third cat on the right" counts from there
-    if not found or rule.rank != 1 or (found["ord"].lower() == "last" and order not in _OPPOSITE):
-        return phrase, rule
-    return found["noun"], _ordered(rule, order, found["ord"], found["num"])
+    order = "left" if selector.order == "score" else selector.order  # "third cat on the right" counts from there
+    if not found or selector.rank != 1 or (found["ord"].lower() == "last" and order not in _OPPOSITE):
+        return phrase, selector
+    return found["noun"], _ordered(selector, order, found["ord"], found["num"])
 
 
-def _counted(noun: str, rule: Rule) -> tuple[str, Rule]:
+def _counted(noun: str, selector: Selector) -> tuple[str, Selector]:
     """A number before the noun, a plural, or a mass such as the sky; the noun to look for is singular."""
     found = _match(rf"(?P<num>{_NUM})\s+(?:of\s+(?:the|these|those|my)\s+)?(?P<noun>.+)", noun)
     if found:
-        noun, rule = found["noun"], replace(rule, count=_number(found["num"]))
+        noun, selector = found["noun"], replace(selector, count=_number(found["num"]))
     single, words = singular_noun(noun), noun.split()
-    if single != " ".join(words) and rule.count == 1 and rule.rank == 1 and not found:
-        rule = replace(rule, count=None)
-    if words[head(words)].lower() in STUFF and rule == Rule():
-        rule = replace(rule, count=None)
-    return single, rule
+    if single != " ".join(words) and selector.count == 1 and selector.rank == 1 and not found:
+        selector = replace(selector, count=None)
+    if words[head(words)].lower() in STUFF and selector == Selector():
+        selector = replace(selector, count=None)
+    return single, selector

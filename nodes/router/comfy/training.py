@@ -20,7 +20,7 @@ from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
 from ...engine.lora.files import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
-from ..fresh_expert import fresh_expert
+from ..init_lora import init_lora
 from ..training.examples import encode_examples
 from ..training.run import Trained, train_style
 from ..training.state import StateFile, facts_of, unfinished
@@ -115,7 +115,7 @@ def _train(
     with torch.inference_mode(False):
         network, free = model.model.diffusion_model, _free(name, model)
         drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
-        weights = ExpertWeights(fresh_expert(network, free, style, **drawn)).requires_grad_(True)
+        weights = ExpertWeights(init_lora(network, free, style, **drawn)).requires_grad_(True)
     trainable = attach_to_comfy(model, [weights], Gates({free: 1.0}))
     predictor = ComfyPredictor(trainable, clip, vae, ComfyHost())
     return train_style(predictor, weights, examples, settings, state, resume=resume)

@@ -28,7 +28,7 @@ FINAL_RATE = 0.1  # share of the learning rate that the cosine ends at
 class TrainSettings:
     """steps: of the optimiser, each on `batch` samples, taken in `accumulate` parts (less memory, same result up to
     rounding); rate: learning rate after `warmup` steps, falling as a cosine from there; rank, layers: of the expert
-    (`fresh_expert.LAYERS`); seed: of everything random; preview_every: steps between two pictures."""
+    (`init_lora.LAYERS`); seed: of everything random; preview_every: steps between two pictures."""
 
     steps: int = 1000
     batch: int = 4

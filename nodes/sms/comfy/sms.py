@@ -14,7 +14,7 @@ from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.predictor.comfy import ComfyPredictor
-from ..fake import fresh_fake
+from ..fake import init_fake
 from ..optimise import SmsSettings
 from ..pictures import curves, strip
 from ..stylize import Framing, Matched, has_mask, match_style, scaled_gates
@@ -60,7 +60,7 @@ def with_fake(
     if masked := [name for name, gate in gates.items() if has_mask(gate)]:
         accepts = "experts without a mask of their own; the mask of this node says where the style acts"
         raise wrong_input("model", f"masks on {masked}", accepts, "Take the mask off Attach Style Expert.")
-    fake = ExpertWeights(fresh_fake(model.model.diffusion_model, seed))
+    fake = ExpertWeights(init_fake(model.model.diffusion_model, seed))
     parameters = list(fake.parameters())
     for parameter in parameters:
         parameter.requires_grad_(True)

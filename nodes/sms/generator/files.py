@@ -44,7 +44,7 @@ class StyleGenerator:
     style: str
 
 
-def shipped_generators() -> dict[str, Path]:
+def bundled_generators() -> dict[str, Path]:
     """Style -> file of the generators that come with the pack."""
     return {path.stem.replace("-", " "): path for path in sorted(SHIPPED.glob("*.safetensors"))}
 
@@ -67,7 +67,7 @@ def load_generator(path: Path) -> StyleGenerator:
     from .network import Generator, architecture
 
     if not path.is_file():
-        styles = ", ".join(shipped_generators()) or "none"
+        styles = ", ".join(bundled_generators()) or "none"
         remedy = f"There is no such file; check the path. Styles that come with the pack: {styles}."
         raise wrong_input("generator", repr(str(path)), "a generator file (.safetensors)", remedy)
     header, state = FILE.read(path)

@@ -59,7 +59,7 @@ def distill(
 
     caption: of pictures without one of their own, may be empty; style_words: the style as prompts name it; name: what
     the file will call the style (default: the words); style: gates of the style experts; fake: parameters of the
-    attached `fresh_fake`; validation: pictures to look at (default: the first of the training); state: file to save to
+    attached `init_fake`; validation: pictures to look at (default: the first of the training); state: file to save to
     and, if it is there, to go on from; workers: the processes that train it together. Shows previews; a cancel at any
     iteration leaves the state saved.
     RegionStyleError for empty style words, pictures that cannot be read, and a state of other settings.

@@ -105,7 +105,7 @@ class Distiller:
         captions: Mapping[str, Text] | None = None,
         workers: Workers = ALONE,
     ) -> None:
-        """style: gates of the attached style experts; fake: the parameters of the attached `fresh_fake`; captions: what
+        """style: gates of the attached style experts; fake: the parameters of the attached `init_fake`; captions: what
         stands in place of `prompts.style` for pictures with a caption of their own, by that caption; workers: the
         processes that train it together.
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from ...engine.errors import RegionStyleError
+from ..bundled import FOLDER, bundled, expert_path, load_text_tower, load_vae, read, slug, write
 from ..networks import new_unet
-from ..shipped import FOLDER, expert_path, load_text_tower, load_vae, read, shipped, slug, write
 from ..styles import STYLES, apply_style
 from ..tokenizer import write_tokenizer
 from .loop import Budget, Trainer
@@ -94,7 +94,7 @@ def _fill(network: nn.Module, file: str) -> None:
 
 def _start_from_shipped(modules: nn.ModuleDict, part: str, file: str, run: Run) -> None:
     """Go on from the shipped weights where there are some and they are wanted; all modules move to the device."""
-    if not run.from_nothing and shipped(file):
+    if not run.from_nothing and bundled(file):
         _fill(modules[part], file)
     modules.to(run.device)
 

@@ -16,13 +16,14 @@ from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.metrics.datasets.catalogue import KINDS
 from regionstyle.nodes.tinyworld.classifier import Classifier
 
-sys_path = str(Path(__file__).resolve().parents[2] / "metrics" / "networks")
+METRICS = Path(__file__).resolve().parents[2] / "metrics"
 
 
 @pytest.fixture
 def layouts(monkeypatch):
     """The writers of miniature data sets."""
-    monkeypatch.syspath_prepend(sys_path)
+    for folder in (METRICS, METRICS / "networks"):
+        monkeypatch.syspath_prepend(str(folder))
     module = importlib.import_module("test_datasets")
     yield module
     for name in ("test_datasets", "test_public_networks"):

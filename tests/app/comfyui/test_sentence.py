@@ -18,7 +18,7 @@ from regionstyle.nodes.engine.region.region import Region, RegionCrop
 from regionstyle.nodes.engine.region.regions import Regions, missing_region
 from regionstyle.nodes.grounding.language.prompt import parse_sentence
 from regionstyle.nodes.router.restyle import Restyled, RestyleSettings
-from regionstyle.nodes.tinyworld.shipped import STRENGTHS, load_shipped_expert
+from regionstyle.nodes.tinyworld.bundled import STRENGTHS, load_bundled_expert
 
 SIZE = (20, 30)
 
@@ -132,7 +132,7 @@ def test_strength_0_is_what_the_style_itself_wants():
 
 def test_where_a_style_says_its_strength(monkeypatch):
     """In the file's metadata, or for a shipped expert in the tiny world; a namesake with other weights says nothing."""
-    neon = load_shipped_expert("neon")
+    neon = load_bundled_expert("neon")
     path, layer = next(iter(neon.layers.items()))
     other = replace(neon, layers={path: LoraLayer(layer.down + 1, layer.up)})
     told = replace(other, style="", name="van-gogh", metadata={"regionstyle_strength": "0.5"})
@@ -144,7 +144,7 @@ def test_where_a_style_says_its_strength(monkeypatch):
         return comfy_sentence.own_strengths(None)
 
     own = {"neon": STRENGTHS["neon"], "mosaic": STRENGTHS["mosaic"], "van gogh": 0.5}
-    assert strengths(neon, load_shipped_expert("mosaic"), told) == own
+    assert strengths(neon, load_bundled_expert("mosaic"), told) == own
     assert strengths(other) == {"neon": None}
     with pytest.raises(RegionStyleError, match="regionstyle_strength of 'van-gogh': got '7'"):
         strengths(replace(told, metadata={"regionstyle_strength": "7"}))

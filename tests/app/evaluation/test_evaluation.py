@@ -12,8 +12,8 @@ from regionstyle.nodes.app.evaluation.attention import attention_iou, plain_atte
 from regionstyle.nodes.app.evaluation.tinyworld import held_out
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.attention import AttentionSettings
+from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.classifier import load_classifier
-from regionstyle.nodes.tinyworld.shipped import load_predictor
 from regionstyle.nodes.tinyworld.world import COLORS
 
 PARTS = ["autoencoder", "clip", "classifier", "generation", "attention", "restyle"]

@@ -170,9 +170,9 @@ def test_two_repetitions_are_too_few(capsys):
 
 
 def test_a_missing_classifier_is_one_clear_error(monkeypatch, tmp_path, capsys):
-    from regionstyle.nodes.tinyworld import shipped
+    from regionstyle.nodes.tinyworld import bundled
 
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
     assert main(["report", "--out", str(tmp_path / "out")]) == 2
     assert "classifier.safetensors is missing" in capsys.readouterr().err
 

@@ -22,7 +22,7 @@ def averaged(gates, name):
 def test_an_expert_keeps_its_options_when_another_comes_beside_it(gate):
     """Also one without a mask, whose gate is limited to a region later, as when a crop is restyled."""
     first = Gates({"a": gate}, pooled="off", shared_text="off")
-    for both in (Gates({"b": MASK}).beside(first), first.beside(Gates({"b": MASK}))):
+    for both in (Gates({"b": MASK}).merged_over(first), first.merged_over(Gates({"b": MASK}))):
         inside = replace(both, values={"a": RegionGate(MASK, 0.8), "b": RegionGate(1 - MASK, 0.8)})
         assert averaged(inside, "a") is None
         assert averaged(inside, "b") == pytest.approx(0.4)
@@ -32,15 +32,15 @@ def test_an_expert_keeps_its_options_when_another_comes_beside_it(gate):
 
 
 def test_whoever_is_named_again_is_new():
-    both = Gates({"a": MASK}).beside(Gates({"a": 1 - MASK, "b": 1.0}, pooled="off"))
+    both = Gates({"a": MASK}).merged_over(Gates({"a": 1 - MASK, "b": 1.0}, pooled="off"))
     assert averaged(both, "a") == 0.5
     assert both.values["b"] == 1.0
 
 
 def test_the_last_word_on_what_the_rest_reads_counts():
     one, two = torch.tensor([True, False]), torch.tensor([False, True])
-    assert Gates().beside(Gates(rest_reads=one)).rest_reads is one
-    assert Gates(rest_reads=two).beside(Gates(rest_reads=one)).rest_reads is two
+    assert Gates().merged_over(Gates(rest_reads=one)).rest_reads is one
+    assert Gates(rest_reads=two).merged_over(Gates(rest_reads=one)).rest_reads is two
 
 
 def test_options_may_be_given_by_expert():

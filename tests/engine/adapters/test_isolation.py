@@ -11,7 +11,7 @@ from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGa
 from regionstyle.nodes.engine.adapters.isolation import joint_bias
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families.network_layers import Call
+from regionstyle.nodes.engine.families.network_layers import TokenLayout
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
@@ -101,7 +101,7 @@ def test_tokens_contribute_exactly_nothing_outside_their_region(unet, stack):
         attention = unet.get_submodule(CROSS)
         x = torch.randn(2, SIZE[0] * SIZE[1], 32, generator=torch.Generator().manual_seed(1))
         with stack, stack.using(isolated(one, two)):
-            stack._gated.call = Call((SIZE,), halves=True)
+            stack._gated.call = TokenLayout((SIZE,), halves=True)
             outs.append(attention(x, encoder_hidden_states=given).detach())
     changed = (outs[0] != outs[1]).any(-1).reshape(2, *SIZE)
     assert torch.equal(changed, one.bool().expand(2, -1, -1))
@@ -209,7 +209,7 @@ def test_the_bias_follows_shares_and_readers():
     gates = ActiveGates(
         Gates({"a": RegionGate(mask, reads=reads)}, rest_reads=torch.tensor([True, False, True])), ["a"]
     )
-    bias = joint_bias(gates, Call(((1, 2),), 3), 1, torch.device("cpu"), torch.float32)[0]
+    bias = joint_bias(gates, TokenLayout(((1, 2),), 3), 1, torch.device("cpu"), torch.float32)[0]
     assert bias.shape == (5, 5)
     weights = bias.exp()
     assert weights[3:, :3].tolist() == [[1, 1, 0], [1, 0.5, 0.5]]

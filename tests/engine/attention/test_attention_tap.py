@@ -41,7 +41,7 @@ def valid():
     return valid
 
 
-def explicit(unet, inputs):
+def resolved(unet, inputs):
     """Path -> scaled logits `[B,H,N,M]` of every cross-attention."""
     seen, handles = {}, []
     for path, module in unet.named_modules():
@@ -76,7 +76,7 @@ def expected(logits, valid, quantity):
 
 @pytest.mark.parametrize("quantity", ["logodds", "share"])
 def test_maps_equal_explicit_attention_at_every_layer(unet, inputs, valid, quantity):
-    logits = explicit(unet, inputs)
+    logits = resolved(unet, inputs)
     with AttentionTap(unet, GROUPS, valid=valid, quantity=quantity) as tap:
         unet(inputs[0], 300, encoder_hidden_states=inputs[1])
     assert set(tap.maps) == set(logits) == {p for p, _ in unet.named_modules() if p.endswith("attn2")}
@@ -146,7 +146,7 @@ def test_gradients_reach_latent_and_text(unet, inputs, valid, quantity):
         return (tap.mean() * torch.linspace(0, 1, 10)).sum()
 
     def plain(latent, words):
-        logits = explicit(unet, (latent, words))
+        logits = resolved(unet, (latent, words))
         maps = [expected(rows, valid, quantity) for rows in logits.values()]
         grids = [m.unflatten(-1, (12, 10) if m.shape[-1] == 120 else (6, 5)) for m in maps]
         large = [torch.nn.functional.interpolate(m, (12, 10), mode="bilinear") for m in grids]

@@ -35,7 +35,7 @@ def attention_expert(unet):
     return Expert("a", {f"{PATH}.to_k": LoraLayer(down, torch.randn(layer.out_features, 2, generator=generator))})
 
 
-def explicit(unet, expert, x, text, quantity):
+def resolved(unet, expert, x, text, quantity):
     """`[B,G,h,w]` by the definitions, the region's keys inside the mask and the network's outside."""
     attention, update = unet.get_submodule(PATH), expert.layers[f"{PATH}.to_k"]
     q = attention.to_q(x).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
@@ -68,7 +68,7 @@ def test_maps_of_a_unet_are_over_all_words(unet, quantity, positive):
             tapped = unet(latent, 300, encoder_hidden_states=text).sample
     hook.remove()
     with torch.no_grad():
-        expected = explicit(unet, expert, seen[-1], text, quantity)
+        expected = resolved(unet, expert, seen[-1], text, quantity)
     torch.testing.assert_close(tap.maps[PATH], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(tapped, untapped, rtol=0, atol=1e-5)
 

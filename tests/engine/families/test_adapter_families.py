@@ -10,7 +10,7 @@ from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGa
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.diffusers_families import family_of as noise_family_of
-from regionstyle.nodes.engine.families.network_layers import Call, family_of
+from regionstyle.nodes.engine.families.network_layers import TokenLayout, family_of
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.predictor.base import NoisePredictor, Prediction, Text
 
@@ -350,8 +350,8 @@ def test_position_ids_must_be_whole_pictures(flux):
     family = family_of(flux.network)
     arguments = {"hidden_states": None, "encoder_hidden_states": torch.zeros(1, 7, 2)}
     ids = torch.cat([picture_ids(0, (4, 6)), picture_ids(1, (3, 2))])
-    assert family.call(flux.network, {**arguments, "img_ids": ids}) == Call(((4, 6), (3, 2)), 7)
-    assert family.call(flux.network, {**arguments, "img_ids": ids[None]}) == Call(((4, 6), (3, 2)), 7)
+    assert family.call(flux.network, {**arguments, "img_ids": ids}) == TokenLayout(((4, 6), (3, 2)), 7)
+    assert family.call(flux.network, {**arguments, "img_ids": ids[None]}) == TokenLayout(((4, 6), (3, 2)), 7)
     with pytest.raises(RegionStyleError, match="img_ids"):
         family.call(flux.network, {**arguments, "img_ids": ids[1:]})
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families.transformer_names import Part, parts, rows_of, with_dots
+from regionstyle.nodes.engine.families.transformer_names import LayerSlice, parts, rows_of, with_dots
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.lora.files import load_expert, save_expert
 
@@ -95,7 +95,7 @@ def test_the_last_modulations_have_scale_and_shift_exchanged(name, outputs, path
     assert torch.equal(layer.up, torch.cat([up[6:], up[:6]]))
     # The text's modulation in any block but the last has six parts, in diffusers' order.
     assert parts("joint_blocks.2.context_block.adaLN_modulation.1", 6, 36) == [
-        Part("transformer_blocks.2.norm1_context.linear")
+        LayerSlice("transformer_blocks.2.norm1_context.linear")
     ]
 
 

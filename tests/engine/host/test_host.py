@@ -166,10 +166,10 @@ class Recorder(torch.nn.Linear):
 def test_a_lent_module_is_moved_for_the_block_only():
     module, other = Recorder(), torch.nn.Linear(2, 2)
     parameter, value = other.weight, other.weight.detach().clone()
-    with LocalHost("cuda").lent(module):
+    with LocalHost("cuda").on_device(module):
         assert module.moves == [torch.device("cuda")]
     host = LocalHost("cpu")
-    with host.lent(other), host.lent(other):
+    with host.on_device(other), host.on_device(other):
         other.weight.data.add_(1)  # trained inside: the same parameter, and what it learnt stays
     assert other.weight is parameter
     assert torch.equal(other.weight, value + 1)
@@ -178,6 +178,6 @@ def test_a_lent_module_is_moved_for_the_block_only():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_lent_module_leaves_the_gpu_again():
     module, host = torch.nn.Linear(2, 2), LocalHost("cuda")
-    with host.lent(module), host.lent(module):
+    with host.on_device(module), host.on_device(module):
         assert module.weight.is_cuda
     assert not module.weight.is_cuda

@@ -222,10 +222,10 @@ def test_attached_experts_are_on_the_device_while_the_networks_are(tiny):
 
     class Host(LocalHost):
         @contextmanager
-        def lent(self, module):
+        def on_device(self, module):
             log.append(module)
             try:
-                with super().lent(module):
+                with super().on_device(module):
                     yield
             finally:
                 log.append("back")

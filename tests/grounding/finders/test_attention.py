@@ -15,7 +15,7 @@ from regionstyle.nodes.grounding.finders.attention import (
     threshold_of,
 )
 from regionstyle.nodes.grounding.masks.refine import guided_filter
-from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.world import scene
 
 

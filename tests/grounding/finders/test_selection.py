@@ -8,8 +8,8 @@ from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions
 from regionstyle.nodes.grounding.finders.selection import related, select, sort_instances, suppress
 from regionstyle.nodes.grounding.finders.sentence_regions import found_notice, queries, sentence_regions
+from regionstyle.nodes.grounding.language.instruction import Selector
 from regionstyle.nodes.grounding.language.prompt import parse_sentence
-from regionstyle.nodes.grounding.language.requests import Rule
 
 SIZE = (60, 100)
 # name -> box, score
@@ -57,7 +57,7 @@ def names(regions) -> str:
 def test_positions(words, expected):
     (request,) = parse_sentence(f"turn {words} into a mosaic").requests
     assert request.query == "cat"
-    assert names(select(things(), request.rule)) == expected
+    assert names(select(things(), request.selector)) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_on_needs_contact():
 
 
 def test_a_relation_to_something_not_found_means_nothing():
-    assert select(things(), Rule(relation="near", anchor="sofa"), []) == []
+    assert select(things(), Selector(relation="near", anchor="sofa"), []) == []
 
 
 def test_the_same_thing_found_twice_is_one():

@@ -19,8 +19,8 @@ from regionstyle.nodes.grounding.finders.text_grounding import (
     ground,
     segment_all,
 )
+from regionstyle.nodes.grounding.language.instruction import EditRequest, Instruction, Selector
 from regionstyle.nodes.grounding.language.prompt import parse_regions
-from regionstyle.nodes.grounding.language.requests import Request, Rule, Sentence
 
 HOST = LocalHost("cpu")
 SIZE = (40, 70)
@@ -103,13 +103,13 @@ def test_all_and_the_background(images, embedding, box_masks):
 
 def test_a_models_boxes_are_taken_as_they_are():
     """What the model chose is not chosen again: two leftmost cats are two boxes."""
-    left, rest = Rule(order="left"), Rule(kind="rest")
-    requests = (Request("left cat", "neon", "cat", left), Request("left cat", "mosaic", "cat", left),
-                Request("background", "neon", "background", rest), Request("owl", "neon"))  # fmt: skip
-    sentence, find, _ = _settled(Sentence(requests), ((1, 2, 9, 9), (20, 2, 30.5, 9), None, None), SIZE)
+    left, rest = Selector(order="left"), Selector(kind="rest")
+    requests = (EditRequest("left cat", "neon", "cat", left), EditRequest("left cat", "mosaic", "cat", left),
+                EditRequest("background", "neon", "background", rest), EditRequest("owl", "neon"))  # fmt: skip
+    sentence, find, _ = _settled(Instruction(requests), ((1, 2, 9, 9), (20, 2, 30.5, 9), None, None), SIZE)
     assert [r.phrase for r in sentence.requests] == ["left cat", "left cat", "background", "owl"]
-    assert sentence.requests[2].rule.kind == "rest"
-    boxes = [[one.box for one in find(r.query, True)] for r in sentence.requests if r.rule.kind == "thing"]
+    assert sentence.requests[2].selector.kind == "rest"
+    boxes = [[one.box for one in find(r.query, True)] for r in sentence.requests if r.selector.kind == "thing"]
     assert boxes == [[(1, 2, 9, 9)], [(20, 2, 31, 9)], []]
 
 

@@ -44,7 +44,7 @@ def test_boxes_are_sorted_and_cut_to_the_picture():
 def test_the_words_become_requests():
     answer = read_answer(f"```json\n{REPLY}\n```", "llava", _View((100, 100), 0, 0, 100))
     (request,) = answer.sentence.requests
-    assert (request.query, request.style, request.rule.order) == ("cat", "mosaic", "left")
+    assert (request.query, request.style, request.selector.order) == ("cat", "mosaic", "left")
     assert answer.boxes == ((25, 50, 50, 75),)
     assert read_answer(entry(), "llava", _View((9, 9), 0, 0, 9)).boxes == (None,)
 

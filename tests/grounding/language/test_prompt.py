@@ -3,8 +3,8 @@ from random import Random
 import pytest
 
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.grounding.language.instruction import EditRequest, Selector
 from regionstyle.nodes.grounding.language.prompt import parse_prompt, parse_regions, parse_sentence, read_sentence
-from regionstyle.nodes.grounding.language.requests import Request, Rule
 from regionstyle.nodes.grounding.language.style_names import lexicon
 
 STYLES = ["pixel art", "pencil sketch", "halftone", "posterised", "oil paint", "mosaic", "neon", "watercolor"]
@@ -32,14 +32,14 @@ def test_forms(sentence, phrase, style):
 
 
 def test_free_styles_need_a_linking_word():
-    assert parse_prompt("turn the dog into a ukiyo-e print") == Request("dog", "ukiyo-e print")
+    assert parse_prompt("turn the dog into a ukiyo-e print") == EditRequest("dog", "ukiyo-e print")
     with pytest.raises(RegionStyleError, match="expected one of"):
         parse_prompt("make the big dog wonderful")
 
 
 def test_style_given_apart():
-    assert parse_prompt("red star", STYLES, "neon") == Request("red star", "neon")
-    assert parse_prompt("make the red star mosaic", STYLES, "neon") == Request("red star", "neon")
+    assert parse_prompt("red star", STYLES, "neon") == EditRequest("red star", "neon")
+    assert parse_prompt("make the red star mosaic", STYLES, "neon") == EditRequest("red star", "neon")
 
 
 @pytest.mark.parametrize("sentence", ["", "star", "make the star impressionist"])
@@ -165,59 +165,59 @@ def test_sentences(sentence, expected):
 
 
 @pytest.mark.parametrize(
-    ("words", "query", "rule"),
+    ("words", "query", "selector"),
     [
-        ("cat", "cat", Rule()),
-        ("leftmost cat", "cat", Rule(order="left")),
-        ("second cat from the left", "cat", Rule(order="left", rank=2)),
-        ("cat second from the right", "cat", Rule(order="right", rank=2)),
-        ("third largest dog", "dog", Rule(order="largest", rank=3)),
-        ("2nd star", "star", Rule(order="left", rank=2)),
-        ("last tree from the left", "tree", Rule(order="right")),
-        ("two leftmost cats", "cat", Rule(order="left", count=2)),
-        ("person on the right", "person", Rule(order="right", half=True)),
-        ("windows on the left", "window", Rule(order="left", half=True, count=None)),
-        ("cup in the middle", "cup", Rule(order="center")),
-        ("star in the top left corner", "star", Rule(order="top left", half=True)),
-        ("man in the foreground", "man", Rule(order="largest")),
-        ("all the windows", "window", Rule(count=None)),
-        ("both dogs", "dog", Rule(count=2)),
-        ("every red box", "red box", Rule(count=None)),
-        ("three of the cherries", "cherry", Rule(count=3)),
-        ("people", "person", Rule(count=None)),
-        ("men with hats", "man with hats", Rule(count=None)),
-        ("sky", "sky", Rule(count=None)),
-        ("glass", "glass", Rule()),
-        ("cat on the left of the sofa", "cat", Rule(relation="left of", anchor="sofa")),
-        ("cat to the right of Anna", "cat", Rule(relation="right of", anchor="Anna")),
-        ("lamp above the table", "lamp", Rule(relation="above", anchor="table")),
-        ("leftmost cup on the table", "cup", Rule(order="left", relation="on", anchor="table")),
-        ("chair next to the red sofa", "chair", Rule(relation="near", anchor="red sofa")),
-        ("dog behind a fence", "dog", Rule(relation="behind", anchor="fence")),
-        ("top left star", "star", Rule(order="top left")),
-        ("second-largest cat", "cat", Rule(order="largest", rank=2)),
-        ("biggest of the stars", "star", Rule(order="largest")),
-        ("twelfth star", "star", Rule(order="left", rank=12)),
-        ("last two stars", "star", Rule(order="right", count=2)),
-        ("dog between the cats", "dog between the cats", Rule()),
-        ("star nearest to the cup", "star", Rule(relation="near", anchor="cup")),
-        ("top of the table", "top of the table", Rule()),
-        ("background", "background", Rule(kind="rest", count=None)),
-        ("background except the dog", "background except the dog", Rule(kind="rest", count=None, anchor="dog")),
-        ("everything else", "everything else", Rule(kind="rest", count=None)),
-        ("everything except the dog", "everything except the dog", Rule(kind="rest", count=None, anchor="dog")),
-        ("whole picture", "whole picture", Rule(kind="whole", count=None)),
+        ("cat", "cat", Selector()),
+        ("leftmost cat", "cat", Selector(order="left")),
+        ("second cat from the left", "cat", Selector(order="left", rank=2)),
+        ("cat second from the right", "cat", Selector(order="right", rank=2)),
+        ("third largest dog", "dog", Selector(order="largest", rank=3)),
+        ("2nd star", "star", Selector(order="left", rank=2)),
+        ("last tree from the left", "tree", Selector(order="right")),
+        ("two leftmost cats", "cat", Selector(order="left", count=2)),
+        ("person on the right", "person", Selector(order="right", half=True)),
+        ("windows on the left", "window", Selector(order="left", half=True, count=None)),
+        ("cup in the middle", "cup", Selector(order="center")),
+        ("star in the top left corner", "star", Selector(order="top left", half=True)),
+        ("man in the foreground", "man", Selector(order="largest")),
+        ("all the windows", "window", Selector(count=None)),
+        ("both dogs", "dog", Selector(count=2)),
+        ("every red box", "red box", Selector(count=None)),
+        ("three of the cherries", "cherry", Selector(count=3)),
+        ("people", "person", Selector(count=None)),
+        ("men with hats", "man with hats", Selector(count=None)),
+        ("sky", "sky", Selector(count=None)),
+        ("glass", "glass", Selector()),
+        ("cat on the left of the sofa", "cat", Selector(relation="left of", anchor="sofa")),
+        ("cat to the right of Anna", "cat", Selector(relation="right of", anchor="Anna")),
+        ("lamp above the table", "lamp", Selector(relation="above", anchor="table")),
+        ("leftmost cup on the table", "cup", Selector(order="left", relation="on", anchor="table")),
+        ("chair next to the red sofa", "chair", Selector(relation="near", anchor="red sofa")),
+        ("dog behind a fence", "dog", Selector(relation="behind", anchor="fence")),
+        ("top left star", "star", Selector(order="top left")),
+        ("second-largest cat", "cat", Selector(order="largest", rank=2)),
+        ("biggest of the stars", "star", Selector(order="largest")),
+        ("twelfth star", "star", Selector(order="left", rank=12)),
+        ("last two stars", "star", Selector(order="right", count=2)),
+        ("dog between the cats", "dog between the cats", Selector()),
+        ("star nearest to the cup", "star", Selector(relation="near", anchor="cup")),
+        ("top of the table", "top of the table", Selector()),
+        ("background", "background", Selector(kind="rest", count=None)),
+        ("background except the dog", "background except the dog", Selector(kind="rest", count=None, anchor="dog")),
+        ("everything else", "everything else", Selector(kind="rest", count=None)),
+        ("everything except the dog", "everything except the dog", Selector(kind="rest", count=None, anchor="dog")),
+        ("whole picture", "whole picture", Selector(kind="whole", count=None)),
     ],
 )
-def test_positions_and_numbers(words, query, rule):
+def test_positions_and_numbers(words, query, selector):
     (request,) = parse_sentence(f"turn {words} into a mosaic").requests
-    assert (request.query, request.rule) == (query, rule)
+    assert (request.query, request.selector) == (query, selector)
 
 
 def test_things_to_keep():
     read = parse_sentence("make the background neon, keep the dog and the cat as they are")
     assert [one.phrase for one in read.kept] == ["dog", "cat"]
-    assert read.requests[0].rule.kind == "rest"
+    assert read.requests[0].selector.kind == "rest"
     assert str(read) == "background -> neon; dog stays; cat stays"
     assert not parse_sentence("make the dog neon, keep everything else unchanged").kept
 

@@ -17,7 +17,7 @@ from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.router.comfy.experts import attach, expert_choices, restyle_batch
 from regionstyle.nodes.router.restyle import RestyleSettings
-from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import scene
 
 tiny.register_experts()
@@ -35,7 +35,7 @@ with torch.inference_mode():
     before = eps(model)
     ours, style = attach(model, FILE, 1.0, None)
     off, _ = attach(model, FILE, 0.0, None)
-    lora = comfy.utils.load_torch_file(str(shipped.expert_path("mosaic")))
+    lora = comfy.utils.load_torch_file(str(bundled.expert_path("mosaic")))
     stock, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)
     routed = eps(ours)
     result |= {"style": style, "off": bool(torch.equal(eps(off), before)),

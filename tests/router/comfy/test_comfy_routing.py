@@ -19,7 +19,7 @@ from regionstyle.nodes.router.comfy.prompts import regional_prompts
 from regionstyle.nodes.router.comfy.gate_folders import load, register_folder
 from regionstyle.nodes.router.gates.noise_range import NoiseRange
 from regionstyle.nodes.router.comfy.routing_nodes import RouteByPrompt
-from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 
 tiny.register_experts()
 register_folder()
@@ -47,7 +47,7 @@ def counted(model):
     return model, calls
 
 def merged(model, style):
-    lora = comfy.utils.load_torch_file(str(shipped.expert_path(style)))
+    lora = comfy.utils.load_torch_file(str(bundled.expert_path(style)))
     return comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)[0]
 
 result = {}
@@ -97,8 +97,8 @@ with torch.inference_mode():
     near, weights = by_prompt(model, clip, experts, "mosaic", (1, 0.05, 0.5), ALL)
     result["near"] = weights
     seven = None
-    for style in reversed(shipped.expert_files()):  # in another order than the gate's
-        seven = stacked(seven, f"tinyworld/{shipped.slug(style)}.safetensors", "", "", 1.0)
+    for style in reversed(bundled.expert_files()):  # in another order than the gate's
+        seven = stacked(seven, f"tinyworld/{bundled.slug(style)}.safetensors", "", "", 1.0)
     gate = load("tinyworld/styles.safetensors")
     result["workflows"] = {}
     for name in ("prompt_routed_styles", "learnt_gate_styles"):

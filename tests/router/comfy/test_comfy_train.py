@@ -15,12 +15,12 @@ from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.router.training import run as train_run
 from regionstyle.nodes.router.comfy.training import Pictures, pictures_for, train_on_comfy
-from regionstyle.nodes.router.fresh_expert import fresh_expert
+from regionstyle.nodes.router.init_lora import init_lora
 from regionstyle.nodes.router.training.style_pictures import Cropping
 from regionstyle.nodes.router.training.examples import encode_examples
 from regionstyle.nodes.router.comfy.train_nodes import TrainStyle
 from regionstyle.nodes.router.training.style import StyleTrainer, TrainSettings
-from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, shipped
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
 
 base = Path(tempfile.mkdtemp())
@@ -98,9 +98,9 @@ with torch.inference_mode():
         "size": error(TrainStyle.execute, model, clip, vae, "s", image=image, resolution=60),
     }
 
-local = shipped.load_predictor(LocalHost("cpu"))
+local = bundled.load_predictor(LocalHost("cpu"))
 examples = encode_examples(local, pictures_for(image, "", captions), "oil paint", Cropping(128), 0)
-fresh = fresh_expert(local.network, "x", "oil paint", rank=2, layers="all", seed=0)
+fresh = init_lora(local.network, "x", "oil paint", rank=2, layers="all", seed=0)
 weights = ExpertWeights(fresh).requires_grad_(True)
 with ExpertStack(local.network, [weights]) as stack, local.gradients():
     stack.set(Gates({"x": 1.0}))

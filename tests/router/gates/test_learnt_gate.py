@@ -247,7 +247,7 @@ def test_examples_are_lines_of_expert_and_prompt():
 
 @pytest.fixture(scope="module")
 def encode():
-    from regionstyle.nodes.tinyworld.shipped import load_predictor
+    from regionstyle.nodes.tinyworld.bundled import load_predictor
 
     return load_predictor(LocalHost("cpu")).encode_text
 

@@ -16,13 +16,13 @@ from regionstyle.nodes.engine.lora.files import load_expert, save_expert
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_flow, from_v
-from regionstyle.nodes.router.fresh_expert import LAYERS, fresh_expert
+from regionstyle.nodes.router.init_lora import LAYERS, init_lora
 from regionstyle.nodes.router.training.examples import Examples, encode_examples
 from regionstyle.nodes.router.training.run import train_style
 from regionstyle.nodes.router.training.state import StateFile, facts_of, read_state, unfinished
 from regionstyle.nodes.router.training.style import StyleTrainer, TrainSettings, sample_losses
 from regionstyle.nodes.router.training.style_pictures import Cropping, pictures_of_batch
-from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
 
 SETTINGS = TrainSettings(steps=4, batch=3, rate=1e-3, rank=2, layers="attention", warmup=0, preview_every=100)
@@ -46,7 +46,7 @@ class Training:
 
     def __init__(self, tiny, examples, settings=SETTINGS):
         drawn = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
-        self.weights = ExpertWeights(fresh_expert(tiny.network, "x", "oil paint", **drawn)).requires_grad_(True)
+        self.weights = ExpertWeights(init_lora(tiny.network, "x", "oil paint", **drawn)).requires_grad_(True)
         self.predictor, self.examples, self.settings = tiny, examples, settings
         self.stack = ExpertStack(tiny.network, [self.weights])
 
@@ -70,9 +70,9 @@ def draws(examples, count=8):
     return [examples.draw(99, number) for number in range(count)]
 
 
-def test_a_fresh_expert_does_nothing_and_covers_the_layers(tiny):
+def test_a_init_lora_does_nothing_and_covers_the_layers(tiny):
     for name, ends in LAYERS.items():
-        expert = fresh_expert(tiny.network, "x", "s", rank=2, layers=name, seed=0)
+        expert = init_lora(tiny.network, "x", "s", rank=2, layers=name, seed=0)
         assert all(path.endswith(ends) for path in expert.layers)
         assert all(not layer.up.any() and layer.down.any() for layer in expert.layers.values())
     assert len(expert.layers) == 100
@@ -80,7 +80,7 @@ def test_a_fresh_expert_does_nothing_and_covers_the_layers(tiny):
 
 
 def test_the_initialisation_is_pefts(tiny):
-    layer = fresh_expert(tiny.network, "x", "s", rank=64, layers="attention", seed=0).layers[
+    layer = init_lora(tiny.network, "x", "s", rank=64, layers="attention", seed=0).layers[
         "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     ]
     theirs = torch.nn.Linear(layer.down.shape[1], 64).weight  # PEFT leaves Linear's own initialisation, a = sqrt(5)
@@ -350,7 +350,7 @@ def test_every_family_learns_and_stays(family):
     length = SHAPES[family][0]
     text = Text(states, pooled, [[0] * length], [[""] * length], torch.ones(1, length, dtype=torch.bool))
     examples = Examples([x] * 3, [text] * 3, ["p"] * 3, text, "m")
-    weights = ExpertWeights(fresh_expert(network, "x", "s", rank=2, layers="all", seed=0)).requires_grad_(True)
+    weights = ExpertWeights(init_lora(network, "x", "s", rank=2, layers="all", seed=0)).requires_grad_(True)
     with ExpertStack(network, [weights]) as stack:
         stack.set(Gates({"x": 1.0}))
         trainer = StyleTrainer(predictor, weights.parameters(), examples, replace(SETTINGS, rate=0.1))
@@ -386,6 +386,6 @@ def test_wrong_settings_are_refused(change, part):
 
 def test_wrong_layers_and_networks_are_refused(tiny):
     with pytest.raises(RegionStyleError, match="layers"):
-        fresh_expert(tiny.network, "x", "s", rank=2, layers="none", seed=0)
+        init_lora(tiny.network, "x", "s", rank=2, layers="none", seed=0)
     with pytest.raises(RegionStyleError, match="another family"):
-        fresh_expert(torch.nn.Linear(2, 2), "x", "s", rank=2, layers="all", seed=0)
+        init_lora(torch.nn.Linear(2, 2), "x", "s", rank=2, layers="all", seed=0)

@@ -14,7 +14,7 @@ from regionstyle.nodes.engine.adapters.updates import ExpertWeights
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates
-from regionstyle.nodes.sms.fake import NAME, fresh_fake
+from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import preset
 from regionstyle.nodes.sms.score import Prompts, SmsSettings
@@ -22,13 +22,13 @@ from regionstyle.nodes.sms.score import Prompts, SmsSettings
 def set_up(family, half):
     model = comfy_model(family)
     network = model.model.diffusion_model
-    fresh = fresh_fake(network, 5)
+    fresh = init_fake(network, 5)
     layers = {k: LoraLayer(v.down, noise(*v.up.shape, seed=1) / 20, v.scale) for k, v in fresh.layers.items()}
     if half:
         with torch.inference_mode():
             network.to(torch.bfloat16)
             network.dtype = torch.bfloat16
-    fake = ExpertWeights(fresh_fake(network, 0))
+    fake = ExpertWeights(init_fake(network, 0))
     style = attach_to_comfy(model, [ExpertWeights(Expert("style", layers))], Gates({"style": 1.0}))
     predictor = ComfyPredictor(attach_to_comfy(style, [fake], Gates()), None, None, ComfyHost())
     parameters = [p.requires_grad_(True) for p in fake.parameters()]

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.sms.generator.apply import apply_generator, tiles
-from regionstyle.nodes.sms.generator.files import StyleGenerator, load_generator, save_generator, shipped_generators
+from regionstyle.nodes.sms.generator.files import StyleGenerator, bundled_generators, load_generator, save_generator
 from regionstyle.nodes.sms.generator.network import ARCHITECTURES, Architecture, new_generator
 
 
@@ -80,7 +80,7 @@ def test_a_large_photograph_has_no_seams():
 
     photo = torch.from_numpy(coffee()).permute(2, 0, 1)[None].float() / 255
     image = torch.nn.functional.interpolate(photo, (1150, 1603), mode="bicubic").clamp(0, 1)
-    made = load_generator(next(iter(shipped_generators().values())))
+    made = load_generator(next(iter(bundled_generators().values())))
     padded = torch.nn.functional.pad(image, (0, -1603 % 4, 0, -1150 % 4), mode="replicate")
     whole = made.network(padded)[..., :1150, :1603].clamp(0, 1)
     assert len(tiles(1152, 1604, 512, made.network.architecture)) == 12
@@ -217,9 +217,9 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_shipped_generators_load_and_paint():
-    shipped = shipped_generators()
+    bundled = bundled_generators()
     image = picture(32, 40)
-    for style, path in shipped.items():
+    for style, path in bundled.items():
         made = load_generator(path)
         assert made.style == style
         assert path.stat().st_size <= 2_000_000

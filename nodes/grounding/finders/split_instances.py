@@ -21,7 +21,7 @@ NEW = 0.7  # share of a mask that no better one may hold
 SMALLEST = 0.2  # share of the part below which a mask is a piece of a thing
 
 
-def things_of_part(part: Tensor, segmenter: SamSegmenter, index: int) -> list[SamMask]:
+def split_instances(part: Tensor, segmenter: SamSegmenter, index: int) -> list[SamMask]:
     """The things that a part `[H,W]` of a finder's mask consists of in picture `index`, the surest first.
 
     Fewer than two where SAM sees no more than one thing in it; the part itself is then the better description.

@@ -9,14 +9,14 @@ from tiny_networks import WORDS, save_tiny_dino
 from regionstyle.nodes.app.cli.demo import as_image
 from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.app.evaluation.masks import held_out_scene
-from regionstyle.nodes.app.find_things import check_finders, find_things, load_sam_of
+from regionstyle.nodes.app.ground_instruction import check_finders, ground_instruction, load_sam_of
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.dino import load_detector
 from regionstyle.nodes.grounding.finders.sam import encode, soft_iou
 from regionstyle.nodes.grounding.finders.text_grounding import DetectorSource, ground
 from regionstyle.nodes.grounding.language.prompt import parse_regions
-from regionstyle.nodes.tinyworld.shipped import load_predictor
+from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
 
 HOST = LocalHost("cpu")
@@ -39,7 +39,7 @@ def test_sam_outlines_what_attention_finds(predictor, tmp_path):
     masks = {}
     with predictor.loaded():
         for name, sam in (("attention", None), ("tiny", "tinyworld"), ("file", str(tmp_path / "sam_vit_b_01ec64.pth"))):
-            found = find_things(predictor, as_image(made), parse_regions("the cyan circle"), sam, None, 0)
+            found = ground_instruction(predictor, as_image(made), parse_regions("the cyan circle"), sam, None, 0)
             masks[name] = found[0].mask
     assert soft_iou(masks["tiny"], torch.from_numpy(made.objects[1].mask)) > 0.85
     assert not torch.equal(masks["tiny"], masks["attention"])
@@ -54,8 +54,8 @@ def test_the_detector_finds_instead_of_attention(predictor, detector):
     wanted = ground(image, encode(load_sam_of("tinyworld"), image, HOST), source, HOST).regions
     assert wanted.items[0].score > 0
     with predictor.loaded():
-        by_attention = find_things(predictor, image, sentence, "tinyworld", None, 0)
-        found = find_things(predictor, image, sentence, "tinyworld", detector, 0)
+        by_attention = ground_instruction(predictor, image, sentence, "tinyworld", None, 0)
+        found = ground_instruction(predictor, image, sentence, "tinyworld", detector, 0)
     assert torch.equal(found[0].mask, wanted.items[0].mask)
     assert not torch.equal(found[0].mask, by_attention[0].mask)
 

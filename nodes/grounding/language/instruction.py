@@ -10,7 +10,7 @@ RELATIONS = ("left of", "right of", "above", "below", "near", "on", "behind", "i
 
 
 @dataclass(frozen=True)
-class Rule:
+class Selector:
     """How the meant ones are chosen among everything a query finds.
 
     kind: a thing; "rest" (the complement of everything else that is named, and of `anchor`); "whole" (the picture).
@@ -29,14 +29,14 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """phrase: the thing as it was named, without its article; style: the style's name; query: the words to look for,
     which is the phrase without its position ("second cat from the left" -> "cat"); rule: which of them is meant."""
 
     phrase: str
     style: str
     query: str = ""
-    rule: Rule = Rule()
+    selector: Selector = Selector()
 
     def __post_init__(self) -> None:
         if not self.query:
@@ -44,12 +44,12 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Instruction:
     """requests in the order they were said; kept: things that were asked to stay as they are (style ""); unread: the
     parts of the sentence that were not understood."""
 
-    requests: tuple[Request, ...]
-    kept: tuple[Request, ...] = ()
+    requests: tuple[EditRequest, ...]
+    kept: tuple[EditRequest, ...] = ()
     unread: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class Sentence:
         return "; ".join([*shown, *(f"{one.phrase} stays" for one in self.kept)]) or "nothing"
 
 
-def _shown(request: Request) -> str:
-    rule = request.rule
+def _shown(request: EditRequest) -> str:
+    selector = request.selector
     parts = [f"look for {request.query!r}" if request.query != request.phrase else ""]
-    parts += ["all of them" if rule.count is None and rule.kind == "thing" else ""]
-    parts += [f"{rule.count} of them" if rule.count not in (None, 1) else ""]
-    parts += [f"number {rule.rank} by {rule.order}" if rule.order != "score" else ""]
-    parts += [f"{rule.relation} {rule.anchor!r}" if rule.relation else ""]
+    parts += ["all of them" if selector.count is None and selector.kind == "thing" else ""]
+    parts += [f"{selector.count} of them" if selector.count not in (None, 1) else ""]
+    parts += [f"number {selector.rank} by {selector.order}" if selector.order != "score" else ""]
+    parts += [f"{selector.relation} {selector.anchor!r}" if selector.relation else ""]
     said = ", ".join(part for part in parts if part)
     return f" ({said})" if said else ""

@@ -17,7 +17,7 @@ from ..grounding.finders.dino import PUBLIC_FOLDERS
 from ..grounding.finders.network_folders import CONFIG
 from ..grounding.finders.sam import SamNetwork, encode, load_network
 from ..grounding.finders.text_grounding import AttentionSource, BoxSource, DetectorSource, Grounded, ground
-from ..grounding.language.requests import Sentence
+from ..grounding.language.instruction import Instruction
 
 TINY_SAM = "tinyworld"
 
@@ -46,8 +46,8 @@ def load_sam_of(name: str) -> SamNetwork:
     return SamNetwork(load_tiny_sam(), name) if name == TINY_SAM else load_network(Path(name))
 
 
-def find_things(
-    predictor: Any, image: Tensor, sentence: Sentence, sam: str | None, detector: Path | None, seed: int
+def ground_instruction(
+    predictor: Any, image: Tensor, sentence: Instruction, sam: str | None, detector: Path | None, seed: int
 ) -> list[Region]:
     """The regions of a sentence in a picture `[1,3,H,W]`; use inside the predictor's `loaded()`.
 
@@ -68,7 +68,7 @@ def find_things(
     return list(found.regions)
 
 
-def _source(predictor: Any, sentence: Sentence, detector: Path | None, settings: AttentionSettings) -> BoxSource:
+def _source(predictor: Any, sentence: Instruction, detector: Path | None, settings: AttentionSettings) -> BoxSource:
     from ..grounding.finders.dino import load_detector
 
     if detector is None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.errors import wrong_input
-from ..engine.families.network_layers import Place, family_of, is_linear
+from ..engine.families.network_layers import NetworkSlice, family_of, is_linear
 from ..engine.lora.expert import Expert, LoraLayer
 
 # Ends of diffusers' layer paths.
@@ -17,7 +17,7 @@ LAYERS = {
 }
 
 
-def fresh_expert(network: nn.Module, name: str, style: str, *, rank: int, layers: str, seed: int) -> Expert:
+def init_lora(network: nn.Module, name: str, style: str, *, rank: int, layers: str, seed: int) -> Expert:
     """An expert that does nothing yet: down as PEFT draws it (uniform, +-1/sqrt(inputs)), up zero, alpha = rank.
 
     layers: a key of `LAYERS`; "all" adds the feed-forward layers, projections and, in U-Nets, the convolutions of
@@ -35,7 +35,7 @@ def fresh_expert(network: nn.Module, name: str, style: str, *, rank: int, layers
     return Expert(name, {path: layer for path, layer in made.items() if layer is not None}, style)
 
 
-def _layer(module: nn.Module, place: Place, rank: int, generator: torch.Generator) -> LoraLayer | None:
+def _layer(module: nn.Module, place: NetworkSlice, rank: int, generator: torch.Generator) -> LoraLayer | None:
     """The update of a Linear or Conv2d; None for the containers that end like one."""
     flat: tuple[int, ...] = ()
     if is_linear(module):

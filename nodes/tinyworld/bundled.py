@@ -58,7 +58,7 @@ def slug(style: str) -> str:
     return style.replace(" ", "-")
 
 
-def shipped(name: str) -> bool:
+def bundled(name: str) -> bool:
     """Whether the installation has this file."""
     return (FOLDER / f"{name}.safetensors").exists()
 
@@ -169,7 +169,7 @@ def expert_files() -> dict[str, Path]:
     return {style: path for style, path in files.items() if path.exists()}
 
 
-def load_shipped_expert(style: str) -> Expert:
+def load_bundled_expert(style: str) -> Expert:
     """The expert of a style. RegionStyleError listing the styles that have one."""
     from ..engine.lora.files import load_expert
 
@@ -179,13 +179,13 @@ def load_shipped_expert(style: str) -> Expert:
     return load_expert(files[style], name=style)
 
 
-def own_strength(expert: Expert) -> float | None:
+def preferred_strength(expert: Expert) -> float | None:
     """How much of a picture an expert redraws best when it is one of the shipped ones; None for any other."""
     import torch
 
     if not (expert.style in STYLES and expert_path(expert.style).exists()):
         return None
-    own = load_shipped_expert(expert.style).layers
+    own = load_bundled_expert(expert.style).layers
     path = next(iter(own))
     given = expert.layers.get(path)
     same = given is not None and torch.equal(given.down.cpu().float(), own[path].down.float())

@@ -10,9 +10,9 @@ from regionstyle.nodes.engine.errors import Cancelled
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.inner_points import inner_points
 from regionstyle.nodes.engine.region.regions import region_of
-from regionstyle.nodes.grounding.finders.joined_things import _distinct, things_of_part
 from regionstyle.nodes.grounding.finders.sam import SamMask, SamNetwork, SamSegmenter, encode, soft_iou
-from regionstyle.nodes.grounding.finders.text_grounding import Look, segment_all
+from regionstyle.nodes.grounding.finders.split_instances import _distinct, split_instances
+from regionstyle.nodes.grounding.finders.text_grounding import Detections, segment_all
 from regionstyle.nodes.grounding.language.prompt import parse_regions
 from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam
 
@@ -36,7 +36,7 @@ def test_touching_things_get_a_mask_each(network):
     for number in TWINS:
         made = held_out_scene(number)
         segmenter = SamSegmenter(encode(network, as_image(made), HOST), HOST)
-        found = things_of_part(truth(made, 0, 1), segmenter, 0)
+        found = split_instances(truth(made, 0, 1), segmenter, 0)
         told += [max((soft_iou(one.soft, truth(made, at)) for one in found), default=0) > 0.7 for at in (0, 1)]
     assert np.mean(told) >= 0.75, told
 
@@ -45,7 +45,7 @@ def test_touching_things_get_a_mask_each(network):
 def test_one_thing_is_not_taken_apart(network, number):
     made = held_out_scene(number)
     segmenter = SamSegmenter(encode(network, as_image(made), HOST), HOST)
-    assert len(things_of_part(truth(made, 0), segmenter, 0)) < 2
+    assert len(split_instances(truth(made, 0), segmenter, 0)) < 2
 
 
 @pytest.mark.parametrize("joined", [True, False])
@@ -53,7 +53,7 @@ def test_a_sentence_chooses_among_touching_things(network, joined):
     """Only where the finder says that its parts may be several things: a user's own region stays whole."""
     made = held_out_scene(660)
     embedding, part = encode(network, as_image(made), HOST), region_of("circle", truth(made, 0, 1))
-    look = Look(parse_regions("the topmost circle"), lambda query, apart: [part], joined)
+    look = Detections(parse_regions("the topmost circle"), lambda query, apart: [part], joined)
     found = segment_all([look], embedding, HOST).regions
     assert (soft_iou(found.items[0].mask, truth(made, 1)) > 0.7) == joined
 
@@ -97,4 +97,4 @@ def test_cancel_stops_between_two_points(network):
     made = held_out_scene(645)
     embedding = encode(network, as_image(made), HOST)
     with pytest.raises(Cancelled):
-        things_of_part(truth(made, 0), SamSegmenter(embedding, LocalHost("cpu", cancelled=lambda: True)), 0)
+        split_instances(truth(made, 0), SamSegmenter(embedding, LocalHost("cpu", cancelled=lambda: True)), 0)
