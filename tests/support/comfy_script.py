@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def run_script(
     if not lines:
         raise AssertionError(f"the script wrote nothing on stdout:\n{done.stderr[-4000:]}")
     return json.loads(lines[-1])
+
+
+def each_once(run: Callable[..., dict], start: str = "") -> Callable[[str], dict]:
+    """`call(script)`: the result of `run(start + script)`, which runs each script only the first time."""
+    return cache(lambda script: run(start + script))
 
 
 @cache
