@@ -1,8 +1,20 @@
-"""The two exceptions of the pack: wrong input, and cancelled."""
+"""The two exceptions of the pack: wrong input, and cancelled. Their messages can be printed whatever they quote."""
+
+import unicodedata
+
+LONGEST_QUOTE = 300  # characters of what a message says it got
+LONGEST_MESSAGE = 6000  # characters of a whole message, which may list what is accepted
 
 
 class RegionStyleError(ValueError):
-    """Something the user can put right. The message names the input, what it got, what is accepted and what to do."""
+    """Something the user can put right. The message names the input, what it got, what is accepted and what to do.
+
+    It is made printable and at most `LONGEST_MESSAGE` characters long, so that logging it and sending it to a browser
+    never fails.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(shortened(str(message), LONGEST_MESSAGE)))
 
 
 class Cancelled(RuntimeError):
@@ -11,4 +23,32 @@ class Cancelled(RuntimeError):
 
 def wrong_input(name: str, got: object, accepts: str, remedy: str) -> RegionStyleError:
     """The error for one input, in the wording that all of them share; the caller raises it."""
-    return RegionStyleError(f"{name}: got {got}, expected {accepts}. {remedy}")
+    return RegionStyleError(f"{name}: got {printable(shortened(str(got)))}, expected {accepts}. {remedy}")
+
+
+def printable(text: str) -> str:
+    r"""A text in which every character that cannot be printed or encoded is written out: half a surrogate pair as
+    \ud83d, a control character as \x1b. Line ends and tabs stay; marks that reverse the direction of writing do not."""
+    return "".join(_escaped(character) if _hidden(character) else character for character in text)
+
+
+def _hidden(character: str) -> bool:
+    if character in "\n\t":
+        return False
+    # Cc control, Cs half a surrogate pair; of Cf (invisible marks) only those that reorder what stands around them
+    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _REORDERING
+
+
+_REORDERING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("ascii", "backslashreplace").decode() if ord(character) > 0x7F else f"\\x{ord(character):02x}"
+
+
+def shortened(text: str, longest: int = LONGEST_QUOTE) -> str:
+    """A text of at most about `longest` characters: of a longer one the middle is left out, and how much that was."""
+    if len(text) <= longest:
+        return text
+    head, tail = text[: longest * 2 // 3], text[len(text) - longest // 4 :]
+    return f"{head} ... ({len(text) - len(head) - len(tail)} characters left out) ... {tail}"
