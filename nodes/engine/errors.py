@@ -43,7 +43,9 @@ _REORDERING = frozenset(("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI",
 
 
 def _escaped(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode() if ord(character) > 0x7F else f"\\x{ord(character):02x}"
+    if ord(character) <= 0x7F:  # the encoding keeps these
+        return f"\\x{ord(character):02x}"
+    return character.encode("ascii", "backslashreplace").decode()
 
 
 def shortened(text: str, longest: int = LONGEST_QUOTE) -> str:

@@ -37,7 +37,9 @@ def test_a_long_quotation_loses_its_middle():
 
 
 def test_a_short_quotation_stays_whole_and_a_whole_message_is_bounded():
-    assert str(wrong_input("name", "y" * LONGEST_QUOTE, "z", "Do.")) == f"name: got {'y' * LONGEST_QUOTE}, expected z. Do."
+    assert (
+        str(wrong_input("name", "y" * LONGEST_QUOTE, "z", "Do.")) == f"name: got {'y' * LONGEST_QUOTE}, expected z. Do."
+    )
     listed = str(wrong_input("style", "neon", ", ".join(f"style number {at}" for at in range(200)), "Choose one."))
     assert "style number 100" in listed
     assert len(str(RegionStyleError("x" * 1_000_000))) < LONGEST_MESSAGE + 100

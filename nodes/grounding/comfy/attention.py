@@ -14,6 +14,7 @@ from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.heatmap import overlay
 from ...engine.predictor.comfy import ComfyPredictor
 from ..finders.attention import AttentionSettings, Grounding, ground_by_attention
+from ..language.written_words import check_text, check_words
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def find_in_batch(
         raise RegionStyleError(
             "phrase: got nothing, expected words for the thing to find. Type for example 'red star'."
         )
+    check_words(phrase, "phrase")
+    check_text(caption, "caption")
     images = images_of(image)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     settings = AttentionSettings(seed=seed, draws=draws, bias=bias)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -30,86 +27,10 @@ from ..finders.text_grounding import (
 )  # fmt: skip
 from ..language.instruction import EditRequest
 from ..language.prompt import parse_regions
+from ..language.written_words import check_words
 from ..masks.composition import join
+from .box_values import boxes_to_regions, numbers_in
 from .regions import check_pictures
-
-
-def numbers_in(text: str, count: int, name: str) -> list[tuple[float, ...]]:
-    """Groups of `count` numbers: a line each ("10, 20, 30, 40"), also between semicolons or as JSON.
-
-    JSON as ComfyUI's and other packs' editors write it: [{"x": 1, "y": 2}, ...] for points,
-    [{"x", "y", "width", "height"}, ...] for boxes, or lists of numbers.
-    """
-    if not text.strip():
-        return []
-    example = {2: "120, 80", 4: "40, 30, 200, 180"}[count]
-    try:
-        groups = json.loads(text) if text.lstrip()[0] in "[{" else [
-            line.strip("()[] ").split(",") for line in text.replace(";", "\n").splitlines() if line.strip()
-        ]  # fmt: skip
-        groups = [groups] if isinstance(groups, dict) else groups
-        made = [tuple(float(v) for v in _corners(one, count)) for one in groups]
-    except (ValueError, TypeError, KeyError):
-        made = [()]
-    if any(len(one) != count or not all(map(math.isfinite, one)) for one in made):
-        accepts = f"{count} numbers a line, for example {example!r}, or JSON"
-        raise wrong_input(name, repr(text[:80]), accepts, "Give places in pixels, counted from the top left.")
-    return made
-
-
-def _corners(value: Any, count: int) -> Sequence[Any]:
-    """Numbers of a point or a box, which core's editors write as objects."""
-    if not isinstance(value, dict):
-        return list(value)
-    if count == 2:
-        return [value["x"], value["y"]]
-    x, y = float(value["x"]), float(value["y"])
-    return [x, y, x + float(value["width"]), y + float(value["height"])]
-
-
-def core_boxes(bboxes: Any, batch: int) -> list[list[dict[str, Any]]]:
-    """ComfyUI's BOUNDING_BOX value as a list of boxes per picture.
-
-    One box or one list of boxes counts for every picture, several lists for picture by picture.
-    """
-    boxes = [bboxes] if isinstance(bboxes, dict) else bboxes
-    if not isinstance(boxes, list):
-        raise wrong_input("bboxes", repr(bboxes)[:80], "a list of boxes", "Connect a box output.")
-    per_picture = boxes if boxes and all(isinstance(one, list) for one in boxes) else [boxes]
-    if len(per_picture) not in (1, batch):
-        accepts = f"one list of boxes, or one per picture ({batch})"
-        raise wrong_input("bboxes", f"{len(per_picture)} lists", accepts, "Find the boxes in the same pictures.")
-    per_picture = per_picture * batch if len(per_picture) == 1 else per_picture
-    keys = ("x", "y", "width", "height")
-    for one in (one for part in per_picture for one in part):
-        if not isinstance(one, dict) or not all(isinstance(one.get(key), (int, float)) for key in keys):
-            raise wrong_input("bboxes", repr(one)[:80], "boxes with x, y, width and height", "Connect a box output.")
-    return per_picture
-
-
-def boxes_to_regions(
-    boxes: Sequence[tuple[float, ...]], bboxes: Any, phrase: str, size: tuple[int, int], batch: int
-) -> Regions:
-    """Typed and connected boxes as regions; a connected box keeps its own label and score where it has them.
-
-    A picture in which a connected detector found nothing gets an empty region under the phrase.
-    """
-    items = [Region.of_box(phrase, one, size, image=at) for at in range(batch) for one in boxes]  # type: ignore[arg-type]
-    for at, part in enumerate(core_boxes(bboxes, batch) if bboxes is not None else []):
-        items += [] if part or boxes else [missing_region(phrase, size, image=at)]
-        for one in part:
-            corners = (one["x"], one["y"], one["x"] + one["width"], one["y"] + one["height"])
-            label = str(one.get("label") or phrase)
-            items.append(Region.of_box(label, corners, size, score=_score(one), image=at))
-    return Regions(tuple(items), *size, batch)
-
-
-def _score(box: dict[str, Any]) -> float:
-    """A connected box's score; 1 where it has none."""
-    score = box.get("score")
-    if score is not None and (isinstance(score, bool) or not isinstance(score, (int, float))):
-        raise wrong_input("bboxes", f"score {score!r}", "a number, or none", "Connect a box output.")
-    return 1.0 if score is None else float(score)
 
 
 def segment(
@@ -123,6 +44,7 @@ def segment(
     choice: str,
 ) -> Regions:
     """Masks for regions, typed boxes and connected boxes; for points alone where none of these is given."""
+    check_words(phrase, "phrase")
     named, batch = phrase.strip() or "object", len(embedding.features)
     points = SamPrompt(
         inside=tuple(numbers_in(inside, 2, "points_inside")),  # type: ignore[arg-type]

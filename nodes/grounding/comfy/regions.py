@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ...engine.region.regions import Regions, region_of
 from ..finders.attention import AttentionSettings
 from ..finders.attention_finder import FoundRegions, regions_by_attention
 from ..language.prompt import parse_regions
+from ..language.written_words import check_words
 from ..masks.composition import combine_masks, join, with_mask
 from ..masks.overlay import labelled_overlay
 from ..masks.refine import RefineSettings, refine_mask
@@ -52,6 +54,8 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
     """One region for every mask of a batch, after those that are there already."""
     if not phrase.strip():
         raise wrong_input("phrase", "nothing", "words for what the mask covers", "Type for example 'red star'.")
+    check_words(phrase, "phrase")
+    check_words(style, "style")
     masks = batch_of_masks(mask)
     masks = masks if regions is None else _fitted(mask, regions.batch, regions.height, regions.width)
     items = [region_of(phrase.strip(), one, style=style.strip(), image=at) for at, one in enumerate(masks)]
@@ -137,11 +141,19 @@ def preview(image: Tensor, regions: Regions) -> Tensor:
     return image_of(torch.cat([labelled_overlay(one[None], regions.of_image(at)) for at, one in enumerate(images)]))
 
 
+def _can_be_a_name(path: Path) -> bool:
+    """Whether a disk can hold it; half a surrogate pair has no bytes in a file name."""
+    try:
+        return "\0" not in str(path) and all(len(os.fsencode(part)) <= LONGEST_NAME for part in path.parts)
+    except UnicodeEncodeError:
+        return False
+
+
 def _inside(path: Path, folder: Path, name: str) -> Path:
     """A path that really lies in a folder; RegionStyleError for any other, and for one that no disk can hold."""
-    if "\0" in str(path) or any(len(part.encode()) > LONGEST_NAME for part in path.parts):
-        got = f"{str(path)[:80]!r}..., {len(str(path))} characters"
-        raise wrong_input(name, got, f"names of up to {LONGEST_NAME} bytes, without null", "Use a shorter, plain name.")
+    if not _can_be_a_name(path):
+        accepts = f"names of up to {LONGEST_NAME} bytes of whole characters, without null"
+        raise wrong_input(name, f"{str(path)!r}, {len(str(path))} characters", accepts, "Use a shorter, plain name.")
     resolved = path.resolve()
     if not resolved.is_relative_to(folder.resolve()):
         raise wrong_input(name, repr(str(path)), f"a place inside {folder}", "Use a name without '..' and drive.")

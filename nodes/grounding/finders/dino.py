@@ -20,6 +20,7 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import Host
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, missing_region
+from ..language.written_words import LONGEST_SENTENCE, check_parts, check_words
 from .network_folders import model_type
 
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
@@ -77,11 +78,19 @@ def load_detector(folder: Path) -> Detector:
 
 
 def phrases_of(text: str) -> tuple[str, ...]:
-    """The phrases in a text: one per line, or between full stops ("a cat. a dog."), but "3.5" is a number.
-    RegionStyleError when there is none."""
-    phrases = tuple(part.strip() for part in re.split(r"(?<!\d)\.|\.(?!\d)|\n", text) if part.strip())
+    """The phrases in a text: one per line, or between full stops, commas and semicolons ("a cat. a dog.", "cat, dog").
+
+    "3.5" and "3,5" are numbers. RegionStyleError when there is none, for too many or too long ones, and for signs of
+    another program such as prompt weights.
+    """
+    check_words(text, "phrases", LONGEST_SENTENCE)
+    parts = (part.strip() for part in re.split(r"(?<!\d)[.,]|[.,](?!\d)|[;\n]", text))
+    phrases = tuple(dict.fromkeys(part for part in parts if part))
     if not phrases:
         raise wrong_input("phrases", repr(text), "words for the things to find", "Type for example: a cat. a dog.")
+    check_parts(len(phrases), "phrases")
+    for phrase in phrases:
+        check_words(phrase, "phrases")
     return phrases
 
 

@@ -22,6 +22,7 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import Host
 from ..language.instruction import EditRequest, Instruction
 from ..language.region_words import region_request
+from ..language.written_words import LONGEST_SENTENCE, check_words
 from .network_folders import model_type
 
 SQUARE, THOUSAND, INPUT_PIXELS = "square", "thousand", "input pixels"
@@ -114,7 +115,8 @@ def ask(vlm: Vlm, image: Tensor, prompt: str, host: Host) -> VlmAnswer:
     RegionStyleError that shows the reply when it is no valid answer, also after it was asked for once more.
     """
     if not prompt.strip():
-        raise wrong_input("prompt", repr(prompt), "a request", "Type for example: make the dog a watercolor.")
+        raise wrong_input("request", repr(prompt), "an instruction", "Type for example: make the dog a watercolor.")
+    check_words(prompt, "request", LONGEST_SENTENCE)
     host.load(vlm.model)
     talk = [_said("user", question(prompt.strip(), vlm.family), image=True)]
     reply, view = _generate(vlm, image, talk, host)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .nouns import DETERMINERS
 from .region_lists import DESCRIBING, is_region, split_regions
 from .style_names import STYLE_ENDINGS, clean_style, ends_as_style, key, style_at_end
+from .written_words import LONGEST_PHRASE
 
 APPLYING = ("apply", "use", "put", "add")
 VERBS = (
     *APPLYING, "give", "make", "have", "let", "turn", "paint", "repaint", "render", "draw", "redraw", "convert",
     "transform", "change", "restyle", "stylize", "stylise", "style", "recolor", "recolour", "show",
 )  # fmt: skip
+MOST_LINKS = 8  # prepositions of one clause that are tried as the one between region and style
 _VERB = re.compile(rf"(?:(?:also|please|now|just|then)\s+)*({'|'.join(VERBS)})\b\s*", re.IGNORECASE)
 _DET = rf"(?:{'|'.join(sorted(DETERMINERS))})"
 _PLACE = re.compile(
@@ -43,8 +46,13 @@ class Pair:
 
 def split_verb(text: str) -> tuple[str, str]:
     """The command verb a clause begins with, in lower case, and the rest; "" when there is none."""
-    found = _VERB.match(text)
-    return (found[1].lower(), text[found.end() :]) if found else ("", text)
+    match = verb_at(text, 0)
+    return (match[1].lower(), text[match.end() :]) if match else ("", text)
+
+
+def verb_at(text: str, start: int) -> re.Match[str] | None:
+    """The command verb (group 1) and the blanks behind it at a place of a text; None when there is none."""
+    return _VERB.match(text, start)
 
 
 def read_clause(verb: str, rest: str, names: frozenset[str], strict: bool = False) -> Pair | None:
@@ -72,11 +80,12 @@ def _forms(verb: str) -> tuple:
 def _whole(pair: Pair, names: frozenset[str]) -> bool:
     """Neither side empty, all regions can be read, and neither side has swallowed a further command."""
     alone = pair.region.lower().split() in (["it"], ["this"], ["all"])
-    if not clean_style(pair.style) or _NEXT_COMMAND.search(f"{pair.style} "):
+    if len(pair.style) > LONGEST_PHRASE or not clean_style(pair.style) or _NEXT_COMMAND.search(f"{pair.style} "):
         return False
     return alone or (_is_list(pair.region) and not _holds_style(pair.region, names))
 
 
+@lru_cache(maxsize=4096)  # the same words come up again and again while a sentence is divided
 def _is_list(words: str) -> bool:
     """Whether words are one or several regions and nothing else."""
     parts = split_regions(words)
@@ -139,7 +148,8 @@ def _linked(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterat
         yield Pair(found[1], found[2])
     links = "in|into|to|as|with|like|using" if verb else "in|into|as|like"
     cuts = list(re.finditer(rf"\s+({links})\s+(?=(\S.*))", rest, re.IGNORECASE))[::-1]
-    for cut in sorted(cuts, key=lambda one: one[1].lower() != "into"):  # a stable sort: "into" is the surest
+    # a stable sort: "into" is the surest
+    for cut in sorted(cuts, key=lambda cut: cut[1].lower() != "into")[:MOST_LINKS]:
         region, style = rest[: cut.start()], cut[2]
         if _accepts(verb, region, cut[1].lower(), style, names):
             yield Pair(re.sub(r"\s+(?:to\s+)?look$", "", region, flags=re.IGNORECASE), style)

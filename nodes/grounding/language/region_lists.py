@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from .nouns import DETERMINERS, singular_noun
 from .region_words import NUMBERS, ORDINALS, RANK_WORDS, region_request
+from .written_words import LONGEST_PHRASE
 
 # Words that describe a noun: what follows them is the noun, never a style and never a thing of its own.
 _ADJECTIVES = (
@@ -63,9 +65,10 @@ def _split_words(words: str) -> list[str]:
     return [shared + part for part in parts]
 
 
+@lru_cache(maxsize=4096)  # the same words come up again and again while a sentence is divided
 def is_region(words: str) -> bool:
     """Whether words say what to look for; not so "first", "one on the left", "dog not", "0 stars"."""
-    request = region_request(words, "")
+    request = region_request(words, "") if len(words) <= LONGEST_PHRASE else None
     if request is None or _EVERY_NTH.match(words.strip()):
         return False
     selector = request.selector

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 # Other ways people write a style's name -> the name.
 ALIASES = {
@@ -93,6 +93,7 @@ _STYLE_NOUNS = (
     "mosaic sculpture statue tapestry texture"
 )
 STYLE_NOUNS = frozenset(_STYLE_NOUNS.split())
+LONGEST_NAME = 32  # words of a style's name
 
 
 def key(words: str) -> str:
@@ -141,7 +142,7 @@ def style_at_end(words: Sequence[str], names: Iterable[str]) -> int:
     names = names if isinstance(names, frozenset) else frozenset(names)
     if words and is_quoted(words[-1]):
         return 1
-    for split in range(1, len(words)):
+    for split in range(max(1, len(words) - LONGEST_NAME), len(words)):
         tail = words[split:]
         if key(" ".join(tail)) in names:
             return len(tail)
@@ -150,6 +151,7 @@ def style_at_end(words: Sequence[str], names: Iterable[str]) -> int:
     return 0
 
 
+@lru_cache(maxsize=4096)
 def clean_style(words: str) -> str:
     """A style's words without what is said around them ("in the style of", an article, a final "style")."""
     words = words.strip(" ,.!?")

@@ -15,6 +15,7 @@ from ...engine.errors import wrong_input
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..finders.selection import sort_instances
+from ..language.written_words import check_words
 
 OPERATIONS = ("union", "intersect", "subtract", "complement")
 PRIORITIES = ("later on top", "earlier on top", "smaller on top", "higher score on top")
@@ -80,7 +81,9 @@ def without_overlaps(regions: Regions, priority: str = "later on top") -> Region
 
 
 def with_background(regions: Regions, style: str, phrase: str = "background") -> Regions:
-    """One more region per picture: what none of the others covers."""
+    """One more region per picture: what none of the others covers. RegionStyleError for words that are not plain."""
+    check_words(phrase, "phrase")
+    check_words(style, "style")
     rest = 1 - regions.union()
     return regions.with_items(
         [*regions, *(region_of(phrase, mask, style=style, image=at) for at, mask in enumerate(rest))]

@@ -150,5 +150,5 @@ def test_other_networks_and_empty_prompts_are_refused(llava, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(RegionStyleError, match="a 'bert', expected one of: llava, llava_next, qwen2_vl"):
         load_vlm(tmp_path, torch.float32)
-    with pytest.raises(RegionStyleError, match="prompt: got '  '"):
+    with pytest.raises(RegionStyleError, match="request: got '  '"):
         ask(llava, torch.rand(3, 30, 30), "  ", HOST)
