@@ -18,8 +18,8 @@ from .region_lists import is_region, split_regions
 from .region_words import clean_region
 from .style_names import clean_style, ends_as_style, key
 
-MOST_JOINTS = 24  # commas and "and" within one clause
-MOST_TRIES = 600  # a sentence that is understood needs about one for each of its clauses
+MOST_JOINTS = 16  # commas and "and" within one clause
+MOST_TRIES = 1600  # a sentence that is understood needs about one for each of its clauses
 KEEP = "keep"  # stands for all of the following where a clause has no verb of its own and takes over the last one
 _KEEP = r"keep|keeping|leave|leaving|preserve|preserving|without\s+changing|(?:do\s+not|don't)\s+(?:change|touch|alter)"
 _KEEP_CLAUSE = re.compile(rf"(?:{_KEEP})\b\s*", re.IGNORECASE)

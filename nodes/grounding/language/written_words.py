@@ -11,7 +11,7 @@ import unicodedata
 
 from ...engine.errors import RegionStyleError, shortened, wrong_input
 
-LONGEST_SENTENCE = 4000  # characters
+LONGEST_SENTENCE = 2500  # characters
 LONGEST_PHRASE = 300  # characters of the words for one thing
 MOST_PARTS = 100  # parts of a sentence between full stops, commas and "and"
 
