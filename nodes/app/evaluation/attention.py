@@ -24,12 +24,12 @@ from ..cli.demo import as_image
 
 def plain_attention_mask(predictor: Any, image: Tensor, phrase: str, settings: AttentionSettings) -> Tensor:
     """The mask `[H,W]`, 0 or 1, of a phrase in a picture `[1,3,H,W]`: its tokens' share of the softmax over all
-    tokens, start and padding included, mean over all layers, levels and draws, cut by Otsu's threshold."""
+    tokens, start and padding included, mean over all layers, levels and noises, cut by Otsu's threshold."""
     text = predictor.encode_text([f"a {phrase}"])
     group, _ = phrase_groups(text, phrase)
     latent = predictor.encode(image)
     random, maps = torch.Generator().manual_seed(settings.seed), []
-    for level in [level for level in settings.levels for _ in range(settings.draws)]:
+    for level in [level for level in settings.levels for _ in range(settings.noise_samples)]:
         noise = torch.randn(latent.shape, generator=random).to(latent)
         with AttentionTap(predictor, groups=group, quantity="share") as tap:
             predictor.predict(predictor.add_noise(latent, noise, level), level, text)

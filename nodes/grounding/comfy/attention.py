@@ -18,7 +18,7 @@ from ..language.written_words import check_text, check_words
 
 
 @dataclass(frozen=True)
-class Found:
+class BatchGrounding:
     """masks `[B,H,W]`, pictures `[B,H,W,3]`, the first image's score, and a sentence about what was found."""
 
     masks: Tensor
@@ -35,10 +35,10 @@ def find_in_batch(
     phrase: str,
     caption: str,
     bias: float,
-    draws: int,
+    noise_samples: int,
     seed: int,
     strict: bool,
-) -> Found:
+) -> BatchGrounding:
     """Look for a phrase in every image of a batch. RegionStyleError for an empty phrase, or one not found if strict."""
     if not phrase.strip():
         raise RegionStyleError(
@@ -48,23 +48,25 @@ def find_in_batch(
     check_text(caption, "caption")
     images = images_of(image)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
-    settings = AttentionSettings(seed=seed, draws=draws, bias=bias)
+    settings = AttentionSettings(seed=seed, noise_samples=noise_samples, bias=bias)
     with predictor.loaded():
-        found = [
+        groundings = [
             ground_by_attention(predictor, picture[None], phrase.strip(), caption.strip() or None, settings)
             for picture in images
         ]
-    missing = [str(at) for at, one in enumerate(found) if not one.found]
+    missing = [str(index) for index, grounding in enumerate(groundings) if not grounding.found]
     if missing and strict:
         raise RegionStyleError(
             f"phrase: {phrase!r} was not found in image {', '.join(missing)}. Use other words, lower "
             "the bias, or switch strict off."
         )
-    return _found(images, found, phrase, missing)
+    return _batch_grounding(images, groundings, phrase, missing)
 
 
-def _found(images: Tensor, found: list[Grounding], phrase: str, missing: list[str]) -> Found:
-    masks = torch.stack([one.mask.float().cpu() for one in found])
-    pictures = torch.cat([overlay(picture[None], one.logodds) for picture, one in zip(images, found, strict=True)])
+def _batch_grounding(images: Tensor, groundings: list[Grounding], phrase: str, missing: list[str]) -> BatchGrounding:
+    masks = torch.stack([grounding.mask.float().cpu() for grounding in groundings])
+    pictures = torch.cat(
+        [overlay(picture[None], grounding.logodds) for picture, grounding in zip(images, groundings, strict=True)]
+    )
     text = f"'{phrase}' not found in image {', '.join(missing)}: empty mask" if missing else f"'{phrase}' found"
-    return Found(masks, image_of(pictures), found[0].score, f"{text} (score {found[0].score:.2f})")
+    return BatchGrounding(masks, image_of(pictures), groundings[0].score, f"{text} (score {groundings[0].score:.2f})")

@@ -78,8 +78,8 @@ def ground_sentence(
     if name == "denoiser":
         predictor = ComfyPredictor(given[0], given[1], given[2], host)
         with predictor.loaded():
-            looked = look_at_all(images, AttentionSource(predictor, parse_regions(sentence)), host)
-        return checked(segment_all(looked, embedding, host, choice), strict)
+            detections = look_at_all(images, AttentionSource(predictor, parse_regions(sentence)), host)
+        return checked(segment_all(detections, embedding, host, choice), strict)
     if name == "vlm":
         source = VlmSource(given, sentence, host)
     elif name == "regions":
@@ -129,13 +129,13 @@ def ask_vlm(model: vlm.Vlm, image: Tensor, prompt: str) -> tuple[Regions, str, s
     images, host = images_of(image), ComfyHost()
     size, progress = (int(images.shape[-2]), int(images.shape[-1])), host.progress(len(images), "reading")
     items, lines, replies = [], [], []
-    for at, one in enumerate(images):
-        answer = vlm.ask(model, one, prompt, host)
-        for request, box in zip(answer.sentence.requests, answer.boxes, strict=True):
-            items.append(_answered(request, box, size, at))
+    for index, picture in enumerate(images):
+        answer = vlm.ask(model, picture, prompt, host)
+        for request, box in zip(answer.instruction.requests, answer.boxes, strict=True):
+            items.append(_answered(request, box, size, index))
             lines.append(f"{request.phrase}: {request.style}")
         replies.append(answer.reply)
-        progress.update(at + 1)
+        progress.update(index + 1)
     return Regions(tuple(items), *size, len(images)), "\n".join(dict.fromkeys(lines)), "\n\n".join(replies)
 
 

@@ -147,7 +147,7 @@ class RegionsFromAttention(io.ComfyNode):
 
         check_range(bias, -10, 10, "bias")
         check_range(draws, 1, 16, "draws")
-        settings = AttentionSettings(seed=int(seed), draws=int(draws), bias=bias)
+        settings = AttentionSettings(seed=int(seed), noise_samples=int(draws), bias=bias)
         found, understood = attention_regions(model, clip, vae, image, sentence, settings, strict)
         text = f"{found.notice}\n{understood}" if found.notice else understood
         return io.NodeOutput(found.regions, found.regions.union(), ui=ui.PreviewText(text))

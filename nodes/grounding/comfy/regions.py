@@ -58,21 +58,23 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
     check_words(style, "style")
     masks = batch_of_masks(mask)
     masks = masks if regions is None else _fitted(mask, regions.batch, regions.height, regions.width)
-    items = [region_of(phrase.strip(), one, style=style.strip(), image=at) for at, one in enumerate(masks)]
-    made = Regions(tuple(items), int(masks.shape[-2]), int(masks.shape[-1]), len(masks))
-    return made if regions is None else join(regions, made)
+    items = [
+        region_of(phrase.strip(), mask_of, style=style.strip(), image=image) for image, mask_of in enumerate(masks)
+    ]
+    added = Regions(tuple(items), int(masks.shape[-2]), int(masks.shape[-1]), len(masks))
+    return added if regions is None else join(regions, added)
 
 
 def attention_regions(
     model: Any, clip: Any, vae: Any, image: Tensor, sentence: str, settings: AttentionSettings, strict: bool
 ) -> tuple[FoundRegions, str]:
     """The regions of a sentence in every image of a batch, and what was understood of it."""
-    read = parse_regions(sentence)
+    instruction = parse_regions(sentence)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     with predictor.loaded():
-        found = regions_by_attention(predictor, images_of(image), read, settings)
+        found = regions_by_attention(predictor, images_of(image), instruction, settings)
     check_found(found.notice, strict)
-    return found, str(read)
+    return found, str(instruction)
 
 
 def check_found(notice: str, strict: bool) -> None:
@@ -86,7 +88,10 @@ def refine_masks(mask: Tensor, settings: RefineSettings, image: Tensor | None) -
     masks = batch_of_masks(mask)
     pictures = None if image is None else _pictures_for(image, masks)
     return torch.stack(
-        [refine_mask(one, settings, None if pictures is None else pictures[at]) for at, one in enumerate(masks)]
+        [
+            refine_mask(single, settings, None if pictures is None else pictures[index])
+            for index, single in enumerate(masks)
+        ]
     )
 
 
@@ -96,7 +101,7 @@ def _pictures_for(image: Tensor, masks: Tensor) -> list[Tensor]:
         accepts = f"one image or one per mask ({len(masks)})"
         raise wrong_input("image", f"{len(images)} images", accepts, "Connect the pictures the masks belong to.")
     images = torch.nn.functional.interpolate(images.float().cpu(), masks.shape[-2:], mode="bilinear", antialias=True)
-    return [images[at % len(images)][None] for at in range(len(masks))]
+    return [images[index % len(images)][None] for index in range(len(masks))]
 
 
 def refine_regions(regions: Regions, settings: RefineSettings, image: Tensor | None) -> Regions:
@@ -106,10 +111,10 @@ def refine_regions(regions: Regions, settings: RefineSettings, image: Tensor | N
         pictures = images_of(image).float().cpu()
         check_pictures(regions, pictures)
     masks = [
-        refine_mask(one.mask.float().cpu(), settings, None if pictures is None else pictures[one.image][None])
-        for one in regions
+        refine_mask(region.mask.float().cpu(), settings, None if pictures is None else pictures[region.image][None])
+        for region in regions
     ]
-    return regions.with_items(with_mask(one, mask) for one, mask in zip(regions, masks, strict=True))
+    return regions.with_items(with_mask(region, mask) for region, mask in zip(regions, masks, strict=True))
 
 
 def combined(a: Tensor, b: Tensor | None, operation: str) -> Tensor:
@@ -128,8 +133,8 @@ def combined(a: Tensor, b: Tensor | None, operation: str) -> Tensor:
 def masks_and_words(regions: Regions, phrase: str) -> tuple[Tensor, Tensor, str, str]:
     """Union `[B,H,W]`, masks `[N,H,W]`, phrases and styles (a line each) of all regions, or of one phrase's."""
     chosen = regions.of_phrase(phrase.strip()) if phrase.strip() else regions
-    masks = [one.mask.float().cpu() for one in chosen] or [torch.zeros(regions.height, regions.width)]
-    words = ("\n".join(getattr(one, name) for one in chosen) for name in ("phrase", "style"))
+    masks = [region.mask.float().cpu() for region in chosen] or [torch.zeros(regions.height, regions.width)]
+    words = ("\n".join(getattr(region, name) for region in chosen) for name in ("phrase", "style"))
     phrases, styles = words
     return chosen.union(), torch.stack(masks), phrases, styles
 
@@ -138,7 +143,9 @@ def preview(image: Tensor, regions: Regions) -> Tensor:
     """Every picture with its regions drawn in, as an IMAGE."""
     images = images_of(image)
     check_pictures(regions, images)
-    return image_of(torch.cat([labelled_overlay(one[None], regions.of_image(at)) for at, one in enumerate(images)]))
+    return image_of(
+        torch.cat([labelled_overlay(picture[None], regions.of_image(index)) for index, picture in enumerate(images)])
+    )
 
 
 def _can_be_a_name(path: Path) -> bool:

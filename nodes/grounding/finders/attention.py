@@ -2,7 +2,7 @@
 
 The picture's latent is noised a little, the model is asked to remove the noise with a prompt that names the thing,
 and the cross-attention of the phrase's tokens is read (log-odds against the other words, `kernels.token_logodds`).
-Several noise draws and levels are averaged; the map is brought to the picture's size and edges (guided filter) and
+Several noises and noise levels are averaged; the map is brought to the picture's size and edges (guided filter) and
 cut into a soft mask.
 """
 
@@ -21,6 +21,7 @@ from ...engine.errors import RegionStyleError
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_phrase
 from ...engine.region.region import RegionCrop
+from ..language.nouns import with_article
 from ..masks.refine import guided_filter, mask_parts
 
 
@@ -28,23 +29,23 @@ from ..masks.refine import guided_filter, mask_parts
 class AttentionSettings:
     """How to look.
 
-    levels: noise levels 0..1 that are averaged; draws: noise draws per level; seed: of the noise;
+    levels: noise levels 0..1 that are averaged; noise_samples: noises drawn per level; seed: of the noise;
     bias: moves the threshold in log-odds: higher gives a smaller mask; softness: width of the soft edge in log-odds;
     smallest: the least contrast (log-odds inside minus outside) that counts as found; radius: window of the edge
-    refinement, as a share of the model's native size (0: none); reach: log-odds below the strongest places at which a
-    thing ends, as what lies lower is another thing that the words fit less; alike: how far the means of separate parts
-    may lie below the best one's (the things of one name are alike, other things are not).
+    refinement, as a share of the model's native size (0: none); peak_margin: log-odds below the strongest places
+    at which a thing ends, as what lies lower is another thing that the words fit less; component_tolerance: how far the
+    means of separate parts of the mask may lie below the best one's (the things of one name are alike, others are not).
     """
 
     levels: Sequence[float] = (0.1, 0.2)
-    draws: int = 2
+    noise_samples: int = 2
     seed: int = 0
     bias: float = 0.0
     softness: float = 0.5
     smallest: float = 0.5
     radius: float = 0.12
-    reach: float = 2.0
-    alike: float = 0.5
+    peak_margin: float = 2.0
+    component_tolerance: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Grounding:
     found: bool
 
 
+def caption_of(phrase: str) -> str:
+    """The prompt in which a phrase is looked for when none is given: "a red star", "an orange triangle"."""
+    return with_article(phrase)
+
+
 def phrase_groups(text: Text, phrase: str) -> tuple[Tensor, Tensor]:
     """Token group bool `[1,M]` of the phrase and the valid words `[M]`.
 
@@ -67,7 +73,7 @@ def phrase_groups(text: Text, phrase: str) -> tuple[Tensor, Tensor]:
     valid = text.valid[0].cpu()
     if not (valid & ~group[0]).any():
         raise RegionStyleError(
-            f"caption: got only the phrase {phrase!r}, expected other words beside it. Use for example 'a {phrase}'."
+            f"caption: got only the phrase {phrase!r}, expected other words beside it. Use for example {caption_of(phrase)!r}."
         )
     return group, valid
 
@@ -101,22 +107,22 @@ def attention_logodds(
 def _average_map(
     predictor: NoisePredictor, view: Tensor, phrase: str, caption: str, settings: AttentionSettings
 ) -> Tensor:
-    """The phrase's log-odds `[h,w]` on the latent grid: mean over the finest layers, levels and draws."""
+    """The phrase's log-odds `[h,w]` on the latent grid: mean over the finest layers, levels and noises."""
     text = predictor.encode_text([caption])
     group, valid = phrase_groups(text, phrase)
     latent = predictor.encode(view)
     random = torch.Generator().manual_seed(settings.seed)
-    levels = [level for level in settings.levels for _ in range(settings.draws)]
+    levels = [level for level in settings.levels for _ in range(settings.noise_samples)]
     progress, total = predictor.host.progress(len(levels), f"finding {phrase}"), None
     for done, level in enumerate(levels, 1):
         noise = torch.randn(latent.shape, generator=random).to(latent)
         with AttentionTap(predictor, groups=group, valid=valid) as tap:
             predictor.predict(predictor.add_noise(latent, noise, level), level, text)
-        found = tap.mean(size=(latent.shape[-2], latent.shape[-1]), layers=finest(tap.maps))[0, 0].float()
-        total = found if total is None else total + found
+        sample = tap.mean(size=(latent.shape[-2], latent.shape[-1]), layers=finest(tap.maps))[0, 0].float()
+        total = sample if total is None else total + sample
         progress.update(done)
     if total is None:
-        raise RegionStyleError("levels and draws: got none, expected one or more of each. Use the defaults.")
+        raise RegionStyleError("levels and noise_samples: got none, expected one or more of each. Use the defaults.")
     return total / len(levels)
 
 
@@ -151,43 +157,45 @@ def threshold_of(logodds: Tensor) -> float:
     return math.log(share / (1 - share))
 
 
-def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, rivals: Sequence[Tensor] = ()) -> Grounding:
+def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, competing_maps: Sequence[Tensor] = ()) -> Grounding:
     """The soft mask of a map: a sigmoid around the threshold, cleared where it is below 2 percent.
 
-    rivals: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold there;
+    competing_maps: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold there;
     thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask of
     zeros) when inside and outside differ by less than `settings.smallest`.
     """
-    margin = _margin(logodds, settings, rivals)
+    margin = _margin(logodds, settings, competing_maps)
     inside = margin > 0
     contrast = float(logodds[inside].mean() - logodds[~inside].mean()) if inside.any() and not inside.all() else 0.0
     if contrast < settings.smallest:
         return Grounding(logodds, torch.zeros_like(logodds), 0.0, False)
     mask = (margin / settings.softness * 4).sigmoid()
-    mask = _alike_parts(torch.where(mask < 0.02, torch.zeros_like(mask), mask), logodds, settings.alike)
+    mask = _similar_components(
+        torch.where(mask < 0.02, torch.zeros_like(mask), mask), logodds, settings.component_tolerance
+    )
     return Grounding(logodds, mask, float(logodds[mask > 0.5].sigmoid().mean()), True)
 
 
-def _margin(logodds: Tensor, settings: AttentionSettings, rivals: Sequence[Tensor]) -> Tensor:
+def _margin(logodds: Tensor, settings: AttentionSettings, competing_maps: Sequence[Tensor]) -> Tensor:
     """How far `[H,W]` a place lies above what it takes to belong to the thing, in log-odds."""
     above = logodds - threshold_of(logodds)
     lead = torch.full_like(above, math.inf)
-    for rival in rivals:
-        lead = torch.minimum(lead, above - (rival - threshold_of(rival)).to(above))
+    for other in competing_maps:
+        lead = torch.minimum(lead, above - (other - threshold_of(other)).to(above))
     own = above[(above > 0) & (lead > 0)]
     # a high place that is no outlier: nine tenths of the thing lie below it
     strongest = float(own.kthvalue(max(1, round(0.9 * own.numel()))).values) if own.numel() else 0.0
-    return torch.minimum(above - max(0.0, strongest - settings.reach) - settings.bias, lead)
+    return torch.minimum(above - max(0.0, strongest - settings.peak_margin) - settings.bias, lead)
 
 
-def _alike_parts(mask: Tensor, logodds: Tensor, alike: float) -> Tensor:
+def _similar_components(mask: Tensor, logodds: Tensor, tolerance: float) -> Tensor:
     """The connected parts of a mask whose mean log-odds come near the best one's; specks count with the others."""
     parts = mask_parts(mask)
     if len(parts) < 2:
         return mask
     means = [float(logodds[part > 0.5].mean()) for part in parts]
     best = max(mean for mean, part in zip(means, parts, strict=True) if part.sum() >= 0.05 * parts[0].sum())
-    kept = [part for mean, part in zip(means, parts, strict=True) if mean >= best - alike]
+    kept = [part for mean, part in zip(means, parts, strict=True) if mean >= best - tolerance]
     return torch.stack(kept).amax(0)
 
 
@@ -198,8 +206,8 @@ def ground_by_attention(
     caption: str | None = None,
     settings: AttentionSettings | None = None,
 ) -> Grounding:
-    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default "a PHRASE")."""
+    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default: `caption_of`)."""
     settings = settings or AttentionSettings()
     with torch.no_grad():
-        logodds = attention_logodds(predictor, image, phrase, caption or f"a {phrase}", settings)
+        logodds = attention_logodds(predictor, image, phrase, caption or caption_of(phrase), settings)
     return mask_from_logodds(logodds, settings)

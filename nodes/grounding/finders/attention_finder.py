@@ -13,13 +13,13 @@ from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..language.instruction import Instruction
 from ..masks.refine import mask_parts
-from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
+from .attention import AttentionSettings, Grounding, attention_logodds, caption_of, mask_from_logodds
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
 SMALLEST_PART = 0.1
 # Things of one name that have to be told apart may differ more from each other than parts of one thing do.
-APART_ALIKE = 1.5
+INSTANCE_TOLERANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -30,37 +30,41 @@ class FoundRegions:
     notice: str
 
 
-def rivals_of(query: str, others: Sequence[str]) -> list[str]:
+def competing_queries(query: str, others: Sequence[str]) -> list[str]:
     """The other things asked for that a place may belong to instead.
 
     Left out are things whose words hold the query's, and the other way round: "the red cat" is a cat too.
     """
     own = f" {query.lower()} "
-    return [one for one in others if own not in f" {one.lower()} " and f" {one.lower()} " not in own]
+    return [other for other in others if own not in f" {other.lower()} " and f" {other.lower()} " not in own]
 
 
 def attention_finder(
-    predictor: NoisePredictor, image: Tensor, sentence: Instruction, settings: AttentionSettings
+    predictor: NoisePredictor, image: Tensor, instruction: Instruction, settings: AttentionSettings
 ) -> Finder:
-    """Looks for the things of a sentence in a picture `[1,3,H,W]`: each once, alone in its caption, then compared.
+    """Looks for the things of an instruction in a picture `[1,3,H,W]`: each once, alone in its caption, then compared.
 
     Attention finds all things of one name together: where they have to be told apart, the parts of the mask are
     taken for the things, so those that touch count as one (`split_instances` tells them apart).
     """
-    words, maps, seen = queries(sentence), {}, {}
+    words, maps, groundings = queries(instruction), {}, {}
 
-    def look(query: str) -> Tensor:
+    def logodds_of(query: str) -> Tensor:
         if query not in maps:
             with torch.no_grad():
-                maps[query] = attention_logodds(predictor, image, query, f"a {query}", settings)
+                maps[query] = attention_logodds(predictor, image, query, caption_of(query), settings)
         return maps[query]
 
     def find(query: str, apart: bool) -> list[Region]:
-        if (query, apart) not in seen:
-            rivals = [look(one) for one in rivals_of(query, words)]
-            chosen = replace(settings, alike=max(settings.alike, APART_ALIKE)) if apart else settings
-            seen[query, apart] = mask_from_logodds(look(query), chosen, rivals)
-        return _instances(query, seen[query, apart], apart)
+        if (query, apart) not in groundings:
+            competing_maps = [logodds_of(other) for other in competing_queries(query, words)]
+            tolerant = (
+                replace(settings, component_tolerance=max(settings.component_tolerance, INSTANCE_TOLERANCE))
+                if apart
+                else settings
+            )
+            groundings[query, apart] = mask_from_logodds(logodds_of(query), tolerant, competing_maps)
+        return _instances(query, groundings[query, apart], apart)
 
     return find
 
@@ -71,17 +75,21 @@ def _instances(query: str, grounding: Grounding, apart: bool) -> list[Region]:
     return [region_of(query, part, score=grounding.score) for part in parts]
 
 
-def find_regions(images: Tensor, sentence: Instruction, finder: Callable[[Tensor, int], Finder]) -> FoundRegions:
-    """The sentence's regions in images `[B,3,H,W]`; finder: makes one for a picture `[1,3,H,W]` and its index."""
+def find_regions(images: Tensor, instruction: Instruction, finder: Callable[[Tensor, int], Finder]) -> FoundRegions:
+    """The instruction's regions in images `[B,3,H,W]`; finder: makes one for a picture `[1,3,H,W]` and its index."""
     size = (int(images.shape[-2]), int(images.shape[-1]))
-    found = [sentence_regions(sentence, finder(one[None], at), size, at) for at, one in enumerate(images)]
-    regions = Regions(tuple(one for part in found for one in part.regions), *size, len(images))
-    return FoundRegions(regions, found_notice(regions, found))
+    results = [
+        sentence_regions(instruction, finder(image[None], index), size, index) for index, image in enumerate(images)
+    ]
+    regions = Regions(tuple(region for result in results for region in result.regions), *size, len(images))
+    return FoundRegions(regions, found_notice(regions, results))
 
 
 def regions_by_attention(
-    predictor: NoisePredictor, images: Tensor, sentence: Instruction, settings: AttentionSettings | None = None
+    predictor: NoisePredictor, images: Tensor, instruction: Instruction, settings: AttentionSettings | None = None
 ) -> FoundRegions:
-    """The regions of a sentence in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
+    """The regions of an instruction in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
     settings = settings or AttentionSettings()
-    return find_regions(images, sentence, lambda image, at: attention_finder(predictor, image, sentence, settings))
+    return find_regions(
+        images, instruction, lambda image, index: attention_finder(predictor, image, instruction, settings)
+    )

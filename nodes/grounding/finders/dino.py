@@ -106,12 +106,14 @@ def find_boxes(
     with torch.no_grad():
         outputs = detector.model(**inputs.to(host.device))
     size = (image.shape[-2], image.shape[-1])
-    found = _read_outputs(detector, outputs, inputs, size, settings)
-    order = _without_doubles(found["boxes"], found["scores"])[: settings.most]
+    detected = _read_outputs(detector, outputs, inputs, size, settings)
+    kept = _without_overlaps(detected["boxes"], detected["scores"])[: settings.most]
     regions, seen = [], []
-    for at in order:
-        words = found["text_labels"][at].strip()
-        if words and (region := _region(phrase, found["boxes"][at], float(found["scores"][at]), size, index)):
+    for number in kept:
+        words = detected["text_labels"][number].strip()
+        if words and (
+            region := _region(phrase, detected["boxes"][number], float(detected["scores"][number]), size, index)
+        ):
             regions.append(region)
             seen.append(words)
     return Boxes(tuple(regions), tuple(seen))
@@ -143,11 +145,11 @@ def _read_outputs(
     return {"scores": found["scores"].cpu(), "boxes": found["boxes"].cpu(), "text_labels": labels}
 
 
-def _without_doubles(boxes: Tensor, scores: Tensor) -> list[int]:
+def _without_overlaps(boxes: Tensor, scores: Tensor) -> list[int]:
     """Non-maximum suppression: the places of the boxes that are kept, the best first."""
     from torchvision.ops import nms
 
-    return [int(at) for at in nms(boxes.float(), scores.float(), OVERLAP)]
+    return [int(index) for index in nms(boxes.float(), scores.float(), OVERLAP)]
 
 
 def _region(phrase: str, box: Tensor, score: float, size: tuple[int, int], index: int) -> Region | None:
@@ -172,15 +174,15 @@ def find_phrases(
     items: list[Region] = []
     lines: list[str] = []
     for number, phrase in enumerate(phrases):
-        for at, image in enumerate(images):
-            found = find_boxes(detector, image, phrase, host, settings, at)
-            items += found.regions or (missing_region(phrase, tuple(image.shape[-2:]), image=at),)
-            lines += [f"{phrase!r} in image {at}: {_shown(found)}"] if found.regions else []
-            progress.update(number * len(images) + at + 1)
+        for index, image in enumerate(images):
+            boxes = find_boxes(detector, image, phrase, host, settings, index)
+            items += boxes.regions or (missing_region(phrase, tuple(image.shape[-2:]), image=index),)
+            lines += [f"{phrase!r} in image {index}: {_shown(boxes)}"] if boxes.regions else []
+            progress.update(number * len(images) + index + 1)
     return Regions(tuple(items), images.shape[-2], images.shape[-1], len(images)), "; ".join(lines)
 
 
-def _shown(found: Boxes) -> str:
+def _shown(boxes: Boxes) -> str:
     """Scores and seen words of the first boxes."""
-    shown = [f"{region.score:.2f} ({words})" for region, words in zip(found.regions, found.seen, strict=True)]
+    shown = [f"{region.score:.2f} ({words})" for region, words in zip(boxes.regions, boxes.seen, strict=True)]
     return ", ".join(shown[:4]) + (f" and {len(shown) - 4} more" if len(shown) > 4 else "")

@@ -26,7 +26,7 @@ def model_type(folder: Path) -> str:
 
 def folders_in(root: Path, depth: int = 2) -> list[str]:
     """The names, relative to `root`, of the folders below it that hold a config.json; sorted."""
-    found = []
+    folders = []
     for level in range(1, depth + 1):
-        found += [path.parent.relative_to(root).as_posix() for path in root.glob("/".join(["*"] * level + [CONFIG]))]
-    return sorted(found)
+        folders += [path.parent.relative_to(root).as_posix() for path in root.glob("/".join(["*"] * level + [CONFIG]))]
+    return sorted(folders)

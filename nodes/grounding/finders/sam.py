@@ -85,11 +85,11 @@ def encode(network: SamNetwork, images: Tensor, host: Host) -> SamEmbedding:
 
     host.load(network.sam)
     predictor, progress, features = SamPredictor(network.sam), host.progress(len(images), "SAM"), []
-    for at, image in enumerate(images):
+    for number, image in enumerate(images):
         host.check()
         predictor.set_image(_pixels(image))
         features.append(predictor.features.cpu())
-        progress.update(at + 1)
+        progress.update(number + 1)
     return SamEmbedding(network, tuple(features), predictor.input_size, predictor.original_size)
 
 
@@ -117,15 +117,19 @@ class SamSegmenter:
     def ask(self, image: int, prompt: SamPrompt) -> SamMask:
         """The mask of a prompt in picture `image` of the batch. RegionStyleError for an empty or unfitting prompt."""
         answers = self.answers(image, prompt)
-        return answers[self._chosen([one.iou for one in answers])]
+        return answers[self._chosen([answer.iou for answer in answers])]
 
     def ask_like(self, image: int, prompts: Sequence[SamPrompt], mask: Tensor) -> SamMask:
         """Of the answers to several prompts about one thing, the one that comes nearest to a rough mask `[H,W]` of it.
 
         Among the three masks of each prompt only where the choice is the best of them.
         """
-        found = [self.answers(image, one) if self.choice == BEST else [self.ask(image, one)] for one in prompts]
-        return max((one for part in found for one in part), key=lambda one: soft_iou(one.soft, mask))
+        candidates = [
+            answer
+            for prompt in prompts
+            for answer in (self.answers(image, prompt) if self.choice == BEST else [self.ask(image, prompt)])
+        ]
+        return max(candidates, key=lambda answer: soft_iou(answer.soft, mask))
 
     def answers(self, image: int, prompt: SamPrompt) -> list[SamMask]:
         """The one mask for the choice "single", otherwise all three."""
@@ -138,7 +142,7 @@ class SamSegmenter:
         logits, ious, _ = self._predictor.predict(
             points, labels, box, multimask_output=self.choice != SINGLE, return_logits=True
         )
-        return [SamMask(torch.from_numpy(one), float(iou)) for one, iou in zip(logits, ious, strict=True)]
+        return [SamMask(torch.from_numpy(mask), float(iou)) for mask, iou in zip(logits, ious, strict=True)]
 
     def _show(self, image: int) -> None:
         """Give the predictor the encoded picture, as its `set_image` would leave it."""
@@ -208,9 +212,9 @@ def segment_regions(
     _check_points_used(points, regions)
     segmenter, progress = SamSegmenter(embedding, host, choice), host.progress(len(regions), "SAM")
     items = []
-    for at, region in enumerate(regions):
+    for number, region in enumerate(regions):
         items.append(_segmented(segmenter, region, points))
-        progress.update(at + 1)
+        progress.update(number + 1)
     return regions.with_items(items)
 
 
@@ -219,9 +223,9 @@ def _segmented(segmenter: SamSegmenter, region: Region, points: SamPrompt) -> Re
         return region
     box = region.box
     prompt = replace(points, box=box, inside=_within(points.inside, box), outside=_within(points.outside, box))
-    found = segmenter.ask(region.image, prompt)
-    score = region.score * min(max(found.iou, 0.0), 1.0)
-    return region_of(region.phrase, found.soft, style=region.style, score=score, image=region.image)
+    answer = segmenter.ask(region.image, prompt)
+    score = region.score * min(max(answer.iou, 0.0), 1.0)
+    return region_of(region.phrase, answer.soft, style=region.style, score=score, image=region.image)
 
 
 def _within(points: Sequence[tuple[float, float]], box: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -242,6 +246,6 @@ def segment_points(
     """One region per picture from points alone (or one box with points); the score is the predicted IoU."""
     segmenter, items = SamSegmenter(embedding, host, choice), []
     for image in range(len(embedding.features)):
-        found = segmenter.ask(image, prompt)
-        items.append(region_of(phrase, found.soft, score=min(max(found.iou, 0.0), 1.0), image=image))
+        answer = segmenter.ask(image, prompt)
+        items.append(region_of(phrase, answer.soft, score=min(max(answer.iou, 0.0), 1.0), image=image))
     return Regions(tuple(items), *embedding.size, len(embedding.features))

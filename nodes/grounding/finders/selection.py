@@ -39,28 +39,28 @@ def gap(a: Box, b: Box) -> float:
     return float((across**2 + down**2) ** 0.5)
 
 
-def suppress(found: Sequence[Region], iou: float = 0.6) -> list[Region]:
+def suppress(instances: Sequence[Region], iou: float = 0.6) -> list[Region]:
     """Non-maximum suppression: of boxes that overlap by more than `iou` only the one of the best score stays."""
     kept: list[Region] = []
-    for one in sorted(found, key=lambda region: -region.score):
-        if all(box_iou(one.box, other.box) <= iou for other in kept):
-            kept.append(one)
+    for region in sorted(instances, key=lambda region: -region.score):
+        if all(box_iou(region.box, other.box) <= iou for other in kept):
+            kept.append(region)
     return kept
 
 
-def sort_instances(found: Sequence[Region], order: str) -> list[Region]:
+def sort_instances(instances: Sequence[Region], order: str) -> list[Region]:
     """Sorted by one of ORDERS, or towards a corner such as "top left"; equal ones keep their order."""
     sides = order.split()
     if order not in ORDERS and not (len(sides) == 2 and all(side in _TOWARDS for side in sides)):
         raise wrong_input("order", repr(order), f"one of: {', '.join(ORDERS)}, or a corner", "Correct the order.")
     if order == "score":
-        return sorted(found, key=lambda one: -one.score)
+        return sorted(instances, key=lambda region: -region.score)
     if order in ("largest", "smallest"):
         sign = -1 if order == "largest" else 1
-        return sorted(found, key=lambda one: sign * float(one.mask.sum()))
+        return sorted(instances, key=lambda region: sign * float(region.mask.sum()))
     if order == "center":
-        return sorted(found, key=lambda one: sum((v - 0.5) ** 2 for v in _place(one)))
-    return sorted(found, key=lambda one: sum(_TOWARDS[side](*_place(one)) for side in sides))
+        return sorted(instances, key=lambda region: sum((v - 0.5) ** 2 for v in _place(region)))
+    return sorted(instances, key=lambda region: sum(_TOWARDS[side](*_place(region)) for side in sides))
 
 
 # From the place in the picture, 0..1, to a number that is lowest at that side.
@@ -72,20 +72,20 @@ _TOWARDS = {
 }
 
 
-def _place(one: Region) -> tuple[float, float]:
+def _place(region: Region) -> tuple[float, float]:
     """The box's centre in 0..1 of the picture's width and height."""
-    x, y = center(one.box)
-    return x / one.mask.shape[-1], y / one.mask.shape[-2]
+    x, y = center(region.box)
+    return x / region.mask.shape[-1], y / region.mask.shape[-2]
 
 
-def _in_half(one: Region, order: str) -> bool:
+def _in_half(region: Region, order: str) -> bool:
     """Whether the centre lies in the half (or quarter) of the picture that the order names."""
     offset = {"left": (0.5, 1.0), "top": (0.5, 1.0), "right": (-0.5, 0.0), "bottom": (-0.5, 0.0)}
-    x, y = _place(one)
+    x, y = _place(region)
     return all(_TOWARDS[side](x, y) < offset[side][0] for side in order.split() if side in _TOWARDS)
 
 
-def related(found: Sequence[Region], relation: str, anchor: Region) -> list[Region]:
+def related(instances: Sequence[Region], relation: str, anchor: Region) -> list[Region]:
     """Those standing in one of RELATIONS to the anchor, the best one first.
 
     Sides: the centre lies on that side of the anchor's, things in the same row or column first, then the nearest.
@@ -94,41 +94,41 @@ def related(found: Sequence[Region], relation: str, anchor: Region) -> list[Regi
     """
     if relation not in RELATIONS:
         raise wrong_input("relation", repr(relation), f"one of: {', '.join(RELATIONS)}", "Correct the relation.")
-    others = [one for one in found if one is not anchor]
+    others = [region for region in instances if region is not anchor]
     box = anchor.box
     if relation == "near":
-        return sorted(others, key=lambda one: gap(one.box, box))
+        return sorted(others, key=lambda region: gap(region.box, box))
     if relation == "on":
-        touching = [one for one in others if gap(one.box, box) == 0]
-        return sorted(touching, key=lambda one: -overlap(one.box, box) / max(_area(one.box), 1e-9))
+        touching = [region for region in others if gap(region.box, box) == 0]
+        return sorted(touching, key=lambda region: -overlap(region.box, box) / max(_area(region.box), 1e-9))
     if relation in ("behind", "in front of"):
         sign = 1 if relation == "behind" else -1
-        right = [one for one in others if sign * (box[3] - one.box[3]) > 0]
-        return sorted(right, key=lambda one: (overlap(one.box, box) == 0, gap(one.box, box)))
+        there = [region for region in others if sign * (box[3] - region.box[3]) > 0]
+        return sorted(there, key=lambda region: (overlap(region.box, box) == 0, gap(region.box, box)))
     return _beside(others, relation, box)
 
 
-def _beside(found: Sequence[Region], relation: str, box: Box) -> list[Region]:
+def _beside(instances: Sequence[Region], relation: str, box: Box) -> list[Region]:
     axis, sign = {"left of": (0, 1), "right of": (0, -1), "above": (1, 1), "below": (1, -1)}[relation]
-    right = [one for one in found if sign * (center(box)[axis] - center(one.box)[axis]) > 0]
+    there = [region for region in instances if sign * (center(box)[axis] - center(region.box)[axis]) > 0]
     other = 1 - axis
 
-    def aligned(one: Region) -> bool:
-        return min(one.box[other + 2], box[other + 2]) > max(one.box[other], box[other])
+    def aligned(region: Region) -> bool:
+        return min(region.box[other + 2], box[other + 2]) > max(region.box[other], box[other])
 
-    return sorted(right, key=lambda one: (not aligned(one), gap(one.box, box)))
+    return sorted(there, key=lambda region: (not aligned(region), gap(region.box, box)))
 
 
-def select(found: Sequence[Region], selector: Selector, anchors: Sequence[Region] = ()) -> list[Region]:
+def select(instances: Sequence[Region], selector: Selector, anchors: Sequence[Region] = ()) -> list[Region]:
     """The instances a rule means, in its order; empty when there are none, or too few for its rank.
 
     anchors: what was found for `selector.anchor`, the best first; without any, a rule with a relation means nothing.
     """
-    chosen = list(found)
+    chosen = list(instances)
     if selector.relation:
         chosen = related(chosen, selector.relation, anchors[0]) if anchors else []
     if selector.half:
-        chosen = [one for one in chosen if _in_half(one, selector.order)]
+        chosen = [region for region in chosen if _in_half(region, selector.order)]
     if selector.order != "score" or not selector.relation:
         chosen = sort_instances(chosen, selector.order)
     start = selector.rank - 1

@@ -1,4 +1,4 @@
-"""From a sentence to regions, whatever finds the things: instances are chosen, the background is the complement of
+"""From an instruction to regions, whatever finds the things: instances are chosen, the background is the complement of
 what is named, things to keep are cut out, and every place belongs to one region only."""
 
 from __future__ import annotations
@@ -34,88 +34,99 @@ class Resolved:
 
 def found_notice(regions: Regions, resolved: Sequence[Resolved]) -> str:
     """A line that names what was not found in a batch: `resolved` per picture, and `regions` of all of them."""
-    lost = [f"{name!r} not found in image {at}, so it acts as if it were not named"
-            for at, one in enumerate(resolved) for name in one.lost]  # fmt: skip
-    fewer = [f"{name!r}: only {found} of {asked} found in image {at}"
-             for at, one in enumerate(resolved) for name, found, asked in one.fewer]  # fmt: skip
+    lost = [f"{name!r} not found in image {image}, so it acts as if it were not named"
+            for image, result in enumerate(resolved) for name in result.lost]  # fmt: skip
+    fewer = [f"{name!r}: only {number} of {asked} found in image {image}"
+             for image, result in enumerate(resolved) for name, number, asked in result.fewer]  # fmt: skip
     return "; ".join([*filter(None, [not_found_notice(regions)]), *lost, *fewer])
 
 
-def queries(sentence: Instruction) -> list[str]:
+def queries(instruction: Instruction) -> list[str]:
     """The words that have to be looked for, each once: things, things to keep, and things others are related to."""
-    found: list[str] = []
-    for request in (*sentence.requests, *sentence.kept):
-        found += [request.query] if request.selector.kind == "thing" else []
-        found += queries(Instruction(_anchors(request)))
-    return list(dict.fromkeys(found))
+    words: list[str] = []
+    for request in (*instruction.requests, *instruction.kept):
+        words += [request.query] if request.selector.kind == "thing" else []
+        words += queries(Instruction(_anchors(request)))
+    return list(dict.fromkeys(words))
 
 
 def _anchors(request: EditRequest) -> tuple[EditRequest, ...]:
     """The things a request is related to, or leaves out, read as regions of their own."""
     words = request.selector.anchor
     parts = re.split(r"\s*(?:,|\band\b)\s+(?:the|an?|my)\s+", words) if request.selector.kind == "rest" else [words]
-    made = [region_request(part, "") for part in parts if part]
-    return tuple(one for one in made if one is not None)
+    requests = [region_request(part, "") for part in parts if part]
+    return tuple(anchor for anchor in requests if anchor is not None)
 
 
-def as_called(sentence: Instruction, names: Iterable[str]) -> Instruction:
+def as_called(instruction: Instruction, names: Iterable[str]) -> Instruction:
     """A sentence about regions that have names: what is called by the very words of one means all of that name."""
     known = {bare_words(name) for name in names}
 
-    def called(one: EditRequest) -> EditRequest:
+    def called(request: EditRequest) -> EditRequest:
         return (
-            EditRequest(one.phrase, one.style, one.phrase, Selector(count=None))
-            if bare_words(one.phrase) in known
-            else one
+            EditRequest(request.phrase, request.style, request.phrase, Selector(count=None))
+            if bare_words(request.phrase) in known
+            else request
         )
 
-    requests, kept = (tuple(called(one) for one in part) for part in (sentence.requests, sentence.kept))
-    return Instruction(requests, kept, sentence.unread)
+    requests, kept = (tuple(called(request) for request in part) for part in (instruction.requests, instruction.kept))
+    return Instruction(requests, kept, instruction.unread)
 
 
 def find_instances(request: EditRequest, find: Finder) -> list[Region]:
     """What a request means in the picture at hand, found ones only, under the request's phrase and style."""
     selector = request.selector
-    found = [
-        one
-        for one in find(request.query, selector not in (Selector(), Selector(count=None)))
-        if bool((one.mask > 0).any())
+    instances = [
+        region
+        for region in find(request.query, selector not in (Selector(), Selector(count=None)))
+        if bool((region.mask > 0).any())
     ]
-    anchors = [one for anchor in _anchors(request) for one in find_instances(anchor, find)] if selector.relation else []
-    chosen = select(suppress(found), selector, anchors)
-    return [replace(one, phrase=request.phrase, style=request.style) for one in chosen]
+    anchors = (
+        [region for anchor in _anchors(request) for region in find_instances(anchor, find)] if selector.relation else []
+    )
+    chosen = select(suppress(instances), selector, anchors)
+    return [replace(region, phrase=request.phrase, style=request.style) for region in chosen]
 
 
-def sentence_regions(sentence: Instruction, find: Finder, size: tuple[int, int], image: int = 0) -> Resolved:
+def sentence_regions(instruction: Instruction, find: Finder, size: tuple[int, int], image: int = 0) -> Resolved:
     """The regions of a picture of size `(H, W)`; several of one phrase for "all" and numbers.
 
     Nothing overlaps: what is said later lies on top, the background and the whole picture lie below everything. What
     was not found is a region with an empty mask; the background is one too when a thing it leaves out was not found,
     since that thing would be in it. RegionStyleError when the background of nothing is asked for.
     """
-    asked = (*sentence.requests, *sentence.kept, *(a for one in sentence.requests for a in _anchors(one)))
-    found = {one: find_instances(one, find) for one in asked if one.selector.kind == "thing"}
-    made: list[Region] = []
-    for request in sentence.requests:
-        own = found[request] if request in found else _area(request, sentence, found, size)
-        own = own or [missing_region(request.phrase, size, style=request.style)]
-        made += [replace(one, image=image) for one in own]
-    below = {request.phrase for request in sentence.requests if request.selector.kind != "thing"}
-    kept = [region for one in sentence.kept for region in found.get(one, [])]
-    beside = [one.phrase for one in found if one not in sentence.requests and not found[one]]
-    counted = ((one, len(found.get(one, ())), one.selector.count or 0) for one in sentence.requests)
-    fewer = tuple((one.phrase, number, asked) for one, number, asked in counted if 0 < number < asked)
-    return Resolved(tuple(_layered(made, below, kept)), tuple(dict.fromkeys(beside)), fewer)
+    asked = (
+        *instruction.requests,
+        *instruction.kept,
+        *(anchor for request in instruction.requests for anchor in _anchors(request)),
+    )
+    instances = {request: find_instances(request, find) for request in asked if request.selector.kind == "thing"}
+    regions: list[Region] = []
+    for request in instruction.requests:
+        named = instances[request] if request in instances else _area(request, instruction, instances, size)
+        named = named or [missing_region(request.phrase, size, style=request.style)]
+        regions += [replace(region, image=image) for region in named]
+    below = {request.phrase for request in instruction.requests if request.selector.kind != "thing"}
+    kept = [region for request in instruction.kept for region in instances.get(request, [])]
+    beside = [request.phrase for request in instances if request not in instruction.requests and not instances[request]]
+    counted = (
+        (request, len(instances.get(request, ())), request.selector.count or 0) for request in instruction.requests
+    )
+    fewer = tuple((request.phrase, number, asked) for request, number, asked in counted if 0 < number < asked)
+    return Resolved(tuple(_layered(regions, below, kept)), tuple(dict.fromkeys(beside)), fewer)
 
 
 def _area(
-    request: EditRequest, sentence: Instruction, found: Mapping[EditRequest, Sequence[Region]], size: tuple[int, int]
+    request: EditRequest,
+    instruction: Instruction,
+    instances: Mapping[EditRequest, Sequence[Region]],
+    size: tuple[int, int],
 ) -> list[Region]:
     """The whole picture, or all of it that no named thing covers; nothing when one of these was not found."""
     if request.selector.kind == "whole":
         return [region_of(request.phrase, torch.ones(size), style=request.style)]
-    things = (*sentence.requests, *sentence.kept, *_anchors(request))
-    named = [found[one] for one in things if one in found]
+    things = (*instruction.requests, *instruction.kept, *_anchors(request))
+    named = [instances[request] for request in things if request in instances]
     if not named:
         raise RegionStyleError(
             f"prompt: got {request.phrase!r} without naming a thing that is not part of it, expected for example "
@@ -124,20 +135,20 @@ def _area(
     if not all(named):
         return []
     covered = torch.zeros(size)
-    for one in (one for found in named for one in found):
-        covered = torch.maximum(covered, one.mask.to(covered))
+    for region in (region for regions in named for region in regions):
+        covered = torch.maximum(covered, region.mask.to(covered))
     return [region_of(request.phrase, 1 - covered, style=request.style)]
 
 
 def _layered(items: list[Region], below: set[str], kept: Sequence[Region]) -> list[Region]:
     """Without overlaps, in the given order."""
-    order = sorted(range(len(items)), key=lambda at: items[at].phrase not in below)
-    cut = cut_overlaps([items[at] for at in order])
-    result = [one for _, one in sorted(zip(order, cut, strict=True), key=lambda pair: pair[0])]
-    return [with_mask(one, _outside(one.mask, kept)) for one in result] if kept else result
+    order = sorted(range(len(items)), key=lambda index: items[index].phrase not in below)
+    cut = cut_overlaps([items[index] for index in order])
+    result = [region for _, region in sorted(zip(order, cut, strict=True), key=lambda pair: pair[0])]
+    return [with_mask(region, _outside(region.mask, kept)) for region in result] if kept else result
 
 
 def _outside(mask: Tensor, kept: Sequence[Region]) -> Tensor:
-    for one in kept:
-        mask = torch.minimum(mask, 1 - one.mask.to(mask))
+    for region in kept:
+        mask = torch.minimum(mask, 1 - region.mask.to(mask))
     return mask

@@ -26,8 +26,10 @@ def split_instances(part: Tensor, segmenter: SamSegmenter, index: int) -> list[S
 
     Fewer than two where SAM sees no more than one thing in it; the part itself is then the better description.
     """
-    asked = (SamPrompt(inside=(point,)) for point in inner_points(part, POINTS))
-    return _distinct(sorted((segmenter.ask(index, one) for one in asked), key=lambda one: -one.iou), part > INSIDE)
+    prompts = (SamPrompt(inside=(point,)) for point in inner_points(part, POINTS))
+    return _distinct(
+        sorted((segmenter.ask(index, prompt) for prompt in prompts), key=lambda answer: -answer.iou), part > INSIDE
+    )
 
 
 def _distinct(answers: Sequence[SamMask], part: Tensor) -> list[SamMask]:

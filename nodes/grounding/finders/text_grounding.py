@@ -34,7 +34,7 @@ from .vlm import Corners, Vlm, ask
 class Detections(NamedTuple):
     """What is asked for in a picture and its finder; joined: what it finds may be several things that touch."""
 
-    sentence: Instruction
+    instruction: Instruction
     find: Finder
     joined: bool = False
 
@@ -51,18 +51,18 @@ class DetectorSource:
     """Boxes from Grounding DINO for a sentence read by rules."""
 
     detector: Detector
-    sentence: Instruction
+    instruction: Instruction
     host: Host
     settings: DetectorSettings = DetectorSettings()
 
     def look(self, index: int, image: Tensor) -> Detections:
         """Asks for every thing by itself."""
         self.host.load(self.detector.model)
-        found = {
+        regions = {
             query: find_boxes(self.detector, image, query, self.host, self.settings, index).regions
-            for query in queries(self.sentence)
+            for query in queries(self.instruction)
         }
-        return Detections(self.sentence, lambda query, apart: found[query])
+        return Detections(self.instruction, lambda query, apart: regions[query])
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ class AttentionSource:
     """Boxes around what a denoiser attends to. Use inside its `loaded()`."""
 
     predictor: NoisePredictor
-    sentence: Instruction
+    instruction: Instruction
     settings: AttentionSettings = AttentionSettings()
 
     def look(self, index: int, image: Tensor) -> Detections:
         """Looks for every thing once."""
-        find = attention_finder(self.predictor, image[None], self.sentence, self.settings)
-        for query in queries(self.sentence):
+        find = attention_finder(self.predictor, image[None], self.instruction, self.settings)
+        for query in queries(self.instruction):
             find(query, False)  # it remembers what it saw
-        return Detections(self.sentence, find, joined=True)
+        return Detections(self.instruction, find, joined=True)
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class RegionsSource:
     """The user's own boxes: regions that are named as the sentence names the things."""
 
     regions: Regions
-    sentence: Instruction
+    instruction: Instruction
 
     def look(self, index: int, image: Tensor) -> Detections:
         """Takes those of the picture whose words are the thing's, whatever their articles and capitals."""
         own = self.regions.of_image(index)
-        read = as_called(self.sentence, self.regions.phrases)
+        named = as_called(self.instruction, self.regions.phrases)
         return Detections(
-            read, lambda query, apart: [one for one in own if bare_words(one.phrase) == bare_words(query)]
+            named, lambda query, apart: [region for region in own if bare_words(region.phrase) == bare_words(query)]
         )
 
 
@@ -109,23 +109,23 @@ class VlmSource:
         """Asks once per picture; what it gave no box for counts as not found."""
         answer = ask(self.vlm, image, self.prompt, self.host)
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        return _settled(answer.sentence, answer.boxes, size)
+        return _settled(answer.instruction, answer.boxes, size)
 
 
-def _settled(sentence: Instruction, boxes: Sequence[Corners | None], size: tuple[int, int]) -> Detections:
+def _settled(instruction: Instruction, boxes: Sequence[Corners | None], size: tuple[int, int]) -> Detections:
     """A sentence whose boxes are known, so that nothing is left to choose: "the leftmost cat" is that box."""
-    named = zip(sentence.requests, boxes, strict=True)
-    pairs = [(_numbered(at, request), box) for at, (request, box) in enumerate(named)]
-    found = {
+    asked = zip(instruction.requests, boxes, strict=True)
+    pairs = [(_numbered(index, request), box) for index, (request, box) in enumerate(asked)]
+    regions = {
         request.query: [Region.of_box(request.phrase, box, size)] if box else []  # type: ignore[arg-type]
         for request, box in pairs
     }
-    return Detections(Instruction(tuple(request for request, _ in pairs)), lambda query, apart: found[query])
+    return Detections(Instruction(tuple(request for request, _ in pairs)), lambda query, apart: regions[query])
 
 
-def _numbered(at: int, request: EditRequest) -> EditRequest:
+def _numbered(index: int, request: EditRequest) -> EditRequest:
     """The request for its own box, apart from others of the same words; background and whole picture stay."""
-    return request if request.selector.kind != "thing" else replace(request, query=f"{at}", selector=Selector())
+    return request if request.selector.kind != "thing" else replace(request, query=f"{index}", selector=Selector())
 
 
 @dataclass(frozen=True)
@@ -148,26 +148,30 @@ def check_embedding(embedding: SamEmbedding, images: Tensor) -> None:
 
 def look_at_all(images: Tensor, source: BoxSource, host: Host) -> list[Detections]:
     """What is asked for and where its boxes are, for each of images `[B,3,H,W]` in 0..1."""
-    progress, looked = host.progress(len(images), "boxes"), []
-    for at, image in enumerate(images):
+    progress, detections = host.progress(len(images), "boxes"), []
+    for index, image in enumerate(images):
         host.check()
-        looked.append(source.look(at, image))
-        progress.update(at + 1)
-    return looked
+        detections.append(source.look(index, image))
+        progress.update(index + 1)
+    return detections
 
 
-def segment_all(looked: Sequence[Detections], embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
+def segment_all(detections: Sequence[Detections], embedding: SamEmbedding, host: Host, choice: str = BEST) -> Grounded:
     """The things asked for, each with its own soft mask; embedding: of the same images.
 
     A region's score is the box's times the IoU that SAM expects.
     """
-    progress, segmenter, found = host.progress(len(looked), "SAM"), SamSegmenter(embedding, host, choice), []
-    for at, look in enumerate(looked):
-        found.append(sentence_regions(look.sentence, _segmenting(look, segmenter, at), embedding.size, at))
-        progress.update(at + 1)
-    items = tuple(region for one in found for region in one.regions)
-    regions = Regions(items, *embedding.size, len(looked))
-    return Grounded(regions, found_notice(regions, found), tuple(str(look.sentence) for look in looked))
+    progress, segmenter, results = host.progress(len(detections), "SAM"), SamSegmenter(embedding, host, choice), []
+    for image, detected in enumerate(detections):
+        results.append(
+            sentence_regions(detected.instruction, _segmenting(detected, segmenter, image), embedding.size, image)
+        )
+        progress.update(image + 1)
+    items = tuple(region for result in results for region in result.regions)
+    regions = Regions(items, *embedding.size, len(detections))
+    return Grounded(
+        regions, found_notice(regions, results), tuple(str(detected.instruction) for detected in detections)
+    )
 
 
 def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Host, choice: str = BEST) -> Grounded:
@@ -176,14 +180,14 @@ def ground(images: Tensor, embedding: SamEmbedding, source: BoxSource, host: Hos
     return segment_all(look_at_all(images, source, host), embedding, host, choice)
 
 
-def _segmenting(look: Detections, segmenter: SamSegmenter, index: int) -> Finder:
+def _segmenting(detected: Detections, segmenter: SamSegmenter, index: int) -> Finder:
     """The same finder, with the masks that SAM gives for what it found."""
 
     def masked(query: str, apart: bool) -> list[Region]:
-        found = [one for one in look.find(query, apart) if bool((one.mask > 0).any())]
-        made = [_apart(one, segmenter, index) if look.joined and apart else [] for one in found]
-        return [new for one, several in zip(found, made, strict=True)
-                for new in several or [_segmented(one, segmenter, index)]]  # fmt: skip
+        regions = [region for region in detected.find(query, apart) if bool((region.mask > 0).any())]
+        separated = [_apart(region, segmenter, index) if detected.joined and apart else [] for region in regions]
+        return [result for region, things in zip(regions, separated, strict=True)
+                for result in things or [_segmented(region, segmenter, index)]]  # fmt: skip
 
     return masked
 
@@ -191,7 +195,7 @@ def _segmenting(look: Detections, segmenter: SamSegmenter, index: int) -> Finder
 def _apart(region: Region, segmenter: SamSegmenter, index: int) -> list[Region]:
     """The things that touch in a region, or none where it is one thing."""
     things = split_instances(region.mask, segmenter, index)
-    return [_of_answer(region, one, index) for one in things] if len(things) > 1 else []
+    return [_of_answer(region, thing, index) for thing in things] if len(things) > 1 else []
 
 
 def _of_answer(region: Region, answer: SamMask, index: int) -> Region:
@@ -202,8 +206,8 @@ def _of_answer(region: Region, answer: SamMask, index: int) -> Region:
 def _segmented(region: Region, segmenter: SamSegmenter, index: int) -> Region:
     """The region with SAM's mask. Its box stays the finder's, by which positions are told: masks may have specks."""
     box = mask_box(region.mask, INSIDE) if bool((region.mask > INSIDE).any()) else region.box
-    made = _of_answer(region, _answer(region, box, segmenter, index), index)
-    return replace(made, box=box) if bool((made.mask > 0).any()) else made
+    segmented = _of_answer(region, _answer(region, box, segmenter, index), index)
+    return replace(segmented, box=box) if bool((segmented.mask > 0).any()) else segmented
 
 
 def _answer(region: Region, box: Box, segmenter: SamSegmenter, index: int) -> SamMask:

@@ -59,10 +59,10 @@ class Vlm:
 
 @dataclass(frozen=True)
 class VlmAnswer:
-    """sentence: what is asked for; boxes: the corners in pixels for each request, None where none was given; reply: the
+    """instruction: what is asked for; boxes: the corners in pixels for each request, None where none was given; reply: the
     model's words."""
 
-    sentence: Instruction
+    instruction: Instruction
     boxes: tuple[Corners | None, ...]
     reply: str
 
@@ -118,14 +118,14 @@ def ask(vlm: Vlm, image: Tensor, prompt: str, host: Host) -> VlmAnswer:
         raise wrong_input("request", repr(prompt), "an instruction", "Type for example: make the dog a watercolor.")
     check_words(prompt, "request", LONGEST_SENTENCE)
     host.load(vlm.model)
-    talk = [_said("user", question(prompt.strip(), vlm.family), image=True)]
-    reply, view = _generate(vlm, image, talk, host)
+    messages = [_said("user", question(prompt.strip(), vlm.family), image=True)]
+    reply, view = _generate(vlm, image, messages, host)
     try:
         return read_answer(reply, vlm.family, view)
     except ValueError as error:
         again = f"This is no valid answer: {error}. Answer with the JSON list alone, in the form that was described."
-        talk += [_said("assistant", reply), _said("user", again)]
-    reply, view = _generate(vlm, image, talk, host)
+        messages += [_said("assistant", reply), _said("user", again)]
+    reply, view = _generate(vlm, image, messages, host)
     try:
         return read_answer(reply, vlm.family, view)
     except ValueError as error:
@@ -142,32 +142,32 @@ def answer_freely(vlm: Vlm, image: Tensor, words: str, host: Host) -> str:
 
 
 def _said(role: str, text: str, image: bool = False) -> dict[str, Any]:
-    content = [{"type": "image"}] if image else []
-    return {"role": role, "content": [*content, {"type": "text", "text": text}]}
+    parts = [{"type": "image"}] if image else []
+    return {"role": role, "content": [*parts, {"type": "text", "text": text}]}
 
 
-def _generate(vlm: Vlm, image: Tensor, talk: list[dict[str, Any]], host: Host) -> tuple[str, _View]:
+def _generate(vlm: Vlm, image: Tensor, messages: list[dict[str, Any]], host: Host) -> tuple[str, _View]:
     from transformers import StoppingCriteriaList
 
     def cancelled(ids: Tensor, scores: Any, **_: Any) -> Tensor:
         host.check()  # raises
         return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
-    seen, view = _shown(vlm, image)
-    text = vlm.processor.apply_chat_template(talk, add_generation_prompt=True)
-    inputs = vlm.processor(images=[seen], text=[text], return_tensors="pt")
+    picture, view = _shown(vlm, image)
+    text = vlm.processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = vlm.processor(images=[picture], text=[text], return_tensors="pt")
     if "image_grid_thw" in inputs:
         patch = vlm.processor.image_processor.patch_size
         _, rows, columns = (int(value) for value in inputs["image_grid_thw"][0])
         view = _View(view.size, input_size=(rows * patch, columns * patch))
     start = inputs["input_ids"].shape[1]
     with torch.no_grad():
-        made = vlm.model.generate(
+        tokens = vlm.model.generate(
             **inputs.to(host.device, dtype=vlm.model.dtype),
             do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None, max_new_tokens=MOST_TOKENS,
             stopping_criteria=StoppingCriteriaList([cancelled]),
         )  # fmt: skip
-    return vlm.processor.tokenizer.decode(made[0, start:], skip_special_tokens=True).strip(), view
+    return vlm.processor.tokenizer.decode(tokens[0, start:], skip_special_tokens=True).strip(), view
 
 
 def _shown(vlm: Vlm, image: Tensor) -> tuple[Any, _View]:

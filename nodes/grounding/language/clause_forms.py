@@ -94,14 +94,16 @@ def _is_list(words: str) -> bool:
 
 def _holds_style(words: str, names: frozenset[str]) -> bool:
     """Whether a known style stands behind a noun and before the next one: "dog neon the cat", "dog neon, cat"."""
-    found = words.lower().split()
-    if found[-2:-1] == ["as"] and key(found[-1]) in names:  # "as neon as possible"
+    tokens = words.lower().split()
+    if tokens[-2:-1] == ["as"] and key(tokens[-1]) in names:  # "as neon as possible"
         return True
-    for at in range(1, len(found) - 1):
-        follows = found[at].endswith(",") or found[at + 1] in DETERMINERS
-        before = found[at - 1]
-        noun = before not in (DETERMINERS | DESCRIBING | _BEFORE_COLORS) and not before.endswith(("ing", "ed", ","))
-        if follows and noun and key(found[at].rstrip(",")) in names:
+    for place in range(1, len(tokens) - 1):
+        follows = tokens[place].endswith(",") or tokens[place + 1] in DETERMINERS
+        before = tokens[place - 1]
+        after_noun = before not in (DETERMINERS | DESCRIBING | _BEFORE_COLORS) and not before.endswith(
+            ("ing", "ed", ",")
+        )
+        if follows and after_noun and key(tokens[place].rstrip(",")) in names:
             return True
     return False
 
@@ -119,33 +121,33 @@ def _applied(rest: str, verb: str, names: frozenset[str], strict: bool) -> Itera
 
 def _looking(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P2, "make R look like S"."""
-    found = re.fullmatch(r"(.+?)\s+(?:look|appear|seem)\s+(?:(?:like|as|in)\s+)?(.+)", rest, re.IGNORECASE)
-    if found:
-        yield Pair(found[1], found[2])
+    match = re.fullmatch(r"(.+?)\s+(?:look|appear|seem)\s+(?:(?:like|as|in)\s+)?(.+)", rest, re.IGNORECASE)
+    if match:
+        yield Pair(match[1], match[2])
 
 
 def _wished(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P2 said as a wish: "R should look like S", "R to be S", "R becomes S"."""
     wish = r"(?:should|shall|must|has\s+to|needs?\s+to|to)\s+(?:be|become|look|appear)|becomes"
-    found = re.fullmatch(rf"(.+?)\s+(?:{wish})\s+(?:(?:like|as|in|into)\s+)?(.+)", rest, re.IGNORECASE)
-    if found:
-        yield Pair(found[1], found[2])
+    match = re.fullmatch(rf"(.+?)\s+(?:{wish})\s+(?:(?:like|as|in|into)\s+)?(.+)", rest, re.IGNORECASE)
+    if match:
+        yield Pair(match[1], match[2])
 
 
 def _given(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P3, "give R a S look": cut at an article before a known style, else at the last article."""
     ending = r"\s+(?:style|look|texture|feel|effect|finish|appearance|aesthetic|theme)"
-    found = re.fullmatch(rf"(.+){ending}", rest, re.IGNORECASE)
-    cuts = list(re.finditer(r"\s+an?\s+", found[1], re.IGNORECASE)) if found else []
-    pairs = [Pair(rest[: cut.start()], found[1][cut.end() :]) for cut in cuts if found]
+    match = re.fullmatch(rf"(.+){ending}", rest, re.IGNORECASE)
+    cuts = list(re.finditer(r"\s+an?\s+", match[1], re.IGNORECASE)) if match else []
+    pairs = [Pair(rest[: cut.start()], match[1][cut.end() :]) for cut in cuts if match]
     yield from [pair for pair in pairs if key(pair.style) in names] or pairs[-1:]
 
 
 def _linked(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P4, "turn R into S", and without a verb P7, "R in S": prepositions are tried from the right."""
-    found = re.fullmatch(r"(.+?)\s+in\s+(?:the|a)\s+(?:style|manner|look)\s+of\s+(.+)", rest, re.IGNORECASE)
-    if found:
-        yield Pair(found[1], found[2])
+    match = re.fullmatch(r"(.+?)\s+in\s+(?:the|a)\s+(?:style|manner|look)\s+of\s+(.+)", rest, re.IGNORECASE)
+    if match:
+        yield Pair(match[1], match[2])
     links = "in|into|to|as|with|like|using" if verb else "in|into|as|like"
     cuts = list(re.finditer(rf"\s+({links})\s+(?=(\S.*))", rest, re.IGNORECASE))[::-1]
     # a stable sort: "into" is the surest
@@ -187,10 +189,10 @@ def _joined(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterat
 
 def _one_word(words: list[str]) -> int:
     """1 when exactly one word follows determiner and noun, which then is the style."""
-    at = 0
-    while at < len(words) and words[at].lower() in DETERMINERS:
-        at += 1
-    fits = at and len(words) == at + 2 and words[at].lower() not in DESCRIBING
+    place = 0
+    while place < len(words) and words[place].lower() in DETERMINERS:
+        place += 1
+    fits = place and len(words) == place + 2 and words[place].lower() not in DESCRIBING
     return 1 if fits else 0
 
 
@@ -202,9 +204,9 @@ def _no_article_at_end(words: list[str]) -> str:
 
 def _assigned(rest: str, verb: str, names: frozenset[str], strict: bool) -> Iterator[Pair]:
     """P6, "R: S", "R = S", "R -> S"."""
-    found = re.fullmatch(r"(.+?)\s*(?:->|=>|\u2192|:|=)\s*(.+)", rest)
-    if found:
-        yield Pair(found[1], found[2])
+    match = re.fullmatch(r"(.+?)\s*(?:->|=>|\u2192|:|=)\s*(.+)", rest)
+    if match:
+        yield Pair(match[1], match[2])
 
 
 def read_bare(rest: str, names: frozenset[str]) -> Pair | None:

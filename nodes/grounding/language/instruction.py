@@ -54,8 +54,8 @@ class Instruction:
 
     def __str__(self) -> str:
         """What was understood, in a line."""
-        shown = [f"{one.phrase} -> {one.style}{_shown(one)}" for one in self.requests]
-        return "; ".join([*shown, *(f"{one.phrase} stays" for one in self.kept)]) or "nothing"
+        shown = [f"{request.phrase} -> {request.style}{_shown(request)}" for request in self.requests]
+        return "; ".join([*shown, *(f"{request.phrase} stays" for request in self.kept)]) or "nothing"
 
 
 def _shown(request: EditRequest) -> str:
@@ -65,5 +65,5 @@ def _shown(request: EditRequest) -> str:
     parts += [f"{selector.count} of them" if selector.count not in (None, 1) else ""]
     parts += [f"number {selector.rank} by {selector.order}" if selector.order != "score" else ""]
     parts += [f"{selector.relation} {selector.anchor!r}" if selector.relation else ""]
-    said = ", ".join(part for part in parts if part)
-    return f" ({said})" if said else ""
+    shown = ", ".join(part for part in parts if part)
+    return f" ({shown})" if shown else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _DETERMINERS = "the a an this that these those my his her its our your their all every each both some any only just"
 DETERMINERS = frozenset(_DETERMINERS.split())
 # Masses rather than things: every part of them is meant.
@@ -19,6 +21,9 @@ _IRREGULAR = {
     "people": "person", "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth",
     "mice": "mouse", "geese": "goose", "leaves": "leaf", "wolves": "wolf", "knives": "knife", "shelves": "shelf",
 }  # fmt: skip
+_VOWEL = re.compile(r"[aeiou8]|(?:11|18)\b|hour|honest|heir", re.IGNORECASE)
+# written with a vowel and spoken with a consonant: "a unicorn", "a one-eyed cat"
+_CONSONANT = re.compile(r"uni(?!n|m)|use|usu|euro|ewe|ukulele|utensil|one\b|once", re.IGNORECASE)
 _AFTER_WORDS = "with in of that who which without at from between wearing holding"
 _AFTER_NOUN = frozenset(_AFTER_WORDS.split())
 
@@ -26,18 +31,27 @@ _AFTER_NOUN = frozenset(_AFTER_WORDS.split())
 def singular_noun(phrase: str) -> str:
     """A phrase with its noun in the singular: "men with hats" -> "man with hats"."""
     words = phrase.split()
-    at = head(words)
-    return " ".join([*words[:at], singular(words[at]), *words[at + 1 :]])
+    place = head(words)
+    return " ".join([*words[:place], singular(words[place]), *words[place + 1 :]])
 
 
 def head(words: list[str]) -> int:
     """Where the noun stands that the other words describe: before "with a hat", "in the red dress", "riding"."""
-    for at, word in enumerate(words[1:], 1):
+    for place, word in enumerate(words[1:], 1):
         if word.lower() in _AFTER_NOUN:
-            return at - 1
-        if word.lower().endswith("ing") and at + 1 < len(words) and words[at + 1].lower() in DETERMINERS:
-            return at - 1
+            return place - 1
+        if word.lower().endswith("ing") and place + 1 < len(words) and words[place + 1].lower() in DETERMINERS:
+            return place - 1
     return len(words) - 1
+
+
+def with_article(phrase: str) -> str:
+    """A phrase with "a" or "an" before it, as its first letter is spoken of; one that begins with a determiner stays."""
+    first = phrase.split()[:1]
+    if first and first[0].lower() in DETERMINERS:
+        return phrase
+    vowel = _VOWEL.match(phrase) is not None and _CONSONANT.match(phrase) is None
+    return f"{'an' if vowel else 'a'} {phrase}"
 
 
 def singular(word: str) -> str:

@@ -50,18 +50,18 @@ def split_regions(words: str) -> list[str]:
     words = words.strip(" ,")
     if _ONE_AREA.search(words):
         return [words]
-    if found := _RANKS.fullmatch(words):
-        ranks = re.split(_WORD_JOINT, found["ranks"], flags=re.IGNORECASE)
-        return [f"{rank} {singular_noun(found['noun'])}" for rank in ranks]
-    return [one for part in _JOINT.split(words) if part.strip() for one in _split_words(part)]
+    if match := _RANKS.fullmatch(words):
+        ranks = re.split(_WORD_JOINT, match["ranks"], flags=re.IGNORECASE)
+        return [f"{rank} {singular_noun(match['noun'])}" for rank in ranks]
+    return [region for part in _JOINT.split(words) if part.strip() for region in _split_words(part)]
 
 
 def _split_words(words: str) -> list[str]:
-    found = _WORDS.fullmatch(words)
-    parts = re.split(_WORD_JOINT, found["words"], flags=re.IGNORECASE) if found else []
-    if not found or any(part.lower() in DESCRIBING for part in parts):
+    match = _WORDS.fullmatch(words)
+    parts = re.split(_WORD_JOINT, match["words"], flags=re.IGNORECASE) if match else []
+    if not match or any(part.lower() in DESCRIBING for part in parts):
         return [words]
-    shared = f"{found['det']} " if (found["det"] or "").lower() in ("all", "every", "each") else ""
+    shared = f"{match['det']} " if (match["det"] or "").lower() in ("all", "every", "each") else ""
     return [shared + part for part in parts]
 
 

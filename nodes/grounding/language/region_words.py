@@ -111,8 +111,8 @@ def _special(phrase: str) -> Selector | None:
         return Selector(kind="whole", count=None)
     if _match(_REST, phrase):
         return Selector(kind="rest", count=None)
-    found = _match(rf"{_EXCEPT}\s+(?P<anchor>.+)", phrase)
-    return Selector(kind="rest", count=None, anchor=without_determiners(found["anchor"])[0]) if found else None
+    match = _match(rf"{_EXCEPT}\s+(?P<anchor>.+)", phrase)
+    return Selector(kind="rest", count=None, anchor=without_determiners(match["anchor"])[0]) if match else None
 
 
 def _rank(word: str) -> int:
@@ -132,8 +132,8 @@ def _spatial(phrase: str, selector: Selector) -> tuple[str, Selector]:
 
 def _of_many(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "largest of the dogs" -> "largest dog"."""
-    found = _match(rf"(?P<rank>{RANK_WORDS})\s+(?:one\s+)?of\s+(?:the|these|those|my)\s+(?P<noun>.+)", phrase)
-    return (f"{found['rank']} {singular_noun(found['noun'])}" if found else phrase), selector
+    match = _match(rf"(?P<rank>{RANK_WORDS})\s+(?:one\s+)?of\s+(?:the|these|those|my)\s+(?P<noun>.+)", phrase)
+    return (f"{match['rank']} {singular_noun(match['noun'])}" if match else phrase), selector
 
 
 _OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
@@ -156,9 +156,9 @@ def _nth_from(phrase: str, selector: Selector) -> tuple[str, Selector]:
         rf"(?P<ord>{_ORD})[\s-]+from[\s-]+{_THE}(?P<side>{_SIDE})\s+(?P<noun>.+)",
         rf"(?P<num>{_NUM})\s+(?P<noun>.+?)\s+{tail}",
     ):
-        if found := _match(form, phrase):
-            parts = found.groupdict()
-            return found["noun"], _ordered(selector, found["side"].lower(), parts.get("ord"), parts.get("num"))
+        if match := _match(form, phrase):
+            parts = match.groupdict()
+            return match["noun"], _ordered(selector, match["side"].lower(), parts.get("ord"), parts.get("num"))
     return phrase, selector
 
 
@@ -166,27 +166,27 @@ def _at_side(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "cat on the left", "tree at the far right side", "star in the top left corner", "cup in the middle"."""
     sides = r"(?:(?:top|upper|bottom|lower)[\s-]+)?(?:left|right)|top|bottom|middle|center|centre"
     tail = rf"(?:\s+(?:hand\s+)?(?:side|half|part|corner|edge))?(?:\s+of\s+{_THE}{_PICTURE})?"
-    found = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:on|at|to|in|near)\s+{_THE}(?:far\s+)?(?P<at>{sides}){tail}", phrase)
-    if not found:
+    match = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:on|at|to|in|near)\s+{_THE}(?:far\s+)?(?P<at>{sides}){tail}", phrase)
+    if not match:
         return phrase, selector
-    words = [_ORDER_OF[word] for word in re.split(r"[\s-]+", found["at"].lower())]
-    return found["noun"], replace(selector, order=" ".join(words), half=words != ["center"])
+    words = [_ORDER_OF[word] for word in re.split(r"[\s-]+", match["at"].lower())]
+    return match["noun"], replace(selector, order=" ".join(words), half=words != ["center"])
 
 
 def _in_depth(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "tree in the background" (smaller is farther), "man in the foreground"."""
-    found = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:in|at)\s+the\s+(?P<at>foreground|front|background|back)", phrase)
-    if not found:
+    match = _match(rf"(?P<noun>.+?){_FILLER}\s+(?:in|at)\s+the\s+(?P<at>foreground|front|background|back)", phrase)
+    if not match:
         return phrase, selector
-    return found["noun"], replace(selector, order="largest" if found["at"].lower().startswith("f") else "smallest")
+    return match["noun"], replace(selector, order="largest" if match["at"].lower().startswith("f") else "smallest")
 
 
 def _related(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "chair on the left of the sofa", "cat under the table"."""
     for relation, words in _RELATIONS:
-        if found := _match(rf"(?P<noun>.+?){_FILLER}\s+(?:{words})\s+(?P<anchor>.+)", phrase):
-            anchor = without_determiners(found["anchor"])[0]
-            return found["noun"], replace(selector, relation=relation, anchor=anchor)
+        if match := _match(rf"(?P<noun>.+?){_FILLER}\s+(?:{words})\s+(?P<anchor>.+)", phrase):
+            anchor = without_determiners(match["anchor"])[0]
+            return match["noun"], replace(selector, relation=relation, anchor=anchor)
     return phrase, selector
 
 
@@ -194,30 +194,30 @@ def _superlative(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "leftmost cat", "top left cat", "second largest dog", "two leftmost cats", "leftmost two cats"."""
     which = rf"(?:(?P<ord>{_ORD})[\s-]+)?(?:(?P<num>{_NUM})\s+)?(?P<word>{_CORNER}|{_SUPER})(?:\s+(?P<more>{_NUM}))?"
     form = rf"{which}\s+(?P<noun>(?!of\b).+)"
-    found = _match(form, phrase)
-    if not found or (found["ord"] or "").lower() == "last" or selector.order != "score":
+    match = _match(form, phrase)
+    if not match or (match["ord"] or "").lower() == "last" or selector.order != "score":
         return phrase, selector
-    named = found["word"].lower()
+    named = match["word"].lower()
     order = _ORDER_OF.get(named) or " ".join(_ORDER_OF[side] for side in re.split(r"[\s-]+", named))
-    return found["noun"], _ordered(selector, order, found["ord"], found["num"] or found["more"])
+    return match["noun"], _ordered(selector, order, match["ord"], match["num"] or match["more"])
 
 
 def _nth(phrase: str, selector: Selector) -> tuple[str, Selector]:
     """ "second cat", "last tree": counted from the left, as one reads."""
-    found = _match(rf"(?P<ord>{_ORD})\s+(?:(?P<num>{_NUM})\s+)?(?P<noun>.+)", phrase)
+    match = _match(rf"(?P<ord>{_ORD})\s+(?:(?P<num>{_NUM})\s+)?(?P<noun>.+)", phrase)
     order = "left" if selector.order == "score" else selector.order  # "third cat on the right" counts from there
-    if not found or selector.rank != 1 or (found["ord"].lower() == "last" and order not in _OPPOSITE):
+    if not match or selector.rank != 1 or (match["ord"].lower() == "last" and order not in _OPPOSITE):
         return phrase, selector
-    return found["noun"], _ordered(selector, order, found["ord"], found["num"])
+    return match["noun"], _ordered(selector, order, match["ord"], match["num"])
 
 
 def _counted(noun: str, selector: Selector) -> tuple[str, Selector]:
     """A number before the noun, a plural, or a mass such as the sky; the noun to look for is singular."""
-    found = _match(rf"(?P<num>{_NUM})\s+(?:of\s+(?:the|these|those|my)\s+)?(?P<noun>.+)", noun)
-    if found:
-        noun, selector = found["noun"], replace(selector, count=_number(found["num"]))
+    match = _match(rf"(?P<num>{_NUM})\s+(?:of\s+(?:the|these|those|my)\s+)?(?P<noun>.+)", noun)
+    if match:
+        noun, selector = match["noun"], replace(selector, count=_number(match["num"]))
     single, words = singular_noun(noun), noun.split()
-    if single != " ".join(words) and selector.count == 1 and selector.rank == 1 and not found:
+    if single != " ".join(words) and selector.count == 1 and selector.rank == 1 and not match:
         selector = replace(selector, count=None)
     if words[head(words)].lower() in STUFF and selector == Selector():
         selector = replace(selector, count=None)

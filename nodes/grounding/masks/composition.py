@@ -45,10 +45,10 @@ def with_mask(region: Region, mask: Tensor) -> Region:
 def _on_top(items: Sequence[Region], priority: str) -> list[int]:
     """Indices from the bottom to the top."""
     keys = {
-        "later on top": lambda at: at,
-        "earlier on top": lambda at: -at,
-        "smaller on top": lambda at: -float(items[at].mask.sum()),
-        "higher score on top": lambda at: items[at].score,
+        "later on top": lambda index: index,
+        "earlier on top": lambda index: -index,
+        "smaller on top": lambda index: -float(items[index].mask.sum()),
+        "higher score on top": lambda index: items[index].score,
     }
     if priority not in keys:
         raise wrong_input("priority", repr(priority), f"one of: {', '.join(PRIORITIES)}", "Choose one of these.")
@@ -62,21 +62,24 @@ def cut_overlaps(items: Sequence[Region], priority: str = "later on top") -> lis
     """
     result = list(items)
     covered: Tensor | None = None
-    for at in reversed(_on_top(items, priority)):
-        mask = items[at].mask
+    for index in reversed(_on_top(items, priority)):
+        mask = items[index].mask
         if covered is not None:
-            result[at] = with_mask(items[at], torch.minimum(mask, 1 - covered))
+            result[index] = with_mask(items[index], torch.minimum(mask, 1 - covered))
         covered = mask if covered is None else torch.maximum(covered, mask)
     return result
 
 
 def without_overlaps(regions: Regions, priority: str = "later on top") -> Regions:
     """`cut_overlaps` for every picture of a batch; items keep their places."""
-    places = {image: [at for at, one in enumerate(regions) if one.image == image] for image in range(regions.batch)}
+    indices = {
+        image: [index for index, region in enumerate(regions) if region.image == image]
+        for image in range(regions.batch)
+    }
     items = list(regions.items)
-    for own in places.values():
-        for at, cut in zip(own, cut_overlaps([items[at] for at in own], priority), strict=True):
-            items[at] = cut
+    for own in indices.values():
+        for index, cut in zip(own, cut_overlaps([items[index] for index in own], priority), strict=True):
+            items[index] = cut
     return regions.with_items(items)
 
 
@@ -86,7 +89,7 @@ def with_background(regions: Regions, style: str, phrase: str = "background") ->
     check_words(style, "style")
     rest = 1 - regions.union()
     return regions.with_items(
-        [*regions, *(region_of(phrase, mask, style=style, image=at) for at, mask in enumerate(rest))]
+        [*regions, *(region_of(phrase, mask, style=style, image=image) for image, mask in enumerate(rest))]
     )
 
 
@@ -107,13 +110,15 @@ def pick(regions: Regions, order: str = "", first: int = 1, count: int | None = 
     what was found is counted. A picture left with none keeps, for each phrase it had, one region with an empty mask.
     """
     return regions.with_items(
-        one for image in range(regions.batch) for one in _picked(regions, image, order, first, count)
+        region for image in range(regions.batch) for region in _picked(regions, image, order, first, count)
     )
 
 
 def _picked(regions: Regions, image: int, order: str, first: int, count: int | None) -> list[Region]:
     items = regions.of_image(image)
-    found = [one for one in items if bool((one.mask > 0).any())]
-    chosen = (sort_instances(found, order) if order else found)[first - 1 :][:count]
-    empty = {one.phrase: replace(with_mask(one, torch.zeros_like(one.mask)), style=one.style) for one in items}
-    return chosen or list(empty.values())
+    present = [region for region in items if bool((region.mask > 0).any())]
+    chosen = (sort_instances(present, order) if order else present)[first - 1 :][:count]
+    missing = {
+        region.phrase: replace(with_mask(region, torch.zeros_like(region.mask)), style=region.style) for region in items
+    }
+    return chosen or list(missing.values())

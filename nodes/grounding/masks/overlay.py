@@ -35,11 +35,13 @@ def labelled_overlay(image: Tensor, regions: Sequence[Region]) -> Tensor:
     """
     factor = max(1, LEAST_SIDE // max(image.shape[-2:]))
     canvas = F.interpolate(image.float().cpu(), scale_factor=float(factor), mode="nearest")[0]
-    found = [one for one in regions if bool((one.mask > 0).any())]
-    for at, one in enumerate(found):
-        canvas = _drawn(canvas, one.mask.float().cpu(), factor, COLORS[at % len(COLORS)])
-    labels = [(_outline_box(one), _label(one), COLORS[at % len(COLORS)]) for at, one in enumerate(found)]
-    missing = list(dict.fromkeys(f"not found: {one.phrase}" for one in regions if one not in found))
+    present = [region for region in regions if bool((region.mask > 0).any())]
+    for index, region in enumerate(present):
+        canvas = _drawn(canvas, region.mask.float().cpu(), factor, COLORS[index % len(COLORS)])
+    labels = [
+        (_outline_box(region), _label(region), COLORS[index % len(COLORS)]) for index, region in enumerate(present)
+    ]
+    missing = list(dict.fromkeys(f"not found: {region.phrase}" for region in regions if region not in present))
     return _written(canvas, labels, missing, factor)
 
 

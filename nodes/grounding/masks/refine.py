@@ -75,9 +75,9 @@ def grow_mask(mask: Tensor, pixels: int) -> Tensor:
     flat = mask.reshape(-1, height, width)
     grown, rows = flat.clone(), _RowMaximum(flat, min(pixels, width))
     for down in range(min(pixels, height - 1) + 1):
-        reach = rows(min(math.isqrt(pixels**2 - down**2), width))
-        grown[:, down:] = torch.maximum(grown[:, down:], reach[:, : height - down])
-        grown[:, : height - down] = torch.maximum(grown[:, : height - down], reach[:, down:])
+        widest = rows(min(math.isqrt(pixels**2 - down**2), width))
+        grown[:, down:] = torch.maximum(grown[:, down:], widest[:, : height - down])
+        grown[:, : height - down] = torch.maximum(grown[:, : height - down], widest[:, down:])
     return grown.reshape(mask.shape)
 
 
@@ -130,8 +130,8 @@ def mask_parts(mask: Tensor, smallest: float = 0.0) -> list[Tensor]:
     rows, columns = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     nearest = torch.from_numpy(labels[rows, columns]).to(mask.device)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    order = [at for at in np.argsort(-areas, kind="stable") if areas[at] >= smallest * areas.max()]
-    return [torch.where(nearest == int(at) + 1, mask, torch.zeros_like(mask)) for at in order]
+    order = [label_of for label_of in np.argsort(-areas, kind="stable") if areas[label_of] >= smallest * areas.max()]
+    return [torch.where(nearest == int(label_of) + 1, mask, torch.zeros_like(mask)) for label_of in order]
 
 
 def largest_part(mask: Tensor) -> Tensor:

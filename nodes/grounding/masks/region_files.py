@@ -24,15 +24,21 @@ FULL = 65535
 
 def save_regions(regions: Regions, path: Path) -> list[Path]:
     """Write regions as NAME.json (`path`) and NAMEmask000.png, NAMEmask001.png, ... beside it; the files written."""
-    names = [f"{path.stem}mask{at:03}.png" for at in range(len(regions))]
+    names = [f"{path.stem}mask{number:03}.png" for number in range(len(regions))]
     entries = [
-        {"phrase": one.phrase, "style": one.style, "score": float(one.score), "image": one.image, "mask": name}
-        for one, name in zip(regions, names, strict=True)
+        {
+            "phrase": region.phrase,
+            "style": region.style,
+            "score": float(region.score),
+            "image": region.image,
+            "mask": name,
+        }
+        for region, name in zip(regions, names, strict=True)
     ]
     size = {"height": regions.height, "width": regions.width, "batch": regions.batch}
     path.parent.mkdir(parents=True, exist_ok=True)
-    for one, name in zip(regions, names, strict=True):
-        _write_mask(one.mask, path.with_name(name))
+    for region, name in zip(regions, names, strict=True):
+        _write_mask(region.mask, path.with_name(name))
     text = json.dumps({"format": FORMAT, "version": VERSION, **size, "regions": entries}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return [path, *(path.with_name(name) for name in names)]
@@ -56,7 +62,7 @@ def load_regions(path: Path) -> Regions:
     entries = data.get("regions")
     if not isinstance(entries, list):
         raise _damaged(path, f"regions {type(entries).__name__}", "a list")
-    return Regions(tuple(_read_region(one, path, (height, width)) for one in entries), height, width, batch)
+    return Regions(tuple(_read_region(entry, path, (height, width)) for entry in entries), height, width, batch)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

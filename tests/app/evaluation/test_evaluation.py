@@ -37,7 +37,7 @@ def test_attention_both_ways(predictor):
 
 def test_plain_attention_is_a_cut_of_the_words_share(predictor):
     made = held_out(1)
-    settings = AttentionSettings(levels=(0.1,), draws=1)
+    settings = AttentionSettings(levels=(0.1,), noise_samples=1)
     with torch.no_grad(), predictor.loaded():
         first, again, other = (
             plain_attention_mask(predictor, as_image(made), phrase, settings)

@@ -11,7 +11,7 @@ from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.dino import (
     DetectorSettings,
-    _without_doubles,
+    _without_overlaps,
     find_boxes,
     find_phrases,
     load_detector,
@@ -80,7 +80,7 @@ def test_every_phrase_keeps_its_own_boxes(detector, images):
 
 def test_doubles_are_left_out():
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 5], [30, 30, 40, 40]])
-    assert _without_doubles(boxes, torch.tensor([0.5, 0.6, 0.4, 0.9])) == [3, 1, 2]
+    assert _without_overlaps(boxes, torch.tensor([0.5, 0.6, 0.4, 0.9])) == [3, 1, 2]
 
 
 def test_nothing_found_is_an_empty_region_in_every_picture(detector, images):

@@ -43,7 +43,7 @@ def test_boxes_are_sorted_and_cut_to_the_picture():
 
 def test_the_words_become_requests():
     answer = read_answer(f"```json\n{REPLY}\n```", "llava", _View((100, 100), 0, 0, 100))
-    (request,) = answer.sentence.requests
+    (request,) = answer.instruction.requests
     assert (request.query, request.style, request.selector.order) == ("cat", "mosaic", "left")
     assert answer.boxes == ((25, 50, 50, 75),)
     assert read_answer(entry(), "llava", _View((9, 9), 0, 0, 9)).boxes == (None,)
@@ -101,7 +101,7 @@ def test_llava_answers_on_the_padded_square(llava):
     assert answer.reply == REPLY
     (box,) = answer.boxes
     assert box == pytest.approx((20, 20, 40, 40))  # y: 0.5 * 80 - 20, 0.75 * 80 - 20
-    assert answer.sentence.requests[0].query == "cat"
+    assert answer.instruction.requests[0].query == "cat"
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_the_number_of_clauses_tried_grows_linearly(clause, tried):
         "look like please second ' , the ",
         "turn the cat into in the and the one of the ",
         "near the dog ",
-        '" \' ( ',
+        "\" ' ( ",
     ],
 )
 def test_the_longest_sentences_are_read_in_bounded_time(few):
