@@ -68,7 +68,8 @@ class DetectPhrases(io.ComfyNode):
             "phrases",
             default="a cat. a dog.",
             multiline=True,
-            tooltip="The things to find, one per line or between commas, semicolons or full stops. Each is asked for by itself.",
+            tooltip="The things to find, one per line or between commas, semicolons or full stops. "
+            "Each is asked for by itself.",
         )
         return node_schema(
             node_id="RegionStyleDetectPhrases",

@@ -59,7 +59,7 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
     masks = batch_of_masks(mask)
     masks = masks if regions is None else _fitted(mask, regions.batch, regions.height, regions.width)
     items = [
-        region_of(phrase.strip(), mask_of, style=style.strip(), image=image) for image, mask_of in enumerate(masks)
+        region_of(phrase.strip(), covered, style=style.strip(), image=image) for image, covered in enumerate(masks)
     ]
     added = Regions(tuple(items), int(masks.shape[-2]), int(masks.shape[-1]), len(masks))
     return added if regions is None else join(regions, added)

@@ -22,6 +22,7 @@ from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_phrase
 from ...engine.region.region import RegionCrop
 from ..language.nouns import with_article
+from ..language.region_words import without_determiners
 from ..masks.refine import guided_filter, mask_parts
 
 
@@ -58,11 +59,6 @@ class Grounding:
     found: bool
 
 
-def caption_of(phrase: str) -> str:
-    """The prompt in which a phrase is looked for when none is given: "a red star", "an orange triangle"."""
-    return with_article(phrase)
-
-
 def phrase_groups(text: Text, phrase: str) -> tuple[Tensor, Tensor]:
     """Token group bool `[1,M]` of the phrase and the valid words `[M]`.
 
@@ -73,7 +69,8 @@ def phrase_groups(text: Text, phrase: str) -> tuple[Tensor, Tensor]:
     valid = text.valid[0].cpu()
     if not (valid & ~group[0]).any():
         raise RegionStyleError(
-            f"caption: got only the phrase {phrase!r}, expected other words beside it. Use for example {caption_of(phrase)!r}."
+            f"caption: got only the phrase {phrase!r}, expected other words beside it. "
+            f"Use for example {with_article(phrase)!r}."
         )
     return group, valid
 
@@ -160,8 +157,8 @@ def threshold_of(logodds: Tensor) -> float:
 def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, competing_maps: Sequence[Tensor] = ()) -> Grounding:
     """The soft mask of a map: a sigmoid around the threshold, cleared where it is below 2 percent.
 
-    competing_maps: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold there;
-    thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask of
+    competing_maps: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold
+    there; thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask of
     zeros) when inside and outside differ by less than `settings.smallest`.
     """
     margin = _margin(logodds, settings, competing_maps)
@@ -206,8 +203,11 @@ def ground_by_attention(
     caption: str | None = None,
     settings: AttentionSettings | None = None,
 ) -> Grounding:
-    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default: `caption_of`)."""
+    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default: the phrase with its
+    article, "an orange triangle"). Determiners before the phrase are not looked for."""
     settings = settings or AttentionSettings()
     with torch.no_grad():
-        logodds = attention_logodds(predictor, image, phrase, caption or caption_of(phrase), settings)
+        logodds = attention_logodds(
+            predictor, image, without_determiners(phrase)[0], caption or with_article(phrase), settings
+        )
     return mask_from_logodds(logodds, settings)

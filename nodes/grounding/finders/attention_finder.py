@@ -12,8 +12,9 @@ from ...engine.predictor.base import NoisePredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..language.instruction import Instruction
+from ..language.nouns import with_article
 from ..masks.refine import mask_parts
-from .attention import AttentionSettings, Grounding, attention_logodds, caption_of, mask_from_logodds
+from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
@@ -52,7 +53,7 @@ def attention_finder(
     def logodds_of(query: str) -> Tensor:
         if query not in maps:
             with torch.no_grad():
-                maps[query] = attention_logodds(predictor, image, query, caption_of(query), settings)
+                maps[query] = attention_logodds(predictor, image, query, with_article(query), settings)
         return maps[query]
 
     def find(query: str, apart: bool) -> list[Region]:
@@ -88,7 +89,10 @@ def find_regions(images: Tensor, instruction: Instruction, finder: Callable[[Ten
 def regions_by_attention(
     predictor: NoisePredictor, images: Tensor, instruction: Instruction, settings: AttentionSettings | None = None
 ) -> FoundRegions:
-    """The regions of an instruction in images `[B,3,H,W]` in 0..1, by the predictor's attention. Use inside `loaded()`."""
+    """The regions of an instruction in images `[B,3,H,W]` in 0..1, by the predictor's attention.
+
+    Use inside `loaded()`.
+    """
     settings = settings or AttentionSettings()
     return find_regions(
         images, instruction, lambda image, index: attention_finder(predictor, image, instruction, settings)

@@ -59,8 +59,8 @@ class Vlm:
 
 @dataclass(frozen=True)
 class VlmAnswer:
-    """instruction: what is asked for; boxes: the corners in pixels for each request, None where none was given; reply: the
-    model's words."""
+    """instruction: what is asked for; boxes: the corners in pixels for each request, None where none was given; reply:
+    the model's words."""
 
     instruction: Instruction
     boxes: tuple[Corners | None, ...]

@@ -1,6 +1,6 @@
 """One clause: which words are the region and which are the style.
 
-The forms are those of the parser specification (P1 to P7): "apply S to R", "make R look like S", "give R a S look",
+Seven forms, numbered P1 to P7: "apply S to R", "make R look like S", "give R a S look",
 "VERB R in S", "VERB R S", "R: S", "R in S".
 """
 

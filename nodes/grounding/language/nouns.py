@@ -46,9 +46,9 @@ def head(words: list[str]) -> int:
 
 
 def with_article(phrase: str) -> str:
-    """A phrase with "a" or "an" before it, as its first letter is spoken of; one that begins with a determiner stays."""
-    first = phrase.split()[:1]
-    if first and first[0].lower() in DETERMINERS:
+    """A phrase with "a" or "an" before it, by the sound it begins with; one that has a determiner stays."""
+    words = phrase.split()
+    if len(words) > 1 and words[0].lower() in DETERMINERS:
         return phrase
     vowel = _VOWEL.match(phrase) is not None and _CONSONANT.match(phrase) is None
     return f"{'an' if vowel else 'a'} {phrase}"

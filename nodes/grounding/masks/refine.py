@@ -130,8 +130,8 @@ def mask_parts(mask: Tensor, smallest: float = 0.0) -> list[Tensor]:
     rows, columns = distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
     nearest = torch.from_numpy(labels[rows, columns]).to(mask.device)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    order = [label_of for label_of in np.argsort(-areas, kind="stable") if areas[label_of] >= smallest * areas.max()]
-    return [torch.where(nearest == int(label_of) + 1, mask, torch.zeros_like(mask)) for label_of in order]
+    order = [number for number in np.argsort(-areas, kind="stable") if areas[number] >= smallest * areas.max()]
+    return [torch.where(nearest == int(number) + 1, mask, torch.zeros_like(mask)) for number in order]
 
 
 def largest_part(mask: Tensor) -> Tensor:

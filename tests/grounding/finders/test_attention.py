@@ -54,6 +54,14 @@ def test_same_seed_same_mask_and_another_seed_another(predictor):
     assert not torch.equal(first, other)
 
 
+def test_the_article_is_the_captions_and_not_looked_for(predictor):
+    image = picture(scene(0, split="held-out"))
+    bare = ground_by_attention(predictor, image, "orange triangle").logodds
+    assert torch.equal(ground_by_attention(predictor, image, "an orange triangle").logodds, bare)
+    assert torch.equal(ground_by_attention(predictor, image, "orange triangle", "an orange triangle").logodds, bare)
+    assert not torch.equal(ground_by_attention(predictor, image, "orange triangle", "a orange triangle").logodds, bare)
+
+
 @pytest.mark.parametrize("size", [(97, 180), (40, 40), (300, 130)])
 def test_any_size(predictor, size):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))

@@ -44,6 +44,28 @@ def test_phrases_are_split_at_full_stops_and_lines():
         phrases_of(" . \n")
 
 
+def test_commas_and_semicolons_divide_phrases_too():
+    assert phrases_of("cat, dog") == phrases_of("cat; dog") == phrases_of("cat,dog;") == ("cat", "dog")
+    assert phrases_of("a 3,5 inch disk, a cat, a cat") == ("a 3,5 inch disk", "a cat")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a cat, (dog:1.3)", r"phrases: got '\(dog:1.3\)', a prompt weight"),
+        ("a cat <lora:x:1>", "phrases: got '<lora:x:1>', a tag"),
+        ("a cat BREAK a dog", "phrases: got 'BREAK'"),
+        ("half a \ud83d cat", "phrases: got half of a character"),
+        ("x" * 301, "phrases: got 301 characters"),
+        (", ".join(f"thing{number}" for number in range(101)), "phrases: got 101 parts"),
+        ("cat, " * 3000, "phrases: got 15000 characters"),
+    ],
+)
+def test_what_is_no_phrase_is_named(text, message):
+    with pytest.raises(RegionStyleError, match=message):
+        phrases_of(text)
+
+
 def test_boxes_equal_the_networks_own_postprocessing(detector, images):
     """Against transformers' calls written out, with the text in the form the network was trained on."""
     found = find_boxes(detector, images[0], "Red Star", HOST, ALL, 0)

@@ -53,7 +53,7 @@ def test_an_unknown_style_lists_the_known_ones():
         parse_prompt("turn the star into cubism", STYLES)
 
 
-# The cases of the parser specification, then further ones: the sentence and its regions -> styles.
+# The sentence and its regions -> styles.
 SENTENCES = [
     ("apply cubism style to the building in the image", "building -> cubism"),
     (
