@@ -140,12 +140,14 @@ def masks_and_words(regions: Regions, phrase: str) -> tuple[Tensor, Tensor, str,
 
 
 def preview(image: Tensor, regions: Regions) -> Tensor:
-    """Every picture with its regions drawn in, as an IMAGE."""
+    """Every picture with its regions drawn in, as an IMAGE. Reports progress and can be cancelled at every region."""
     images = images_of(image)
     check_pictures(regions, images)
-    return image_of(
-        torch.cat([labelled_overlay(picture[None], regions.of_image(index)) for index, picture in enumerate(images)])
-    )
+    host, drawn = ComfyHost(), []
+    for index, picture in enumerate(images):
+        own = regions.of_image(index)
+        drawn.append(labelled_overlay(picture[None], own, host.progress(2 * len(own), "regions")))
+    return image_of(torch.cat(drawn))
 
 
 def _can_be_a_name(path: Path) -> bool:

@@ -158,8 +158,8 @@ def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, competing_ma
     """The soft mask of a map: a sigmoid around the threshold, cleared where it is below 2 percent.
 
     competing_maps: maps of other things `[H,W]`. A place belongs to the map that lies highest above its own threshold
-    there; thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask of
-    zeros) when inside and outside differ by less than `settings.smallest`.
+    there; thresholds are what makes maps comparable, since some words draw more attention than others. Not found (mask
+    of zeros) when inside and outside differ by less than `settings.smallest`.
     """
     margin = _margin(logodds, settings, competing_maps)
     inside = margin > 0

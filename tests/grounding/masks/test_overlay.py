@@ -1,9 +1,14 @@
 """The overlay reads on dark and on light pictures."""
 
+import time
+
 import pytest
 import torch
 
+from regionstyle.nodes.engine.host.base import Cancelled
+from regionstyle.nodes.engine.region.boxes import mask_box
 from regionstyle.nodes.engine.region.regions import missing_region, region_of
+from regionstyle.nodes.grounding.masks import overlay
 from regionstyle.nodes.grounding.masks.overlay import labelled_overlay
 
 
@@ -48,3 +53,52 @@ def test_labels_do_not_cover_each_other():
     two = labelled_overlay(torch.zeros(1, 3, 400, 600), [square((400, 600)), square((400, 600))])
     white = [int((drawn[0].mean(0) > 0.95).sum()) for drawn in (one, two)]
     assert white[1] > 1.8 * white[0]
+
+
+class Counted:
+    """A progress that cancels after so many steps."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.steps = most, []
+
+    def update(self, done: int, preview=None) -> None:
+        self.steps.append(done)
+        if done >= self.most:
+            raise Cancelled("enough")
+
+
+def test_progress_counts_drawing_and_labelling_and_can_cancel():
+    regions = [square((400, 600), (20 * n, 20 * n + 15, 30, 60)) for n in range(1, 6)]
+    counted = Counted(100)
+    reported = labelled_overlay(torch.zeros(1, 3, 400, 600), regions, counted)
+    assert counted.steps == list(range(1, 11))
+    assert torch.equal(reported, labelled_overlay(torch.zeros(1, 3, 400, 600), regions))
+    for step in (3, 8):
+        with pytest.raises(Cancelled):
+            labelled_overlay(torch.zeros(1, 3, 400, 600), regions, Counted(step))
+
+
+def test_many_regions_are_drawn_in_bounded_time():
+    began = time.process_time()
+    tops = [(number % 97) * 5 for number in range(300)]
+    regions = [square((512, 512), (top, top + 6, top, top + 9)) for top in tops]
+    assert labelled_overlay(torch.zeros(1, 3, 512, 512), regions).shape == (1, 3, 512, 512)
+    assert time.process_time() - began < 6  # less than one second; it was quadratic
+
+
+def test_a_soft_mask_is_drawn_as_if_the_whole_canvas_were(monkeypatch):
+    """Against the drawing of the whole picture, at the frame and inside."""
+    mask = torch.rand(100, 128, generator=torch.Generator().manual_seed(0)) ** 2
+    mask[:, :20] = mask[60:] = 0
+    mask[40:60] = mask[40:60].round()
+    region = region_of("thing", mask)
+    image = torch.rand(1, 3, 100, 128, generator=torch.Generator().manual_seed(1))
+    window = labelled_overlay(image, [region])
+    monkeypatch.setattr(overlay, "mask_box", lambda mask, *_: (0, 0, 128, 100))
+    monkeypatch.setattr(overlay, "_outline_box", lambda region: mask_box(region.mask, 0.5))
+    assert torch.equal(window, labelled_overlay(image, [region]))
+
+
+def test_a_long_label_is_shortened():
+    mask = torch.ones(64, 64)
+    assert labelled_overlay(torch.zeros(1, 3, 64, 64), [region_of("x" * 100_000, mask, style="\ud83d")]).shape[1] == 3
