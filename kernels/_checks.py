@@ -132,9 +132,19 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not _autocast_enabled():  # the usual case: switching off what is off costs as much as a small kernel
+            return function(*args, **kwargs)
         kinds = {value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)}
         kind = "cuda" if "cuda" in kinds else "cpu"
         with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)
 
     return run
+
+
+def _autocast_enabled() -> bool:
+    """Whether autocast is on for the CPU or for CUDA."""
+    try:
+        return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    except TypeError:  # torch before 2.4 takes no device here
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()

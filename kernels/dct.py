@@ -1,4 +1,4 @@
-"""Discrete cosine transform and the low-pass spectrum distance (specification: SMS, step 5)."""
+"""Discrete cosine transform and the low-pass spectrum distance (SMS, arXiv:2503.07601, section 3.3)."""
 
 import math
 from functools import lru_cache
@@ -12,6 +12,7 @@ from ._checks import (
     check_no_nan,
     check_number,
     check_shapes,
+    check_tensor,
     compute_dtype,
     full_precision,
     is_number,
@@ -103,18 +104,84 @@ def spectrum_distance(a: Tensor, b: Tensor, threshold: float | Tensor, *, power:
 
     a, b `[B,C,h,w]`, threshold a number or `[B]`, power >= 1 (1 as in the published code, 2 as in the paper's
     text). Returns a scalar in a's dtype, differentiable in a and b. The zeroed coefficients count in the mean.
+    Only the corner of coefficients up to the threshold is computed. A threshold `[B]` waits for a GPU.
 
     Raises ValueError on shapes that disagree, an empty batch (it has no mean), a threshold that does not fit, or a
     power below 1.
     """
-    check_shapes(a=(a, "B C h w"), b=(b, "B C h w"))
-    check_float(a=a, b=b)
-    require(a.numel() > 0, f"a {list(a.shape)} is empty: there is nothing to take the mean of")
+    _check_pair(a, b)
     check_number(power=power)
     require(power >= 1, f"power must be at least 1 (the gradient is infinite at 0 otherwise), got {power}")
-    dtype, (a, b) = a.dtype, promote(a, b)
-    size = low_pass(dct2(a - b), threshold).abs()
-    return (size if power == 1 else size**power).mean().to(dtype)
+    dtype, compute = a.dtype, compute_dtype(a, b)
+    size = _low_coefficients(a.to(compute) - b.to(compute), _cutoffs(threshold, a)).abs()
+    # The coefficients above the cutoff were never computed: they are zeros that count in the mean.
+    return ((size if power == 1 else size**power).sum() / a.numel()).to(dtype)
+
+
+def _check_pair(a: Tensor, b: Tensor) -> None:
+    """ValueError unless a and b are non-empty floating point batches `[B,C,h,w]` of one shape on one device."""
+    check_tensor(a=a, b=b)
+    # One comparison for the usual case; the long way round only to say what is wrong.
+    if (
+        a.ndim != 4
+        or a.shape != b.shape
+        or a.device != b.device
+        or not (a.is_floating_point() and b.is_floating_point())
+    ):
+        check_shapes(a=(a, "B C h w"), b=(b, "B C h w"))
+        check_float(a=a, b=b)
+    if not a.numel():
+        raise ValueError(f"a {list(a.shape)} is empty: there is nothing to take the mean of")
+
+
+def _cutoffs(threshold: float | Tensor, x: Tensor) -> list[int]:
+    """The largest u + v that is kept: one for all of x `[B,C,h,w]`, or one per sample. -1 keeps nothing."""
+    if isinstance(threshold, Tensor):
+        values = _threshold_values(threshold, x)
+    else:
+        _check_threshold(threshold)
+        values = [threshold]
+    highest = x.shape[-2] + x.shape[-1] - 2
+    return [math.floor(min(max(value, -1), highest)) for value in values]
+
+
+def _threshold_values(threshold: Tensor, x: Tensor) -> list[float]:
+    """A threshold tensor, one number or one per sample of x, as Python numbers; ValueError for another shape or NaN."""
+    check_mask(threshold=threshold)
+    _check_count(threshold, x)
+    values = threshold.reshape(-1).tolist()
+    if any(math.isnan(value) for value in values):
+        check_no_nan(threshold=threshold)
+    return values
+
+
+def _low_coefficients(x: Tensor, cutoffs: list[int]) -> Tensor:
+    """The corner of dct2(x), `[B,C,k,l]`, that holds every coefficient with u + v <= cutoff; zeros at the others."""
+    h, w = x.shape[-2:]
+    reach = max(cutoffs) + 1
+    rows = _basis_for(h, x.dtype, x.device)[:reach]
+    columns = _basis_for(w, x.dtype, x.device)[:reach]
+    corner = rows @ x @ columns.T
+    if min(cutoffs) == h + w - 2:
+        return corner
+    kept = [_kept(cutoff, h, w, corner) for cutoff in cutoffs]
+    return corner * (kept[0] if len(kept) == 1 else torch.stack(kept)[:, None])
+
+
+def _kept(cutoff: int, h: int, w: int, corner: Tensor) -> Tensor:
+    """1 where u + v <= cutoff, 0 elsewhere, `[k,l]` for a corner `[B,C,k,l]` of the `[h,w]` coefficients."""
+    # Lowering the cutoff by one moves the triangle up by one row, so every mask is a window of one table.
+    first = h + w - 2 - cutoff
+    table = (_triangle if h + w <= 512 else _triangle.__wrapped__)(h, w, corner.dtype, corner.device)
+    return table[first : first + corner.shape[-2], : corner.shape[-1]]
+
+
+@lru_cache(maxsize=32)
+def _triangle(h: int, w: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 where row + column <= h + w - 2, 0 elsewhere, `[2h+w,w]`."""
+    with torch.inference_mode(False), torch.no_grad():
+        inside = torch.arange(2 * h + w)[:, None] + torch.arange(w) <= h + w - 2
+        return inside.to(dtype).to(device)
 
 
 def _check_plane(x: Tensor, name: str) -> None:
@@ -156,15 +223,23 @@ def _frequency(c: Tensor) -> Tensor:
 def _limit(threshold: float | Tensor, c: Tensor) -> float | Tensor:
     """The threshold in a form that compares with `[...,h,w]`."""
     if not isinstance(threshold, Tensor):
-        require(is_number(threshold), f"threshold must be a number or a tensor [B], got {threshold!r}")
+        _check_threshold(threshold)
         return threshold
     check_mask(threshold=threshold)
     check_no_nan(threshold=threshold)
+    _check_count(threshold, c)
     # Comparing in half precision would round the frequencies.
     threshold = threshold.to(c.device, torch.float64)
-    if threshold.ndim == 0:
-        return threshold
-    fits = threshold.ndim == 1 and c.ndim >= 3 and threshold.shape[0] == c.shape[0]
-    got = f"threshold {list(threshold.shape)}, coefficients {list(c.shape)}"
-    require(fits, f"threshold must be a number or one per sample [B], got {got}")
-    return threshold.reshape(-1, *[1] * (c.ndim - 1))
+    return threshold if threshold.ndim == 0 else threshold.reshape(-1, *[1] * (c.ndim - 1))
+
+
+def _check_threshold(threshold: object) -> None:
+    require(is_number(threshold), f"threshold must be a number or a tensor [B], got {threshold!r}")
+
+
+def _check_count(threshold: Tensor, c: Tensor) -> None:
+    """ValueError unless the threshold is one number or one per sample of c `[B,...,h,w]`."""
+    fits = threshold.ndim == 0 or (threshold.ndim == 1 and c.ndim >= 3 and threshold.shape[0] == c.shape[0])
+    if not fits:
+        got = f"threshold {list(threshold.shape)}, coefficients {list(c.shape)}"
+        raise ValueError(f"threshold must be a number or one per sample [B], got {got}")

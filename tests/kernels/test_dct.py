@@ -6,6 +6,7 @@ import torch
 from regionstyle.kernels import dct2, idct2, low_pass, spectrum_distance
 from regionstyle.kernels.dct import (
     _cosine_basis,
+    _triangle,
     dct2_reference,
     idct2_reference,
     low_pass_reference,
@@ -122,6 +123,55 @@ def test_distance_agrees_with_reference(dtype, power, threshold, agree):
         [torch.randn(2, 3, 7, 5), torch.randn(2, 3, 7, 5)],
         dtype,
     )
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (6, 1), (5, 8), (7, 4)], ids=str)
+def test_distance_at_every_threshold(size, power, agree):
+    """Only a corner of the coefficients is computed, with masks cut from one table."""
+    h, w = size
+    a, b = torch.randn(2, 3, h, w), torch.randn(2, 3, h, w)
+    last = h + w - 2
+    for threshold in (-math.inf, -1, -0.5, *range(last + 1), last / 2 + 0.25, last + 7, math.inf):
+        limits = torch.tensor([float(threshold), last - 1.5])
+        for limit in (threshold, limits, torch.tensor(float(threshold))):
+            agree(
+                lambda a, b, limit=limit: spectrum_distance(a, b, limit, power=power),
+                lambda a, b, limit=limit: spectrum_distance_reference(a, b, limit, power=power),
+                [a, b],
+                torch.float64,
+            )
+
+
+def test_distance_of_large_latents_is_not_cached():
+    """Tables of sizes that are no latent's would hold memory that nobody can free."""
+    _triangle.cache_clear()
+    a, b = torch.randn(1, 1, 500, 20), torch.randn(1, 1, 500, 20)
+    keep = torch.arange(500)[:, None] + torch.arange(20) <= 30
+    torch.testing.assert_close(spectrum_distance(a, b, 30), (dct2(a - b).abs() * keep).mean())
+    assert _triangle.cache_info().currsize == 0
+
+
+def test_distance_first_used_in_inference_mode_does_not_spoil_later_gradients():
+    _triangle.cache_clear()
+    _cosine_basis.cache_clear()
+    x = torch.randn(1, 1, 6, 5)
+    with torch.inference_mode():
+        spectrum_distance(x, torch.zeros_like(x), 3)
+    x.requires_grad_()
+    spectrum_distance(x, torch.zeros_like(x), 3).backward()
+    assert bool((x.grad != 0).any())
+
+
+def test_distance_under_autocast_keeps_full_precision():
+    a, b = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(spectrum_distance(a, b, 9), _outside_autocast(a, b))
+
+
+def _outside_autocast(a, b):
+    with torch.autocast("cpu", enabled=False):
+        return spectrum_distance(a, b, 9)
 
 
 def test_distance_known_values():
