@@ -16,7 +16,8 @@ TARGETS = (".to_q", ".to_v")  # of every attention layer
 def init_fake(network: nn.Module, seed: int) -> Expert:
     """An expert of rank 8 (alpha 32) on every query and value projection; its up matrices are zero, so it is off.
 
-    The down matrices are drawn on the CPU with a standard deviation of 1 / rank, so every device gives the same.
+    The down matrices are drawn uniformly within 1 / sqrt(inputs), PEFT's default, which the published code takes; on
+    the CPU, so that every device gives the same.
     """
     generator = torch.Generator().manual_seed(seed)
     places = {path: place for path, place in family_of(network).places(network).items() if path.endswith(TARGETS)}
@@ -28,5 +29,6 @@ def _layer(network: nn.Module, place: NetworkSlice, generator: torch.Generator) 
     module = network.get_submodule(place.path)
     inputs, outputs = int(module.in_features), int(module.out_features)  # type: ignore[arg-type]
     rows = outputs if place.rows is None else len(range(*place.rows.indices(outputs)))
-    down: Tensor = torch.randn(RANK, inputs, generator=generator) / RANK
+    bound = inputs**-0.5
+    down: Tensor = torch.empty(RANK, inputs).uniform_(-bound, bound, generator=generator)
     return LoraLayer(down, torch.zeros(rows, RANK), ALPHA / RANK)

@@ -1,4 +1,4 @@
-"""The terms of the style matching score on latents, each as in the specification's iteration (steps 2 to 5, and 7).
+"""The terms of the style matching score on latents (SMS, arXiv:2503.07601, sections 3.2 to 3.5).
 
 Losses are one number per picture, `[B]`, so that the pictures of a batch do not weigh on each other.
 """
@@ -19,14 +19,15 @@ def guided_noise(prompted: Tensor, empty: Tensor, guidance: float) -> Tensor:
 
 
 def style_gradient(style: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-    """w_t (eps_style - eps_fake) `[B,C,h,w]`, weight `[B]`; what is not a number becomes 0 (step 2)."""
+    """w_t (eps_style - eps_fake) `[B,C,h,w]`, weight `[B]`; what is not a number becomes 0 (section 3.2)."""
     return torch.nan_to_num(weight.to(style).reshape(-1, 1, 1, 1) * (style - fake))
 
 
 def relevance_map(edited: Tensor, empty: Tensor, order: Literal["mean_first", "absolute_first"]) -> Tensor:
-    """Where the instruction to restyle changes the prediction for the source, `[B,1,h,w]` in 0..1 (step 3).
+    """Where the instruction to restyle changes the prediction for the source, `[B,1,h,w]` in 0..1.
 
     The size of the difference, averaged over channels and stretched to 0..1 per picture; 1 everywhere if it is flat.
+    Source: section 3.4; the order of mean and absolute value as the preset says.
     """
     difference = edited - empty
     size = difference.mean(1, keepdim=True).abs() if order == "mean_first" else difference.abs().mean(1, keepdim=True)
@@ -36,21 +37,21 @@ def relevance_map(edited: Tensor, empty: Tensor, order: Literal["mean_first", "a
 
 
 def style_loss(latent: Tensor, gradient: Tensor) -> Tensor:
-    """Half the mean square distance to the detached target latent - gradient (step 4): its gradient is that / numel."""
+    """Half the mean square distance to the detached target latent - gradient: its gradient is that / numel."""
     target = (latent - gradient).detach()
     return 0.5 * (latent - target).square().flatten(1).mean(1)
 
 
 def spectrum_loss(latent: Tensor, source: Tensor, limit: Tensor, power: int, region: Tensor | None = None) -> Tensor:
-    """How far the low frequencies have moved from the source's (step 5), `[B]`.
+    """How far the low frequencies have moved from the source's (section 3.3), `[B]`.
 
     limit `[B]`: largest frequency u + v that counts; region `[B or 1,1,h,w]`: weighs the difference before the
     transform, so that only the region's own change counts.
     """
     moved = latent - source if region is None else (latent - source) * region
     zero = torch.zeros_like(moved[:1])
-    parts = [spectrum_distance(moved[i : i + 1], zero, limit[i : i + 1], power=power) for i in range(len(moved))]
-    return torch.stack(parts)
+    pictures = zip(moved.split(1), limit.tolist(), strict=True)
+    return torch.stack([spectrum_distance(picture, zero, bound, power=power) for picture, bound in pictures])
 
 
 def latent_loss(latent: Tensor, source: Tensor, region: Tensor | None = None) -> Tensor:
@@ -60,5 +61,5 @@ def latent_loss(latent: Tensor, source: Tensor, region: Tensor | None = None) ->
 
 
 def fake_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (step 7)."""
+    """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (section 3.2)."""
     return (weight.to(predicted).reshape(-1, 1, 1, 1) * (predicted - noise)).square().flatten(1).mean(1)

@@ -5,7 +5,6 @@ One iteration is `StyleMatcher.step`; what it asks of the predictors is in `scor
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,10 +15,10 @@ from ..engine.adapters.gates import Gate
 from ..engine.errors import wrong_input
 from ..engine.host.memory import BatchSlice, in_parts
 from ..engine.predictor.base import NoisePredictor
-from .schedule import Kind
-from .score import Prompts, SmsSettings, StyleScore
+from .schedule import Kind, rate_share
+from .score import BaseModel, Prompts, SmsSettings, StyleScore
 
-__all__ = ["History", "Prompts", "SmsSettings", "StyleMatcher"]
+__all__ = ["BaseModel", "History", "Prompts", "SmsSettings", "StyleMatcher"]
 
 
 @dataclass
@@ -48,17 +47,19 @@ class StyleMatcher:
         fake: Sequence[nn.Parameter],
         settings: SmsSettings,
         mask: Tensor | None = None,
+        base: BaseModel | None = None,
     ) -> None:
         """source `[B,C,h,w]`: clean latents; style: gates of the attached style experts; fake: the parameters of the
-        attached `init_fake`; mask `[B or 1,1,h,w]` in 0..1: where anything may change (None: everywhere).
+        attached `init_fake`; mask `[B or 1,1,h,w]` in 0..1: where anything may change (None: everywhere); base: where
+        real and fake predict, the fake expert on it (None: on `predictor`).
 
-        RegionStyleError without a style expert, or for a mask of another size.
+        RegionStyleError without a style expert, for a mask of another size, or for a base with other latents.
         """
         if mask is not None and (mask.ndim != 4 or mask.shape[-2:] != source.shape[-2:]):
             accepts = f"[B or 1,1,{source.shape[-2]},{source.shape[-1]}]"
             raise wrong_input("mask", list(mask.shape), accepts, "Resize the mask to the latent's size.")
         self.predictor, self.source = predictor, source.detach()
-        self._score = StyleScore(predictor, prompts, style, settings)
+        self._score = StyleScore(predictor, prompts, style, settings, base)
         self.settings, self.mask, self.history = settings, mask, History()
         self.iteration = 0
         self._generator = torch.Generator().manual_seed(settings.seed)
@@ -87,21 +88,16 @@ class StyleMatcher:
         return self._score.draw(kind, self.iteration / self.settings.iterations, self.source, self._generator)
 
     def _latent_step(self, times: Tensor, noise: Tensor) -> None:
-        """Steps 1 to 6 of the specification. The mask limits what may move; outside it the latent is put back."""
+        """The latent follows the style. The mask limits what may move; outside it the latent is put back."""
         losses = self._score.losses(self._target, self.source, times, noise, self.mask)
-        self._set_rate()
+        self._optimizer.param_groups[0]["lr"] = self.settings.rate * rate_share(
+            self.iteration, self.settings.iterations
+        )
         self._optimizer.zero_grad(set_to_none=True)
         (losses.style + losses.content).sum().backward()
         self._optimizer.step()
         self._keep_outside()
         self._note(style=losses.style, content=losses.content, movement=losses.movement, times=times)
-
-    def _set_rate(self) -> None:
-        """Warm-up over a fifth of the iterations (100 of 500), then a cosine that would end at 1.5 times as many."""
-        warm, total = self.settings.iterations / 5, 1.5 * self.settings.iterations
-        share = self.iteration / warm if self.iteration < warm else 0.5 * (
-            1 + math.cos(math.pi * (self.iteration - warm) / (total - warm)))  # fmt: skip
-        self._optimizer.param_groups[0]["lr"] = self.settings.rate * share
 
     @torch.no_grad()
     def _keep_outside(self) -> None:
@@ -110,7 +106,7 @@ class StyleMatcher:
             self._target.copy_(torch.where(self.mask.to(self._target) > 0, self._target, self.source))
 
     def _fake_step(self, times: Tensor, noise: Tensor) -> None:
-        """Step 7: one training step of the fake predictor on the latent as it is now.
+        """One training step of the fake predictor on the latent as it is now.
 
         Where memory is short the gradients of fewer pictures at once are summed.
         """
@@ -118,8 +114,8 @@ class StyleMatcher:
         def learn(part: BatchSlice) -> Tensor:
             if part.start == 0:
                 self._fake_optimizer.zero_grad(set_to_none=True)
-            rows = part.rows
-            loss = self._score.fake_error(self.latent[rows], times[rows], noise[rows], part)
+            entries = part.rows
+            loss = self._score.fake_error(self.latent[entries], times[entries], noise[entries], part)
             (loss.mean() * (len(loss) / part.total)).backward()
             return loss.detach()
 

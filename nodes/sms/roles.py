@@ -1,7 +1,8 @@
-"""Three noise predictors on one loaded network: the rows of one batch, told apart by the experts' gates.
+"""Three noise predictors on one loaded network: blocks of one batch, told apart by the experts' gates.
 
 The batch holds one block of pictures per role. In the blocks of the style predictor the style's experts act as they
-are attached, in those of the fake predictor the fresh LoRA acts, in those of the plain model nobody does.
+are attached, in those of the fake predictor the fresh LoRA acts, in those of the plain model nobody does. Where real
+and fake have a base network of their own, there is one batch per network.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,9 +24,9 @@ from .fake import NAME
 
 @dataclass(frozen=True, eq=False)
 class Role:
-    """One block of the batch. who: "style", "fake" or "plain"; source: it looks at the source, not at the result."""
+    """One block of the batch. who predicts; source: it looks at the source, not at the result."""
 
-    who: str
+    who: Literal["style", "fake", "plain"]
     text: Text
     source: bool = False
 
@@ -39,15 +41,15 @@ def predict_roles(
     is one call per length. result, source: the noisy latents `[B,C,h,w]`; times `[B]` in 0..1; style: gates of the
     style's experts.
     """
-    alike: dict[tuple[int, ...], list[int]] = {}
-    for at, role in enumerate(roles):
-        alike.setdefault(tuple(role.text.states.shape[1:]), []).append(at)
+    by_length: dict[tuple[int, ...], list[int]] = {}
+    for index, role in enumerate(roles):
+        by_length.setdefault(tuple(role.text.states.shape[1:]), []).append(index)
 
-    seen: dict[int, Tensor] = {}
-    for group in alike.values():
-        made = _predict(predictor, [roles[at] for at in group], result, source, times, style)
-        seen.update(zip(group, made, strict=True))
-    return [seen[at] for at in range(len(roles))]
+    noises: dict[int, Tensor] = {}
+    for group in by_length.values():
+        predicted = _predict(predictor, [roles[index] for index in group], result, source, times, style)
+        noises.update(zip(group, predicted, strict=True))
+    return [noises[index] for index in range(len(roles))]
 
 
 def _predict(
@@ -55,17 +57,22 @@ def _predict(
     style: Mapping[str, Gate],
 ) -> list[Tensor]:  # fmt: skip
     count = len(result)
-    x = torch.cat([source if role.source else result for role in roles])
+    latents = torch.cat([source if role.source else result for role in roles])
     text = reduce(add, [role.text.repeat(count) for role in roles])
     gates = gates_of([role.who for role in roles], count, style)
-    return list(predictor.predict(x, times.repeat(len(roles)), text, gates).eps.chunk(len(roles)))
+    return list(predictor.predict(latents, times.repeat(len(roles)), text, gates).eps.chunk(len(roles)))
 
 
 def gates_of(who: Sequence[str], count: int, style: Mapping[str, Gate]) -> Gates:
-    """Gates for a batch of blocks of `count` pictures: the style's experts in its blocks, the fake one in its own."""
-    on = torch.tensor([name == "style" for name in who]).float().repeat_interleave(count)
+    """Gates for a batch of blocks of `count` pictures: the style's experts in its blocks, the fake one in its own.
+
+    RegionStyleError for a gate that is not one for all pictures or one each.
+    """
+    styled = torch.tensor([name == "style" for name in who]).float().repeat_interleave(count)
     fake = torch.tensor([name == "fake" for name in who]).float().repeat_interleave(count)
-    return Gates({name: _in_rows(gate, on, count) for name, gate in style.items()} | {NAME: fake})
+    # Only what a role needs is named: with a base network of its own, the experts are not all on one network.
+    gates = {name: _in_blocks(gate, styled, count) for name, gate in style.items()} if "style" in who else {}
+    return Gates(gates | ({NAME: fake} if "fake" in who else {}))
 
 
 def _check_count(entries: int, count: int) -> None:
@@ -73,14 +80,14 @@ def _check_count(entries: int, count: int) -> None:
         raise wrong_input("gate", f"{entries} entries", f"1 or {count}", "Give one, or one per picture.")
 
 
-def _in_rows(gate: Gate, on: Tensor, count: int) -> Gate:
-    """A gate in those rows of the batch where `on` `[R]` is 1, off in the others."""
+def _in_blocks(gate: Gate, on: Tensor, count: int) -> Gate:
+    """A gate in those entries of the batch where `on` `[B]` is 1, off in the others."""
     if isinstance(gate, RegionGate):
         mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
         _check_count(len(mask), count)
         return replace(gate, mask=mask.repeat(len(on) // len(mask), 1, 1) * on.to(mask)[:, None, None])
     if isinstance(gate, Tensor) and gate.ndim >= 2:
-        return _in_rows(RegionGate(gate), on, count)
+        return _in_blocks(RegionGate(gate), on, count)
     value = torch.as_tensor(gate, dtype=torch.float32).reshape(-1)
     _check_count(len(value), count)
     return value.repeat(len(on) // len(value)) * on.to(value)

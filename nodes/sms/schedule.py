@@ -1,4 +1,6 @@
-"""Which timestep each iteration looks at, and how much its gradient counts (SMS, iteration steps 1, 2 and 7).
+"""Which timestep each iteration looks at, how much its gradient counts, and the latent's learning rate.
+
+Source: SMS, arXiv:2503.07601, sections 3.2 and 3.3, algorithm 1, and the published code where it differs.
 
 Timesteps are Stable Diffusion's, 0 to 1000; a predictor is asked at t / 1000, which means the same amount of noise in
 every family (`engine/schedule.py`).
@@ -6,6 +8,7 @@ every family (`engine/schedule.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,6 +21,8 @@ from .presets import Preset
 Kind = Literal["narrowing", "uniform", "linear"]
 KINDS = ("narrowing", "uniform", "linear")
 SMALLEST, LARGEST = 20, 500  # t_min and t_max
+PUBLISHED_WARM_UP = 100  # iterations
+STEEPEST = 5  # times the published rate, at most, at the first iteration of a short run
 GRID_STEPS = 500  # the published code's sampler grid: every second of 1000 timesteps
 LevelsOf = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -71,5 +76,20 @@ def style_weight(preset: Preset, levels: LevelsOf, times: Tensor) -> Tensor:
 
 
 def frequency_limit(times: Tensor, height: int, width: int, high: int = LARGEST) -> Tensor:
-    """The spectrum term's threshold at timesteps `[B]`: the whole part of t / t_max * (h + w - 2)."""
-    return (times / high * (height + width - 2)).floor()
+    """The spectrum term's largest frequency at timesteps `[B]`, float64: the whole part of t (h + w - 2) / t_max."""
+    # The product first: it is exact, where t / t_max is rounded and may bring a whole result below itself.
+    return (times.double() * (height + width - 2) / high).floor()
+
+
+def rate_share(iteration: int, iterations: int) -> float:
+    """The share 0..1 of the latent's learning rate at an iteration (from 0) of a run.
+
+    A rise over the first fifth, at most 100 iterations, then a cosine that would end at 1.5 times the run. From 500
+    iterations on this is the published schedule: 100 iterations of linear rise, the first at a rate of 0. Runs of less
+    than 100 rise along a power of the iteration, so that the first move is at most `STEEPEST` times the published one.
+    """
+    warm = max(2.0, min(PUBLISHED_WARM_UP, iterations / 5))
+    if iteration < warm:
+        power = max(1.0, math.log(PUBLISHED_WARM_UP / STEEPEST) / math.log(warm))
+        return float((iteration / warm) ** power)
+    return 0.5 * (1 + math.cos(math.pi * (iteration - warm) / (1.5 * iterations - warm)))

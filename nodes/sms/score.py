@@ -24,6 +24,7 @@ from .schedule import LARGEST, SMALLEST, Kind, draw_times, frequency_limit, squa
 
 INSTRUCTION = "Turn it into {style}"
 Content = Literal["spectrum", "fixed cutoff", "latent"]
+STARTS = ("mode", "sample")
 CONTENTS = ("spectrum", "fixed cutoff", "latent")
 
 
@@ -36,6 +37,7 @@ class SmsSettings:
     whether the gradient is weighed by the relevance map; schedule: of the timesteps; lowest, highest: their range;
     content: what is held, "spectrum" (low frequencies up to a bound that follows t), or, to compare with, "fixed
     cutoff" (up to the middle one whatever t is) or "latent" (mean square distance in place of frequencies); seed;
+    start: the source's latent is the "mode" of the autoencoder's distribution, or a "sample" of it (published code);
     tolerance: stop early when the mean of |R * gradient| / w_t over `window` iterations falls below (0: never);
     preview_every: iterations between two previews.
     """
@@ -55,6 +57,7 @@ class SmsSettings:
     window: int = 25
     preview_every: int = 50
     content: Content = "spectrum"
+    start: Literal["mode", "sample"] = "mode"
 
     def __post_init__(self) -> None:
         if self.iterations < 2:
@@ -62,6 +65,8 @@ class SmsSettings:
             raise wrong_input("iterations", self.iterations, "2 or more", "The paper takes 500.")
         if self.content not in CONTENTS:
             raise wrong_input("content", repr(self.content), f"one of {list(CONTENTS)}", "'spectrum' is the paper's.")
+        if self.start not in STARTS:
+            raise wrong_input("start", repr(self.start), f"one of {list(STARTS)}", "'sample' is the published code's.")
         if self.preview_every < 1 or self.window < 1:
             got = f"{self.preview_every} and {self.window}"
             raise wrong_input("preview_every, window", got, "1 or more", "Correct them.")
@@ -83,11 +88,32 @@ class Prompts:
 
     @classmethod
     def of(cls, predictor: NoisePredictor, captions: Sequence[str], style: str, preset: Preset) -> Prompts:
-        """Encode them for captions of the pictures (one, or one each) and the style's words."""
-        told = [
-            f"{style}, {caption}" if preset.style_in_prompt and caption else caption or style for caption in captions
-        ]
-        return cls(*(predictor.encode_text(texts) for texts in (told, [INSTRUCTION.format(style=style)], [""])))
+        """Encode them for captions of the pictures (one, or one each; they may be empty) and the style's words."""
+        styled = [preset.style_prompt(style, caption) for caption in captions]
+        return cls(*(predictor.encode_text(texts) for texts in (styled, [INSTRUCTION.format(style=style)], [""])))
+
+
+@dataclass(frozen=True, eq=False)
+class BaseModel:
+    """The network that real and fake predict on where the style's experts belong to another checkpoint.
+
+    The published scripts take the style from a checkpoint of its own and real and fake from plain Stable Diffusion
+    1.5. predictor: with the same latents as the style's, and the fake expert on it; prompts: encoded by its own
+    text encoder.
+    """
+
+    predictor: NoisePredictor
+    prompts: Prompts
+
+
+def _check_base(base: NoisePredictor, predictor: NoisePredictor) -> None:
+    """RegionStyleError unless both networks see the same latents."""
+    got, accepts = ((each.latent_channels, each.factor) for each in (base, predictor))
+    if got != accepts:
+        raise wrong_input(
+            "base", f"latents of {got[0]} channels and factor {got[1]}",
+            f"those of the style's model, {accepts[0]} and {accepts[1]}", "Choose a base of the same family.",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +126,34 @@ class Losses:
 
 
 class StyleScore:
-    """The style matching score of latents, with the three predictors on one network."""
+    """The style matching score of latents, with the three predictors on one network, or real and fake on a base."""
 
     def __init__(
-        self, predictor: NoisePredictor, prompts: Prompts, style: Mapping[str, Gate], settings: SmsSettings
+        self,
+        predictor: NoisePredictor,
+        prompts: Prompts,
+        style: Mapping[str, Gate],
+        settings: SmsSettings,
+        base: BaseModel | None = None,
     ) -> None:
-        """style: gates of the attached style experts. RegionStyleError without one."""
+        """style: gates of the attached style experts; base: where real and fake predict (None: on `predictor`).
+
+        RegionStyleError without a style expert, or for a base whose latents are not the predictor's.
+        """
         if not style:
             raise wrong_input("model", "a model without style experts", "one or more", "Use Attach Style Expert first.")
+        if base is not None:
+            _check_base(base.predictor, predictor)
         self.predictor, self.prompts, self.style, self.settings = predictor, prompts, style, settings
+        self._base = base
+
+    @property
+    def _base_predictor(self) -> NoisePredictor:
+        return self.predictor if self._base is None else self._base.predictor
+
+    @property
+    def _base_prompts(self) -> Prompts:
+        return self.prompts if self._base is None else self._base.prompts
 
     def draw(self, kind: Kind, done: float, like: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Timesteps `[B]` and noise like the latents `[B,C,h,w]`, drawn on the CPU so that every device gives the same.
@@ -122,14 +167,15 @@ class StyleScore:
     def losses(
         self, latent: Tensor, source: Tensor, times: Tensor, noise: Tensor, mask: Tensor | None = None
     ) -> Losses:
-        """Steps 2 to 5 of the specification; only `latent` `[B,C,h,w]` gets a gradient.
+        """Style and content of a latent `[B,C,h,w]`, the only one that gets a gradient.
 
-        source: clean latents of the source; mask `[B or 1,1,h,w]`: limits what may move.
+        source: clean latents of the source; times `[B]` in 0..1000; noise `[B,C,h,w]`, the same for both; mask
+        `[B or 1,1,h,w]`: limits what may move. Source: SMS, arXiv:2503.07601, section 3.5.
         """
         settings, preset = self.settings, self.settings.preset
         weight = style_weight(preset, self.predictor.alpha_sigma, times)
         with torch.no_grad():
-            gradient, relevance = self._look(latent.detach(), source, times, noise, weight)
+            gradient, relevance = self._gradient_and_relevance(latent.detach(), source, times, noise, weight)
         pull = gradient * (relevance if mask is None else relevance * mask.to(relevance))
         balance = preset.balance if settings.balance is None else settings.balance
         content = self._content(latent, source, times, mask)
@@ -137,7 +183,7 @@ class StyleScore:
         return Losses(style_loss(latent, pull), balance * content, movement)
 
     def _content(self, latent: Tensor, source: Tensor, times: Tensor, mask: Tensor | None) -> Tensor:
-        """Step 5 `[B]`, or what stands in its place."""
+        """The spectrum term `[B]`, or what stands in its place."""
         settings = self.settings
         if settings.content == "latent":
             return latent_loss(latent, source, mask)
@@ -145,34 +191,53 @@ class StyleScore:
         limit = frequency_limit(times, source.shape[-2], source.shape[-1], settings.highest)
         return spectrum_loss(latent, source, limit, settings.preset.power, mask)
 
-    def _look(
+    def _gradient_and_relevance(
         self, latent: Tensor, source: Tensor, times: Tensor, noise: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The style gradient `[B,C,h,w]` and the relevance map `[B,1,h,w]`, from one batched forward."""
-        settings, prompts, preset = self.settings, self.prompts, self.settings.preset
+        """The style gradient `[B,C,h,w]` and the relevance map `[B,1,h,w]`, from one batched forward per network."""
+        settings, preset = self.settings, self.settings.preset
         guidance = preset.guidance if settings.guidance is None else settings.guidance
+        noises = self._noises(self._roles(guidance), latent, source, times, noise)
         # without guidance the empty prompt has no part in the style gradient
-        told = (prompts.style,) if guidance == 1 else (prompts.style, prompts.empty)
-        roles = [Role(who, text) for who in ("style", "fake") for text in told]
-        if settings.relevance:
-            roles += [Role("plain", text, source=True) for text in (prompts.edit, prompts.empty)]
-        result, clean = (self.predictor.add_noise(z, noise, times / 1000) for z in (latent, source))
-        seen = predict_roles(self.predictor, roles, result, clean, times / 1000, self.style)
-        pairs = [seen[0:1] * 2, seen[1:2] * 2] if guidance == 1 else [seen[0:2], seen[2:4]]
+        pairs = [noises[0:1] * 2, noises[1:2] * 2] if guidance == 1 else [noises[0:2], noises[2:4]]
         style, fake = (guided_noise(prompted, empty, guidance) for prompted, empty in pairs)
         gradient = style_gradient(style, fake, weight)
         if not settings.relevance:
             return gradient, torch.ones_like(gradient[:, :1])
-        return gradient, relevance_map(seen[-2], seen[-1], preset.relevance)
+        return gradient, relevance_map(noises[-2], noises[-1], preset.relevance)
+
+    def _roles(self, guidance: float) -> list[Role]:
+        """Those of the style, then those of the fake predictor, then those of the plain model."""
+        own, base = self.prompts, self._base_prompts
+        read = [(own.style, base.style)] + ([] if guidance == 1 else [(own.empty, base.empty)])
+        roles = [Role("style", text) for text, _ in read] + [Role("fake", text) for _, text in read]
+        if self.settings.relevance:
+            roles += [Role("plain", text, source=True) for text in (base.edit, base.empty)]
+        return roles
+
+    def _noises(self, roles: list[Role], latent: Tensor, source: Tensor, times: Tensor, noise: Tensor) -> list[Tensor]:
+        """What each role predicts, on the network it belongs to; the roles of the style come first."""
+        styled = sum(role.who == "style" for role in roles)
+        if self._base is None:
+            blocks = [(self.predictor, roles)]
+        else:
+            blocks = [(self.predictor, roles[:styled]), (self._base.predictor, roles[styled:])]
+        noises: list[Tensor] = []
+        for predictor, group in blocks:
+            noisy, noisy_source = (predictor.add_noise(clean, noise, times / 1000) for clean in (latent, source))
+            noises += predict_roles(predictor, group, noisy, noisy_source, times / 1000, self.style)
+        return noises
 
     def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: BatchSlice | None = None) -> Tensor:
-        """Step 7, `[B]`: how far the fake predictor is from the noise of the latent as it is now, without guidance.
+        """How far the fake predictor is from the noise of the latent as it is now, `[B]`, without guidance.
 
-        part: these are some rows of a batch (None: all of it), which the prompts belong to.
+        part: these are some pictures of a batch (None: all of it), which the prompts belong to.
+        Source: SMS, arXiv:2503.07601, section 3.2, the loss of the fake model.
         """
-        text = self.prompts.style if part is None else self.prompts.style.rows(part)
-        noisy = self.predictor.add_noise(latent.detach(), noise, times / 1000)
-        predicted = self.predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
-        signal = squared_alpha(self.predictor.alpha_sigma, times)
+        predictor, text = self._base_predictor, self._base_prompts.style
+        text = text if part is None else text.rows(part)
+        noisy = predictor.add_noise(latent.detach(), noise, times / 1000)
+        predicted = predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
+        signal = squared_alpha(predictor.alpha_sigma, times)
         weight = signal if self.settings.preset.fake_weight == "signal" else torch.ones_like(signal)
         return fake_loss(predicted, noise, weight)

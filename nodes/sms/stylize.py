@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +14,7 @@ from ..engine.adapters.gates import Gate, RegionGate
 from ..engine.errors import wrong_input
 from ..engine.predictor.base import NoisePredictor
 from ..engine.region.region import RegionCrop
-from .optimise import History, Prompts, SmsSettings, StyleMatcher
+from .optimise import BaseModel, History, Prompts, SmsSettings, StyleMatcher
 
 FRAMES = 8  # pictures of the progression strip, at most
 LONGEST = 2  # times the native size: the longer side of a whole picture, or memory would grow with its length
@@ -65,13 +66,16 @@ def match_style(
     fake: Sequence[nn.Parameter],
     settings: SmsSettings,
     framing: Framing | None = None,
+    base: NoisePredictor | None = None,
 ) -> Matched:
     """Give pictures `[B,3,H,W]` in 0..1 the look of the attached style experts, each in its mask `[B,H,W]` if given.
 
     captions: what the pictures show (one, or one each); style_words: the style as prompts name it; style: gates of the
     style experts; fake: parameters of the attached `init_fake`. Without masks the whole picture changes; with them,
-    where the composited mask is 0 it stays bit for bit. Shows previews and can be cancelled at every iteration.
-    RegionStyleError for empty style words, a mask without a region, or captions that do not fit.
+    where the composited mask is 0 it stays bit for bit. base: a plain model that real and fake predict on, the fake
+    expert attached to it (None: all three on `predictor`). Shows previews and can be cancelled at every iteration.
+    RegionStyleError for empty style words, a mask without a region, captions that do not fit, or a base with
+    other latents.
     """
     style_words = style_words.strip()
     if not style_words:
@@ -80,15 +84,30 @@ def match_style(
         raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
     work = _Work(predictor, images, masks, framing or Framing())
     with torch.no_grad(), predictor.loaded():
-        source = predictor.encode(work.cut())
+        source = _encoded(predictor, work.cut(), settings)
         prompts = Prompts.of(predictor, captions, style_words, settings.preset)
-    with predictor.gradients():
-        matcher = StyleMatcher(predictor, source.clone(), prompts, style, fake, settings, work.latent_mask(source))
+    other = None if base is None else _base_model(base, captions, style_words, settings)
+    with predictor.gradients(), nullcontext() if base is None else base.gradients():
+        mask = work.latent_mask(source)
+        matcher = StyleMatcher(predictor, source.clone(), prompts, style, fake, settings, mask, other)
         frames = _run(matcher)
         latent = matcher.latent.clone()
     with torch.no_grad(), predictor.loaded():
-        made = predictor.decode(latent)
-    return Matched(*work.paste(made.to(images)), [*frames, made[0].cpu()], matcher.history)
+        stylized = predictor.decode(latent)
+    return Matched(*work.paste(stylized.to(images)), [*frames, stylized[0].cpu()], matcher.history)
+
+
+def _encoded(predictor: NoisePredictor, images: Tensor, settings: SmsSettings) -> Tensor:
+    """Latents to start from; a sample is drawn from the run's seed."""
+    if settings.start == "mode":
+        return predictor.encode(images)
+    return predictor.encode_sample(images, torch.Generator().manual_seed(settings.seed))
+
+
+def _base_model(base: NoisePredictor, captions: Sequence[str], style_words: str, settings: SmsSettings) -> BaseModel:
+    """The base with prompts as its own text encoder encodes them."""
+    with torch.no_grad(), base.loaded():
+        return BaseModel(base, Prompts.of(base, captions, style_words, settings.preset))
 
 
 def _run(matcher: StyleMatcher) -> list[Tensor]:
@@ -120,11 +139,11 @@ class _Work:
     def __init__(self, predictor: NoisePredictor, images: Tensor, masks: Tensor | None, framing: Framing) -> None:
         self.images, self.masks, self.framing = images, masks, framing
         self.native, self.grid = predictor.native_size, predictor.factor
-        self.crops = [self._crop(at, mask) for at, mask in enumerate(masks)] if masks is not None else []
+        self.crops = [self._crop(*numbered) for numbered in enumerate(masks)] if masks is not None else []
 
-    def _crop(self, at: int, mask: Tensor) -> RegionCrop:
+    def _crop(self, number: int, mask: Tensor) -> RegionCrop:
         if not bool((mask > 0).any()):
-            raise wrong_input(f"mask of picture {at}", "no value above 0", "a region to change", "Draw one.")
+            raise wrong_input(f"mask of picture {number}", "no value above 0", "a region to change", "Draw one.")
         margin, scale = self.framing.margin, self.framing.largest_scale
         return RegionCrop.around(mask, native=self.native, grid=self.grid, margin=margin, largest_scale=scale)
 
@@ -147,13 +166,14 @@ class _Work:
         cut = torch.stack([crop.cut_mask(mask) for crop, mask in zip(self.crops, self.masks, strict=True)])[:, None]
         return F.adaptive_max_pool2d((cut > 0).float(), latent.shape[-2:]).to(latent)
 
-    def paste(self, made: Tensor) -> tuple[Tensor, Tensor]:
+    def paste(self, stylized: Tensor) -> tuple[Tensor, Tensor]:
+        """Stylised crops or whole pictures back in their images `[B,3,H,W]`, and the masks blended with `[B,H,W]`."""
         height, width = self.images.shape[-2:]
         if self.masks is None:
-            whole = F.interpolate(made, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+            whole = F.interpolate(stylized, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
             return whole, torch.ones(len(whole), height, width)
         feather = self.framing.feather
-        parts = list(zip(self.crops, self.images, made, self.masks, strict=True))
-        pasted = [crop.paste(image[None], one[None], mask, feather) for crop, image, one, mask in parts]
+        parts = list(zip(self.crops, self.images, stylized, self.masks, strict=True))
+        pasted = [crop.paste(image[None], cut[None], mask, feather) for crop, image, cut, mask in parts]
         blended = [crop.composite_mask(mask, feather)[0, 0] for crop, _, _, mask in parts]
         return torch.cat(pasted), torch.stack(blended)

@@ -1,5 +1,7 @@
 """SMS's schedules, weights and loss terms against their formulas."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, TableSchedule
 from regionstyle.nodes.sms.objective import relevance_map, spectrum_loss, style_gradient, style_loss
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE, preset
-from regionstyle.nodes.sms.schedule import draw_times, frequency_limit, squared_alpha, style_weight
+from regionstyle.nodes.sms.schedule import draw_times, frequency_limit, rate_share, squared_alpha, style_weight
 
 BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 ABAR = np.cumprod(1 - BETAS)
@@ -69,6 +71,48 @@ def test_flow_has_the_same_weights_at_the_same_noise():
 def test_frequency_limit_of_a_wide_latent():
     limits = frequency_limit(torch.tensor([0.0, 250.0, 499.0, 500.0]), 16, 40)
     assert limits.tolist() == [0, 27, 53, 54]
+
+
+def test_frequency_limit_is_exact_where_it_is_whole():
+    """t / 500 is rounded: times the size it may come out below the whole number it means."""
+    for size in (16, 32, 64, 96, 128):
+        times = torch.arange(1001, dtype=torch.float64)
+        wanted = [t * (2 * size - 2) // 500 for t in range(1001)]
+        assert frequency_limit(times, size, size).tolist() == wanted
+        assert frequency_limit(times.float(), size, size).tolist() == wanted
+
+
+def published_rate(i, n):
+    """diffusers' cosine schedule with 100 iterations of warm-up over 1.5 n."""
+    return i / 100 if i < 100 else 0.5 * (1 + math.cos(math.pi * (i - 100) / (1.5 * n - 100)))
+
+
+@pytest.mark.parametrize("n", [500, 501, 1000, 3000])
+def test_the_learning_rate_of_long_runs_is_the_published_one(n):
+    from diffusers.optimization import get_cosine_schedule_with_warmup
+
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 100, int(1.5 * n))
+    for i in range(n):
+        assert rate_share(i, n) == pytest.approx(published_rate(i, n), abs=1e-12)
+        if n % 2 == 0:
+            assert rate_share(i, n) == pytest.approx(schedule.get_last_lr()[0], abs=1e-9)
+            schedule.step()
+
+
+@pytest.mark.parametrize("n", [2, 5, 10, 24, 50, 75, 100, 200, 499])
+def test_the_learning_rate_of_short_runs(n):
+    """A rise over a fifth of the run, whose first move is 5 times the published one at most; then the cosine."""
+    shares = [rate_share(i, n) for i in range(n)]
+    warm = max(2, n / 5)
+    assert shares[0] == 0
+    assert 0 < shares[1] <= 0.05 + 1e-12
+    rise = [share for i, share in enumerate(shares) if i < warm]
+    assert rise == sorted(rise)
+    assert all(shares[i] == pytest.approx(0.5 * (1 + math.cos(math.pi * (i - warm) / (1.5 * n - warm))))
+               for i in range(math.ceil(warm), n))  # fmt: skip
+    if n >= 100:
+        assert rise == pytest.approx([i / warm for i in range(len(rise))])
 
 
 @pytest.mark.parametrize("order", ["mean_first", "absolute_first"])

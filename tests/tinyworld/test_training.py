@@ -202,7 +202,11 @@ def test_attention_losses_are_least_for_the_mask(loss):
     loss(maps, mask).sum().backward()
     assert (maps.grad[mask == 1] < 0).all()
     assert (maps.grad[mask == 0] > 0).all()
-    assert float(cover_loss(torch.randn_like(mask), torch.zeros_like(mask))) == 0
+    for nothing in (torch.zeros_like(mask), torch.ones_like(mask)):
+        maps = torch.randn_like(mask).requires_grad_()
+        value = loss(maps, nothing)
+        assert float(value) == 0
+        assert float(torch.autograd.grad(value.sum(), maps)[0].abs().max()) == 0
     assert torch.autograd.gradcheck(lambda m: loss(m, mask.double()), torch.randn(1, 1, 8, 8).double().requires_grad_())
 
 

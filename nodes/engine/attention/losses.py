@@ -14,20 +14,23 @@ from torch.nn import functional as F
 def focus_loss(maps: Tensor, masks: Tensor, tau: float = 1.0) -> Tensor:
     """Kullback-Leibler divergence from the mask to the map, both as distributions over positions.
 
-    maps `[B,G,h,w]` log-odds, masks `[B,G,h,w]` in 0..1. Returns `[B,G]`; 0 where a mask is empty, since an empty
-    region has no place to point at. Source: RegionRoute, Focus loss, on log-odds.
+    maps `[B,G,h,w]` log-odds, masks `[B,G,h,w]` in 0..1. Returns `[B,G]`; 0 where a mask is empty or full, since
+    there is no contrast to learn: nowhere to point at, or nothing to tell the region from. Source: RegionRoute,
+    arXiv:2602.19254, Focus loss, on log-odds.
     """
     flat, logs = masks.flatten(2), F.log_softmax(maps.flatten(2) / tau, -1)
     target = flat / flat.sum(-1, keepdim=True).clamp_min(1e-6)
     entropy = torch.special.xlogy(target, target)
-    return (entropy - target * logs).sum(-1)
+    usable = (flat > 0).any(-1) & (flat < 1).any(-1)
+    return (entropy - target * logs).sum(-1) * usable
 
 
 def cover_loss(maps: Tensor, masks: Tensor, kappa: float = 1.0) -> Tensor:
     """Class-balanced cross-entropy of sigmoid(kappa * log-odds) against the mask.
 
     maps `[B,G,h,w]`, masks `[B,G,h,w]` in 0..1. Returns `[B,G]`; 0 where a mask is empty or full, since there is no
-    contrast to learn. Source: RegionRoute, Cover loss, with the balance w = N/(2n) inside, N/(2(N-n)) outside.
+    contrast to learn. Source: RegionRoute, arXiv:2602.19254, Cover loss, with the balance w = N/(2n)
+    inside, N/(2(N-n)) outside.
     """
     inside = masks.mean((2, 3), keepdim=True)
     usable = (inside > 1e-3) & (inside < 1 - 1e-3)

@@ -165,7 +165,14 @@ class NoisePredictor(ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Latents of images `[B,3,H,W]` in 0..1; H and W multiples of `factor`."""
+        """Latents of images `[B,3,H,W]` in 0..1, nothing random; H and W multiples of `factor`."""
+
+    @abstractmethod
+    def encode_sample(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """As `encode`, but a draw from the autoencoder's distribution; random: a generator on the CPU.
+
+        RegionStyleError for an autoencoder without a distribution.
+        """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

@@ -155,6 +155,25 @@ class ComfyPredictor(NoisePredictor):
         self._unloaded = True
         return self.model.model.process_latent_in(latents.to(self.host.device))
 
+    def encode_sample(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """Latents as the network sees them, drawn from the autoencoder's distribution.
+
+        ComfyUI's autoencoder draws from torch's global state, which is seeded from `random` and put back.
+        """
+        vae = self._need(self.vae, "vae", "a VAE")
+        regularization = getattr(vae.first_stage_model, "regularization", None)
+        if regularization is None or not hasattr(regularization, "sample"):
+            accepts = "an autoencoder with a distribution of latents"
+            raise wrong_input("vae", type(vae.first_stage_model).__name__, accepts, "Encode without drawing a sample.")
+        seed, before = int(torch.randint(2**62, (), generator=random)), regularization.sample
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            regularization.sample = True
+            try:
+                return self.encode(images)
+            finally:
+                regularization.sample = before
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images in 0..1."""
         self.check_latents(latents)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..errors import wrong_input
@@ -81,11 +82,29 @@ class DiffusersPredictor(NoisePredictor):
         """
         self.check_images(images)
         latents = batched(self._encode, images, host=self.host, name="images")
+        return self._scaled(latents, images)
+
+    def encode_sample(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """A draw from the autoencoder's distribution, scaled as the U-Net expects it."""
+        self.check_images(images)
+        means, deviations = batched(self._moments, images, host=self.host, name="images").chunk(2, 1)
+        noise = torch.randn(means.shape, generator=random).to(means)
+        return self._scaled(means + deviations * noise, images)
+
+    def _scaled(self, latents: Tensor, images: Tensor) -> Tensor:
         return ((latents - self._shift) * self.vae.config.scaling_factor).to(images.dtype)
 
     def _encode(self, images: Tensor) -> Tensor:
         output = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype))
         return output.latents if hasattr(output, "latents") else output.latent_dist.mode()
+
+    def _moments(self, images: Tensor) -> Tensor:
+        """Means and standard deviations of latents, `[B,2C,h,w]`."""
+        output = self.vae.encode((images * 2 - 1).to(self.vae.device, self.vae.dtype))
+        if not hasattr(output, "latent_dist"):
+            accepts = "an autoencoder with a distribution of latents"
+            raise wrong_input("vae", type(self.vae).__name__, accepts, "Encode without drawing a sample.")
+        return torch.cat([output.latent_dist.mean, output.latent_dist.std], 1)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in 0..1."""
