@@ -1,4 +1,4 @@
-"""Attention of chosen text tokens over image positions (specification: RegionRoute 4.1 and 4.2)."""
+"""Attention of chosen text tokens over image positions (RegionRoute, arXiv:2602.19254)."""
 
 from collections.abc import Sequence
 
@@ -50,7 +50,7 @@ def token_attention(
     A token outside the support has the value 0. Differentiable (once) in q and k. The map `[N,M]` is never kept.
 
     With the text range as support this is the text-restricted share; with the tokens themselves, the quantity of
-    RegionRoute's published code (specification 4.1).
+    RegionRoute's published code.
 
     Checking `tokens` or `support` waits for the device when they lie on a GPU; a list and CPU tensors do not.
 

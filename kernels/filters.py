@@ -1,4 +1,4 @@
-"""The adaptive filter of the Clear-VAE's skip connections (specification: R2R 2.3)."""
+"""The adaptive filter of the Clear-VAE's skip connections (R2R, arXiv:2508.09746)."""
 
 import torch
 import torch.nn.functional as F

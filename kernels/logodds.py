@@ -1,4 +1,4 @@
-"""Log-odds of token groups (specification: RegionRoute 10.1)."""
+"""Log-odds of token groups (a well-posed form of RegionRoute's attention, arXiv:2602.19254)."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Several LoRA experts in one product, gated per sample or per token (specification: RegionRoute 10.3)."""
+"""Several LoRA experts in one product, gated per sample or per token (RegionRoute's mixture, arXiv:2602.19254)."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Channel modulation inside a mask (specification: R2R 3.2)."""
+"""Channel modulation inside a mask (R2R, arXiv:2508.09746, mask-aware adaptive channel attention)."""
 
 from torch import Tensor
 

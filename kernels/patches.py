@@ -1,4 +1,4 @@
-"""Random perspective patches (specification: LEAST A6; CLIPstyler's augmentation)."""
+"""Random perspective patches (LEAST, arXiv:2405.16330; CLIPstyler's augmentation)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Poisson blending on an irregular mask (Perez, Gangnet, Blake 2003; specification: R2R 6)."""
+"""Poisson blending on an irregular mask (Perez, Gangnet, Blake 2003), as in R2R's data (arXiv:2508.09746)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Means over the two sides of a mask (specification: R2R 3.2)."""
+"""Means over the two sides of a mask (R2R, arXiv:2508.09746, mask-aware adaptive channel attention)."""
 
 import torch
 from torch import Tensor

@@ -1,6 +1,6 @@
 """Node schemas and inputs that read the same on every supported ComfyUI.
 
-ComfyUI 0.3.64 raises a TypeError for keywords that later versions added (specs: V3 node API, both versions). The
+ComfyUI 0.3.64 raises a TypeError for keywords that later versions added. The
 functions here leave exactly those keywords out where they are unknown; a keyword that no version knows still fails,
 so that a typing error is not swallowed.
 """

@@ -1,4 +1,4 @@
-"""Distances between sets of pictures: FID, ArtFID (specs: SMS), and CFSD between a picture and its stylised form."""
+"""Distances between sets of pictures: FID, ArtFID, and CFSD between a picture and its stylised form."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Embed = Callable[[Tensor], Tensor]
 def gather_features(embed: Embed, batches: Iterable[Tensor]) -> np.ndarray:
     """The vectors `[N,D]` float64 of all pictures of several batches."""
     with torch.no_grad():
-        found = [embed(batch).double().cpu().numpy() for batch in batches]
-    if not found:
+        features = [embed(batch).double().cpu().numpy() for batch in batches]
+    if not features:
         raise wrong_input("pictures", "none", "two or more", "Give the pictures to measure.")
-    return np.concatenate(found)
+    return np.concatenate(features)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

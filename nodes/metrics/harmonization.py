@@ -1,4 +1,4 @@
-"""R2R's evaluation protocol (specs: r2r section 8): 8-bit pixels, 256 x 256, tables by subset and foreground ratio."""
+"""R2R's evaluation protocol (arXiv:2508.09746): 8-bit pixels, 256 x 256, tables by subset and foreground ratio."""
 
 from __future__ import annotations
 
@@ -138,5 +138,5 @@ def _row(subset: str, ratio: str, scores: Sequence[HarmonizationScore]) -> Harmo
     if not scores:
         return HarmonizationRow(subset, ratio, 0, ())
     means = torch.tensor([s.values() for s in scores], dtype=torch.float64).mean(0).tolist()
-    made = tuple(Measurement(n, v, "", BYTES, len(scores)) for n, v in zip(METRICS, means, strict=True))
-    return HarmonizationRow(subset, ratio, len(scores), made)
+    measurements = tuple(Measurement(n, v, "", BYTES, len(scores)) for n, v in zip(METRICS, means, strict=True))
+    return HarmonizationRow(subset, ratio, len(scores), measurements)

@@ -1,4 +1,4 @@
-"""Pixel metrics: MSE, PSNR, SSIM, foreground and background MSE (specs: R2R section 8).
+"""Pixel metrics: MSE, PSNR, SSIM, foreground and background MSE (R2R, arXiv:2508.09746).
 
 Images `[B,3,H,W]` in 0..1 are brought to the pixel range that is asked for; results are one number per picture,
 `[B]` float64.
@@ -99,16 +99,16 @@ def _window_mean(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, WINDOW, stride=1)
 
 
-def mask_iou(found: Tensor, truth: Tensor, threshold: float = 0.5) -> Tensor:
+def mask_iou(mask: Tensor, truth: Tensor, threshold: float = 0.5) -> Tensor:
     """Intersection over union of masks `[B,H,W]` of values in 0..1 cut above a threshold, `[B]`; 1 where both
     are empty. RegionStyleError for other shapes, values or thresholds."""
-    if found.shape != truth.shape or found.ndim != 3 or 0 in found.shape:
-        got = f"{list(found.shape)} and {list(truth.shape)}"
+    if mask.shape != truth.shape or mask.ndim != 3 or 0 in mask.shape:
+        got = f"{list(mask.shape)} and {list(truth.shape)}"
         raise wrong_input("masks", got, "two [B,H,W] of one shape", "Resize one of them.")
-    check_mask_values(found, "found mask")
+    check_mask_values(mask, "found mask")
     check_mask_values(truth, "true mask")
     if not 0 <= threshold < 1:
         raise wrong_input("threshold", threshold, "0 to below 1 (values above it are inside)", "0.5 is usual.")
-    a, b = found > threshold, truth > threshold
+    a, b = mask > threshold, truth > threshold
     union = (a | b).sum((1, 2)).double()
     return torch.where(union > 0, (a & b).sum((1, 2)).double() / union.clamp(min=1), torch.ones_like(union))

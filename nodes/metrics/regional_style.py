@@ -1,4 +1,4 @@
-"""The Regional Style Editing Score (RegionRoute, arXiv:2602.19254; specs section 8): style inside, nothing outside.
+"""The Regional Style Editing Score (RegionRoute, arXiv:2602.19254): style inside, nothing outside.
 
 RSM = (1 + cos(CLIP_image(crop of the region), CLIP_text(style))) / 2, higher is better.
 LPIPS_bg, MSE_bg: distance to the source outside the region, lower is better.

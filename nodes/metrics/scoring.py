@@ -40,12 +40,12 @@ class EditScore:
 
     def by_ratio(self) -> dict[str, list[Measurement]]:
         """The means by foreground ratio, as R2R's tables split it; bins without pictures left out."""
-        found = {}
+        means = {}
         for name, (low, high) in zip(BIN_NAMES, BINS, strict=True):
             rows = [row for row, ratio in zip(self.per_image, self.ratios, strict=True) if low <= ratio < high]
             if rows:
-                found[name] = [mean_of(column) for column in zip(*rows, strict=True)]
-        return found
+                means[name] = [mean_of(column) for column in zip(*rows, strict=True)]
+        return means
 
 
 def score_edit(

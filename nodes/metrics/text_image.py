@@ -64,7 +64,7 @@ def region_crop(image: Tensor, mask: Tensor, margin: float = 0.0, threshold: flo
 def masked_crop_clip_score(
     model: TextImageModel, images: Tensor, mask: Tensor, styles: Sequence[str], fill: float = 0.0
 ) -> Tensor:
-    """LEAST's CLIP score: 100 * cosine of crop_B(I * M) with the style phrase, `[B]` (LEAST section 4.2; specs A8).
+    """LEAST's CLIP score: 100 * cosine of crop_B(I * M) with the style phrase, `[B]` (arXiv:2405.16330, section 4.2).
 
     fill: the grey outside the mask, 0..1; 0 (black) is the paper's. RegionStyleError for an empty mask, other sizes or
     ranges, or not one style per picture.

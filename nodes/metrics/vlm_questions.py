@@ -1,4 +1,4 @@
-"""Questions Q1 to Q4 of RegionRoute, answered yes or no by a vision-language model (specs section 8).
+"""Questions Q1 to Q4 of RegionRoute (arXiv:2602.19254), answered yes or no by a vision-language model.
 
 The model is a function ask(image, question) -> reply: image `[1,3,H,W]` in 0..1, reply any text. The wording below is
 this project's; the paper's is not known, nor how it chooses the opposite style, which is therefore given by the caller.

@@ -34,8 +34,8 @@ class StackedExpert:
         from .published_experts import load_style_expert
 
         source, options = self.source, {"network": network, "ignore_text_encoder": True}
-        found = source if isinstance(source, Expert) else load_style_expert(source, **options)
-        return replace(found, name=self.name, style=self.phrases[0])
+        expert = source if isinstance(source, Expert) else load_style_expert(source, **options)
+        return replace(expert, name=self.name, style=self.phrases[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,7 +53,7 @@ def check_published(name: str, expert: Expert) -> None:
     wanted = published_layers()
     missing, more = [p for p in wanted if p not in expert.layers], [p for p in expert.layers if p not in set(wanted)]
     faults = {"without": missing, "with unknown": more, "misshapen": _misshapen(expert.layers)}
-    if said := [f"{how} {', '.join(found[:3])} ({len(found)} such)" for how, found in faults.items() if found]:
+    if said := [f"{how} {', '.join(keys[:3])} ({len(keys)} such)" for how, keys in faults.items() if keys]:
         got = f"{2 * len(expert.layers)} tensors, {'; '.join(said)}"
         accepts = f"{2 * len(wanted)} tensors of rank {RANK} and width {WIDTH} at scale 1, as RegionRoute published it"
         raise wrong_input(f"LoRA file {name}", got, accepts, "Download it again, or rename it if it is another LoRA.")

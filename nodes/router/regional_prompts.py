@@ -43,8 +43,8 @@ def own_prompts(routed: Sequence[RoutedStyle], lengths: Sequence[int]) -> tuple[
     """
     total, start = sum(lengths), lengths[0]
     owned = {}
-    for one, length in zip(routed, lengths[1:], strict=True):
-        owned[one.expert] = _span(total, start, length)
+    for style, length in zip(routed, lengths[1:], strict=True):
+        owned[style.expert] = _span(total, start, length)
         start += length
     return owned, _span(total, 0, lengths[0])
 
@@ -74,14 +74,14 @@ def own_words(routed: Sequence[RoutedStyle], text: Text) -> dict[str, Tensor]:
     RegionStyleError for a style the prompt does not name, and for a word of two styles.
     """
     owned = {}
-    for one in routed:
-        found = set(find_phrase(text, one.style))
-        for thing in one.things:
-            found |= _if_there(text, thing)
-        owned[one.expert] = torch.zeros(text.valid.shape[1], dtype=torch.bool)
-        owned[one.expert][sorted(found)] = True
+    for style in routed:
+        tokens = set(find_phrase(text, style.style))
+        for thing in style.things:
+            tokens |= _if_there(text, thing)
+        owned[style.expert] = torch.zeros(text.valid.shape[1], dtype=torch.bool)
+        owned[style.expert][sorted(tokens)] = True
     if bool((torch.stack(list(owned.values())).sum(0) > 1).any()):
-        names = ", ".join(repr(one.style) for one in routed)
+        names = ", ".join(repr(style.style) for style in routed)
         raise RegionStyleError(f"prompt: {names} share words, expected words of their own. Use 'own prompts' instead.")
     return owned
 

@@ -122,5 +122,5 @@ def _redraw(
     def on_step(index: int, prediction: Prediction) -> None:
         progress.update(index + 1, predictor.decode(prediction.denoised)[0])
 
-    made = ddim(predictor, start, times, text, negative=other, cfg=settings.cfg, gate=gates, on_step=on_step)
-    return predictor.decode(made)
+    denoised = ddim(predictor, start, times, text, negative=other, cfg=settings.cfg, gate=gates, on_step=on_step)
+    return predictor.decode(denoised)

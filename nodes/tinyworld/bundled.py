@@ -130,9 +130,9 @@ def _single(stored: Tensor) -> Tensor:
 
     if not stored.is_floating_point():
         return stored
-    made = torch.empty_like(stored, dtype=torch.float32)
-    np.copyto(made.numpy(), stored.numpy())
-    return made
+    converted = torch.empty_like(stored, dtype=torch.float32)
+    np.copyto(converted.numpy(), stored.numpy())
+    return converted
 
 
 def load_text_tower(name: str = "text") -> tuple[Any, Any]:

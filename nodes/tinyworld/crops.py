@@ -17,5 +17,5 @@ def crop_object(image: np.ndarray, box: tuple[int, int, int, int], margin: float
     top = min(max((y0 + y1 - side) / 2, 0), image.shape[0] - side)
     picture = Image.fromarray((np.clip(image, 0, 1) * 255).round().astype(np.uint8))
     area = (left, top, left + side, top + side)
-    made = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=area)
-    return np.asarray(made, dtype=np.float32) / 255
+    resized = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=area)
+    return np.asarray(resized, dtype=np.float32) / 255

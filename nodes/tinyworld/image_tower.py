@@ -41,11 +41,11 @@ class ImageTower(nn.Module):
         self.projection = nn.Linear(2 * sizes[-1][1], width)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        x, found = F.relu(self.stem(x * 2 - 1)), []
+        x, stages = F.relu(self.stem(x * 2 - 1)), []
         for stage in self.stages:
             x = stage(x)
-            found.append(x)
-        return found
+            stages.append(x)
+        return stages
 
     def forward(self, x: Tensor) -> Tensor:
         last = self.features(x)[-1]

@@ -32,8 +32,8 @@ def _apply(parts: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
         pairs = [(ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:], strict=False)) if pair in ranks]
         if not pairs:
             return parts
-        at = min(pairs)[1]
-        parts = [*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]]
+        index = min(pairs)[1]
+        parts = [*parts[:index], parts[index] + parts[index + 1], *parts[index + 2 :]]
 
 
 def _merges(words: list[str]) -> list[tuple[str, str]]:

@@ -67,13 +67,13 @@ def score_json(score: EditScore, styles: Sequence[str], settings: RegionalStyleS
         {"style": style, "foreground_ratio": ratio, "measurements": with_json({m.name: m for m in row})}
         for style, ratio, row in zip(styles, score.ratios, score.per_image, strict=True)
     ]
-    made = {
+    report = {
         "mean": with_json({m.name: m for m in score.mean}),
         "by_foreground_ratio": {k: with_json({m.name: m for m in v}) for k, v in score.by_ratio().items()},
         "pictures": pictures,
         "settings": asdict(settings),
     }
-    return json.dumps(made, indent=2)
+    return json.dumps(report, indent=2)
 
 
 def compare_in_comfy(images: Sequence[Tensor], labels: str, title: str, columns: int, side: int) -> Tensor:
@@ -98,9 +98,9 @@ def _names(labels: str, count: int) -> list[str]:
     return lines + [f"image {number}" for number in range(len(lines) + 1, count + 1)]
 
 
-def iou_in_comfy(found: Tensor, truth: Tensor, threshold: float) -> tuple[float, str]:
-    """Mean IoU of two MASKs, and a line per mask. `truth` is resized to `found`; one truth may stand for all."""
-    a = found[None] if found.ndim == 2 else found
+def iou_in_comfy(mask: Tensor, truth: Tensor, threshold: float) -> tuple[float, str]:
+    """Mean IoU of two MASKs, and a line per mask. `truth` is resized to `mask`; one truth may stand for all."""
+    a = mask[None] if mask.ndim == 2 else mask
     canvas = torch.zeros(len(a), 3, *a.shape[-2:])
     values = mask_iou(masks_of(a, canvas), masks_of(truth, canvas), threshold)
     lines = [f"mask {i + 1}: {shown(float(v))}" for i, v in enumerate(values)]

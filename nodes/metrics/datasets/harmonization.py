@@ -33,13 +33,13 @@ def _listed(root: Path, split: str) -> list[str]:
         return [json.loads(line)["file_name"] for line in lines if line.strip()]
     if (root / f"IHD_{split}.txt").is_file():
         return (root / f"IHD_{split}.txt").read_text(encoding="utf-8").split()
-    found = []
+    composites = []
     for part in PARTS:
-        place = root / part / f"{part}_{split}.txt"
-        if place.is_file():
-            names = place.read_text(encoding="utf-8").split()
-            found += [name if "/" in name else f"{part}/composite_images/{name}" for name in names]
-    return found
+        listing = root / part / f"{part}_{split}.txt"
+        if listing.is_file():
+            names = listing.read_text(encoding="utf-8").split()
+            composites += [name if "/" in name else f"{part}/composite_images/{name}" for name in names]
+    return composites
 
 
 def _partners(composite: Path) -> tuple[Path, Path]:

@@ -36,17 +36,17 @@ _PROJECTIONS = {"text_projection": "text_projection.weight", "visual.proj": "vis
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under transformers' names. RegionStyleError for a key that neither layout has."""
-    made: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if key in _WHOLE:
-            made[_WHOLE[key]] = value
+            renamed[_WHOLE[key]] = value
         elif key in _PROJECTIONS:
-            made[_PROJECTIONS[key]] = value.T.contiguous()
+            renamed[_PROJECTIONS[key]] = value.T.contiguous()
         elif "transformer.resblocks." in key:
-            made.update(_block(key, value))
+            renamed.update(_block(key, value))
         elif key != "attn_mask":  # a constant that old files hold
             raise wrong_input("weights", f"the key {key!r}", "a CLIP in open_clip's layout", "Use the published file.")
-    return made
+    return renamed
 
 
 def _block(key: str, value: Tensor) -> dict[str, Tensor]:
@@ -102,9 +102,9 @@ def clip_of(state: Mapping[str, Tensor], vision_heads: int = 16, text_heads: int
     if lacking:
         raise wrong_input("weights", f"no {', '.join(lacking[:4])}", "a CLIP in open_clip's layout", "Use that file.")
     model = CLIPModel(config_of(state, vision_heads, text_heads))
-    found = model.load_state_dict({k: v.to(torch.float32) for k, v in converted(state).items()}, strict=False)
-    missing = [key for key in found.missing_keys if not key.endswith("position_ids")]
-    if missing or found.unexpected_keys:
-        got = f"without {missing[:4]}, with unknown {found.unexpected_keys[:4]}"
+    mismatch = model.load_state_dict({k: v.to(torch.float32) for k, v in converted(state).items()}, strict=False)
+    missing = [key for key in mismatch.missing_keys if not key.endswith("position_ids")]
+    if missing or mismatch.unexpected_keys:
+        got = f"without {missing[:4]}, with unknown {mismatch.unexpected_keys[:4]}"
         raise wrong_input("weights", got, "every tensor of a CLIP", "Download the file again.")
     return model.eval().requires_grad_(False)

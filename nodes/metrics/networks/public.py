@@ -103,14 +103,14 @@ def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 def _taps(features: nn.Sequential, layers: tuple[int, ...], x: Tensor) -> list[Tensor]:
     """The outputs after some layers; nothing later overwrites them, whatever a layer does in place."""
-    found = []
+    activations = []
     for index, layer in enumerate(features):
         x = layer(x)
         if index in layers:
-            found.append(x.clone())
+            activations.append(x.clone())
         if index == max(layers):
             break
-    return found
+    return activations
 
 
 def load_lpips(folder: Path, network: str = "alex", device: torch.device | str = "cpu") -> PerceptualDistance:

@@ -71,14 +71,14 @@ def restyle_batch(
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     names = {"prompt": prompt, "negative": negative if settings.cfg != 1 else None}
     with predictor.loaded():
-        done = [
-            _restyle_one(predictor, model, picture[None], region, at, names, settings)
-            for at, (picture, region) in enumerate(zip(images, masks, strict=True))
+        restyled = [
+            _restyle_one(predictor, model, picture[None], region, number, names, settings)
+            for number, (picture, region) in enumerate(zip(images, masks, strict=True))
         ]
-    empty = [str(at) for at, region in enumerate(masks) if not bool((region > 0).any())]
+    empty = [str(number) for number, region in enumerate(masks) if not bool((region > 0).any())]
     notice = f"empty mask, unchanged: image {', '.join(empty)}" if empty else f"restyled {len(images)} of {len(images)}"
     return RestyledBatch(
-        image_of(torch.cat([one[0] for one in done])), torch.stack([one[1].cpu() for one in done]), notice
+        image_of(torch.cat([pair[0] for pair in restyled])), torch.stack([pair[1].cpu() for pair in restyled]), notice
     )
 
 
@@ -87,22 +87,22 @@ def _restyle_one(
     model: Any,
     picture: Tensor,
     region: Tensor,
-    at: int,
+    number: int,
     names: dict[str, Any],
     settings: RestyleSettings,
 ) -> tuple[Tensor, Tensor]:
     if not bool((region > 0).any()):
         return picture, torch.zeros_like(region)
-    made: Restyled = restyle_region(
+    restyled: Restyled = restyle_region(
         predictor,
         picture,
         region,
         names["prompt"],
         negative=names["negative"],
-        gate=region_gates(model, at),
+        gate=region_gates(model, number),
         settings=settings,
     )
-    return made.image, made.mask
+    return restyled.image, restyled.mask
 
 
 def check_gate_batches(gates: Gates, count: int) -> None:
@@ -125,7 +125,7 @@ def _entries(gate: Gate) -> dict[str, int]:
 
 
 def region_gates(
-    model: Any, at: int, only: Collection[str] | None = None
+    model: Any, number: int, only: Collection[str] | None = None
 ) -> Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]:
     """How the experts of a MODEL act in the crop of image number `at`: as attached, but inside the region only.
 
@@ -135,27 +135,27 @@ def region_gates(
     def gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:
         attached = attached_gates(model)
         acting = {name: gate for name, gate in attached.values.items() if only is None or name in only}
-        inside = {name: _inside(gate, region, cut, at) for name, gate in acting.items()}
+        inside = {name: _inside(gate, region, cut, number) for name, gate in acting.items()}
         return replace(attached, values=inside) if attached.values else None
 
     return gates
 
 
-def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], at: int) -> Gate:
+def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], number: int) -> Gate:
     """A gate limited to the region; an expert's own mask is cut like the picture."""
     if isinstance(gate, Tensor) and gate.ndim >= 2:
         gate = RegionGate(gate)
     if not isinstance(gate, RegionGate):
-        value = _entry(gate, at) if isinstance(gate, Tensor) and gate.ndim else gate
+        value = _entry(gate, number) if isinstance(gate, Tensor) and gate.ndim else gate
         return RegionGate(region, float(value))
     if gate.reads is not None:
         remedy = "Sample it with KSampler, or route without regional prompts: this node has a prompt of its own."
         raise wrong_input("model", "a MODEL from Regional Prompts", "one without", remedy)
-    own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
-    words = gate.words if gate.words is None or gate.words.ndim == 1 else _entry(gate.words, at)
-    return replace(gate, mask=region * cut(_entry(own, at)).to(region), words=words)
+    own_mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+    words = gate.words if gate.words is None or gate.words.ndim == 1 else _entry(gate.words, number)
+    return replace(gate, mask=region * cut(_entry(own_mask, number)).to(region), words=words)
 
 
-def _entry(values: Tensor, at: int) -> Tensor:
+def _entry(values: Tensor, number: int) -> Tensor:
     """The entry of picture `at`, of a batch that `check_gate_batches` accepts."""
-    return values[0 if len(values) == 1 else at]
+    return values[0 if len(values) == 1 else number]

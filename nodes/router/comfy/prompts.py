@@ -22,26 +22,29 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
     experts routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one
     plain conditioning.
     """
-    named, gates = routed_styles(model), attached_gates(model)
-    if not named:
+    routed_before, gates = routed_styles(model), attached_gates(model)
+    if not routed_before:
         remedy = "Connect Route Experts by Regions in front of this node."
         raise wrong_input("model", "no experts that regions are routed to", "a routed MODEL", remedy)
-    routed = [one for one in named if one.expert in gates.values]
+    routed = [style for style in routed_before if style.expert in gates.values]
     if not routed:
-        lost = ", ".join(thing for one in named for thing in one.things)
-        return model, encode_prompts(clip, [prompt]).native[0], f"not found: {lost}; every place reads the prompt"
+        missing = ", ".join(thing for style in routed_before for thing in style.things)
+        return model, encode_prompts(clip, [prompt]).native[0], f"not found: {missing}; every place reads the prompt"
     if mode == "own prompts":
-        prompts = [prompt, *(region_prompt(one, template) for one in routed)]
+        prompts = [prompt, *(region_prompt(style, template) for style in routed)]
         texts = [encode_prompts(clip, [words]) for words in prompts]
-        made, conditioning = each_its_own(gates, routed, texts), _joined(texts)
-        shown = [f"elsewhere: {prompt}", *(f"{o.style}: {p}" for o, p in zip(routed, prompts[1:], strict=True))]
+        prompt_gates, conditioning = each_its_own(gates, routed, texts), _joined(texts)
+        shown = [
+            f"elsewhere: {prompt}",
+            *(f"{style.style}: {words}" for style, words in zip(routed, prompts[1:], strict=True)),
+        ]
     else:
         text = encode_prompts(clip, [prompt])
         owned = own_words(routed, text)
-        made = with_owners(gates, owned) if mode == "shared" else apart(gates, owned, None)
+        prompt_gates = with_owners(gates, owned) if mode == "shared" else apart(gates, owned, None)
         conditioning = text.native[0]
-        shown = [f"{one.style}: {int(owned[one.expert].sum())} tokens of its own" for one in routed]
-    return attach_to_comfy(model, [], made), conditioning, "\n".join(shown)
+        shown = [f"{style.style}: {int(owned[style.expert].sum())} tokens of its own" for style in routed]
+    return attach_to_comfy(model, [], prompt_gates), conditioning, "\n".join(shown)
 
 
 def _joined(texts: list[Text]) -> list[Any]:

@@ -42,8 +42,8 @@ def stacked(experts: Experts | None, file: str, name: str, phrases: str, strengt
 def _own_style(path: Path) -> str:
     from ..published_experts import load_style_expert
 
-    found = load_style_expert(path, ignore_text_encoder=True)
-    return found.style or found.name.replace("-", " ").replace("_", " ")
+    expert = load_style_expert(path, ignore_text_encoder=True)
+    return expert.style or expert.name.replace("-", " ").replace("_", " ")
 
 
 def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: NoiseRange) -> tuple[Any, str]:
@@ -51,9 +51,9 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     routed = route_regions(experts, regions, edge=edge)
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
-    lines = [f"{one.style} -> {', '.join(one.things)}" for one in routed]
-    lines += [f"{one.style}: not found, off" for one in routed if not bool((one.mask > 0).any())]
-    used = {one.expert for one in routed}
+    lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
+    lines += [f"{style.style}: not found, off" for style in routed if not bool((style.mask > 0).any())]
+    used = {style.expert for style in routed}
     lines += [f"{item.name}: no region, off" for item in experts if item.name not in used]
     return patched, "\n".join(lines)
 
@@ -91,8 +91,8 @@ def by_prompt(
 def _learnt(clip: Any, experts: Experts, prompt: str, gate: LearntGate) -> dict[str, float]:
     names = experts_of_gate(gate, experts)  # before anything is encoded
     routing = gate(encode_prompts(_needed(clip), [prompt]))
-    found = dict(zip(names, routing.weights[0].tolist(), strict=True))
-    return {name: found[name] for name in experts.names}
+    weights = dict(zip(names, routing.weights[0].tolist(), strict=True))
+    return {name: weights[name] for name in experts.names}
 
 
 def _needed(clip: Any) -> Any:
@@ -111,8 +111,8 @@ def _near(clip: Any, experts: Experts, prompt: str, soft: tuple[int, float, floa
     clip = _needed(clip)
     prototypes = prototypes_of([embedded(style_sentences(item)) for item in experts])
     top_k, temperature, floor = soft
-    found = soft_weights(embedded([prompt])[0], prototypes, top_k=top_k, temperature=temperature, floor=floor)
-    return dict(zip(experts.names, found.tolist(), strict=True))
+    weights = soft_weights(embedded([prompt])[0], prototypes, top_k=top_k, temperature=temperature, floor=floor)
+    return dict(zip(experts.names, weights.tolist(), strict=True))
 
 
 def attach_stack(model: Any, experts: Experts, gates: Gates, when: NoiseRange) -> Any:
@@ -125,7 +125,7 @@ def attach_stack(model: Any, experts: Experts, gates: Gates, when: NoiseRange) -
     network = model.model.diffusion_model
     family_of(network)  # says which models are supported before any file is read
     acting = [item for item in experts if not _off(gates.values[item.name])]
-    taken = {one.name for one in attached_experts(model)} & {item.name for item in acting}
+    taken = {attached.name for attached in attached_experts(model)} & {item.name for item in acting}
     if taken:
         remedy = "Give it another name in its stack, or route both from one stack."
         raise wrong_input("experts", f"{sorted(taken)}, on the model already", "new names", remedy)
@@ -159,8 +159,8 @@ def _within_ranges(
     patcher, transformer_options = model.current_patcher, options.get("transformer_options", {})
     level, sampling = float(timestep.flatten()[0]), model.model_sampling
 
-    def covered(one: NoiseRange) -> bool:
-        return sampling.percent_to_sigma(one.end) <= level <= sampling.percent_to_sigma(one.start)
+    def covered(noise_range: NoiseRange) -> bool:
+        return sampling.percent_to_sigma(noise_range.end) <= level <= sampling.percent_to_sigma(noise_range.start)
 
     given = transformer_options.get(GATES_KEY)
     ranges = patcher.get_attachment(RANGES_KEY)

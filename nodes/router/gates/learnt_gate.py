@@ -120,13 +120,13 @@ class _ReadingLayer(nn.Module):
 
     def forward(self, query: Tensor, words: Tensor, valid: Tensor) -> Tensor:
         """query `[B,1,D]`, words `[B,M,D]`, valid bool `[B,M]` -> `[B,1,D]`."""
-        own = self.norm_query(query)
+        normed_query = self.norm_query(query)
         # With the query itself among what is read, a prompt without any word is defined too.
-        source = torch.cat([self.norm_words(words), own], 1)
+        source = torch.cat([self.norm_words(words), normed_query], 1)
         readable = F.pad(valid, (0, 1), value=True)[:, None, None]
-        q, k, v = (self._heads(part) for part in (self.to_q(own), self.to_k(source), self.to_v(source)))
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=readable)
-        query = query + self.to_out(seen.transpose(1, 2).flatten(2))
+        q, k, v = (self._heads(part) for part in (self.to_q(normed_query), self.to_k(source), self.to_v(source)))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=readable)
+        query = query + self.to_out(attended.transpose(1, 2).flatten(2))
         return query + self.down(F.gelu(self.up(self.norm_forward(query))))
 
     def _heads(self, x: Tensor) -> Tensor:

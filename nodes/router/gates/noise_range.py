@@ -42,4 +42,4 @@ def gates_within(gates: Gates, ranges: Mapping[str, NoiseRange], covered: Callab
 
 def gates_at(gates: Gates, ranges: Mapping[str, NoiseRange], t: float) -> Gates:
     """`gates_within` at the noise predictor's t: give it to `predict(x, t, text, gate=...)`."""
-    return gates_within(gates, ranges, lambda one: one.covers(t))
+    return gates_within(gates, ranges, lambda noise_range: noise_range.covers(t))

@@ -26,13 +26,13 @@ SENTENCES = ("{}", "a picture in {} style", "a {} artwork")
 
 def named_in_prompt(experts: Experts, prompt: str) -> list[str]:
     """Names of the experts whose phrase or name stands in a prompt, in its order: whole words, longer phrases first."""
-    text, found = style_key(prompt), {}
-    words = {style_key(word): item.name for item in experts for word in (item.name, *item.phrases)}
-    for phrase in sorted(words, key=len, reverse=True):
+    text, expert_at = style_key(prompt), {}
+    expert_of_phrase = {style_key(word): item.name for item in experts for word in (item.name, *item.phrases)}
+    for phrase in sorted(expert_of_phrase, key=len, reverse=True):
         for match in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", text):
-            found[match.start()] = words[phrase]
+            expert_at[match.start()] = expert_of_phrase[phrase]
         text = re.sub(rf"(?<!\w){re.escape(phrase)}(?!\w)", lambda m: " " * len(m[0]), text)
-    return list(dict.fromkeys(name for _, name in sorted(found.items())))
+    return list(dict.fromkeys(name for _, name in sorted(expert_at.items())))
 
 
 def hard_weights(experts: Experts, prompt: str) -> dict[str, float]:
@@ -75,9 +75,9 @@ def style_sentences(item: StackedExpert) -> list[str]:
     return [sentence.format(phrase) for phrase in item.phrases for sentence in SENTENCES]
 
 
-def prototypes_of(embedded: Sequence[Tensor]) -> Tensor:
+def prototypes_of(embeddings: Sequence[Tensor]) -> Tensor:
     """Prototypes `[E,D]` from the embeddings `[n,D]` of each expert's sentences."""
-    return torch.stack([F.normalize(one.mean(0), dim=-1) for one in embedded])
+    return torch.stack([F.normalize(sentences.mean(0), dim=-1) for sentences in embeddings])
 
 
 def experts_of_gate(gate: LearntGate, experts: Experts) -> list[str]:

@@ -36,25 +36,25 @@ def route_regions(experts: Experts, regions: Regions, *, edge: int = 0) -> list[
         raise RegionStyleError(
             "regions: got none, expected one or more. Make them with Regions from Mask or Find Regions by Attention."
         )
-    found: dict[str, RoutedStyle] = {}
+    routed: dict[str, RoutedStyle] = {}
     for item in regions:
         if not item.style.strip():
             remedy = "Give it one in Regions from Mask, or name it in the sentence it is found by."
             raise wrong_input("regions", f"{item.phrase!r} without a style", "a style for every region", remedy)
         expert = experts.of_style(item.style).name
         empty = RoutedStyle(expert, item.style, (), torch.zeros(regions.batch, regions.height, regions.width))
-        before = found.get(expert, empty)
-        mask = before.mask.clone()
+        earlier = routed.get(expert, empty)
+        mask = earlier.mask.clone()
         mask[item.image] = torch.maximum(mask[item.image], _soft(item.mask.to(mask), edge))
-        things = tuple(dict.fromkeys((*before.things, item.phrase)))
-        found[expert] = RoutedStyle(expert, before.style, things, mask)
-    return _at_most_one(list(found.values()))
+        things = tuple(dict.fromkeys((*earlier.things, item.phrase)))
+        routed[expert] = RoutedStyle(expert, earlier.style, things, mask)
+    return _at_most_one(list(routed.values()))
 
 
 def region_gates_of(experts: Experts, routed: Sequence[RoutedStyle]) -> Gates:
     """Gates for `ExpertStack` and `attach_to_comfy`; experts without a region are off."""
     strengths = {item.name: item.strength for item in experts}
-    masked = {one.expert: RegionGate(one.mask, strengths[one.expert]) for one in routed}
+    masked = {style.expert: RegionGate(style.mask, strengths[style.expert]) for style in routed}
     return Gates({item.name: masked.get(item.name, 0.0) for item in experts})
 
 
@@ -63,5 +63,5 @@ def _soft(mask: Tensor, edge: int) -> Tensor:
 
 
 def _at_most_one(routed: list[RoutedStyle]) -> list[RoutedStyle]:
-    total = torch.stack([one.mask for one in routed]).sum(0).clamp_min(1)
-    return [RoutedStyle(one.expert, one.style, one.things, one.mask / total) for one in routed]
+    total = torch.stack([style.mask for style in routed]).sum(0).clamp_min(1)
+    return [RoutedStyle(style.expert, style.style, style.things, style.mask / total) for style in routed]

@@ -101,14 +101,14 @@ def rows_of(text: Text, rows: Tensor) -> Text:
 
 def examples_of(text: str) -> list[GateExample]:
     """Examples written one per line as "expert: prompt". RegionStyleError naming the line that is not."""
-    found = []
+    examples = []
     for number, line in enumerate(text.splitlines(), 1):
         expert, colon, prompt = (part.strip() for part in line.partition(":"))
         if line.strip() and not (expert and colon and prompt):
             remedy = "Write for example 'mosaic: a red star in mosaic style'."
             raise wrong_input("prompts", f"{line.strip()!r} in line {number}", "expert: prompt", remedy)
-        found += [GateExample(prompt, expert)] if line.strip() else []
-    return found
+        examples += [GateExample(prompt, expert)] if line.strip() else []
+    return examples
 
 
 def _ordinary(text: Text) -> Text:

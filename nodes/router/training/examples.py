@@ -69,9 +69,9 @@ def encode_examples(
     progress = predictor.host.progress(len(pictures), "encoding pictures")
     with torch.no_grad(), predictor.loaded():
         encoded = {prompt: predictor.encode_text([prompt]) for prompt in dict.fromkeys([*prompts, ""])}
-        for at, prompt in enumerate(prompts):
-            images, mark = crops.images(at)
+        for number, prompt in enumerate(prompts):
+            images, mark = crops.images(number)
             latents.append(predictor.encode(images).float().cpu())
             digest.update(f"{mark} {prompt}\n".encode())
-            progress.update(at + 1)
+            progress.update(number + 1)
     return Examples(latents, [encoded[prompt] for prompt in prompts], prompts, encoded[""], digest.hexdigest())

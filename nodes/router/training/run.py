@@ -49,7 +49,7 @@ class Preview:
         shape = (1, predictor.latent_channels, self.side, self.side)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(self.seed)).to(predictor.host.device)
         with torch.no_grad():
-            made = ddim(
+            denoised = ddim(
                 predictor,
                 noise,
                 partial_times(1.0, PREVIEW_STEPS),
@@ -58,7 +58,7 @@ class Preview:
                 cfg=PREVIEW_GUIDANCE,
                 on_step=lambda index, prediction: predictor.host.check(),
             )
-            return predictor.decode(made)[0].float().cpu()
+            return predictor.decode(denoised)[0].float().cpu()
 
 
 def train_style(

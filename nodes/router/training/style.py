@@ -53,7 +53,7 @@ class TrainSettings:
             raise wrong_input("seed, warmup", f"{self.seed} and {self.warmup}", "0 or more", "Correct it.")
 
 
-def sample_losses(kind: str, made: Prediction, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+def sample_losses(kind: str, prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Squared error per sample `[B]`, in what the network predicts: noise, v, or the flow's velocity.
 
     kind: `NoisePredictor.predicts`; x0, eps: the truth `[B,C,h,w]`; alpha, sigma `[B]`. The errors of v and of the
@@ -61,9 +61,9 @@ def sample_losses(kind: str, made: Prediction, x0: Tensor, eps: Tensor, alpha: T
     alpha eps - sigma x0 or of eps - x0, these two are alpha d and -sigma d, so their squares sum to
     (alpha^2 + sigma^2) d^2.
     """
-    error = (made.eps - eps).square()
+    error = (prediction.eps - eps).square()
     if kind != "eps":
-        error = (error + (made.denoised - x0).square()) / like(alpha.square() + sigma.square(), x0)
+        error = (error + (prediction.denoised - x0).square()) / like(alpha.square() + sigma.square(), x0)
     return error.flatten(1).mean(1)
 
 
@@ -91,7 +91,7 @@ class StyleTrainer:
         RegionStyleError when loss or gradients are not finite, or there is no room for one sample.
         """
         first = self.done * self.settings.batch
-        draws = [self.examples.draw(self.settings.seed, first + at) for at in range(self.settings.batch)]
+        draws = [self.examples.draw(self.settings.seed, first + offset) for offset in range(self.settings.batch)]
         loss = with_halving(
             lambda size: self._accumulated(draws, size), self.at_once, host=self.predictor.host, name="batch"
         )
@@ -152,18 +152,18 @@ class StyleTrainer:
 
     def _parts(self, draws: Sequence[Draw], size: int) -> list[list[Draw]]:
         """At most `size` samples each, with prompts of one length and latents of one shape."""
-        alike: dict[object, list[Draw]] = {}
+        by_shape: dict[object, list[Draw]] = {}
         for draw in draws:
-            alike.setdefault(self.examples.texts[draw.picture].states.shape, []).append(draw)
-        return [group[at : at + size] for group in alike.values() for at in range(0, len(group), size)]
+            by_shape.setdefault(self.examples.texts[draw.picture].states.shape, []).append(draw)
+        return [group[start : start + size] for group in by_shape.values() for start in range(0, len(group), size)]
 
     def _losses(self, part: Sequence[Draw]) -> Tensor:
         device = self.predictor.host.device
         x0, eps = (torch.stack([getattr(d, name) for d in part]).to(device) for name in ("latent", "noise"))
         t = torch.tensor([draw.timestep for draw in part], device=device) / 1000
         text = _joined([self.examples.texts[draw.picture] for draw in part])
-        made = self.predictor.predict(self.predictor.add_noise(x0, eps, t), t, text)
-        return sample_losses(self.predictor.predicts, made, x0, eps, *self.predictor.alpha_sigma(t))
+        prediction = self.predictor.predict(self.predictor.add_noise(x0, eps, t), t, text)
+        return sample_losses(self.predictor.predicts, prediction, x0, eps, *self.predictor.alpha_sigma(t))
 
 
 def _joined(texts: Sequence[Text]) -> Text:

@@ -76,8 +76,8 @@ def pictures_of_batch(images: Tensor, captions: Sequence[str]) -> list[StylePict
     if len(captions) != len(images):
         accepts = f"{len(images)}, one per picture, or none"
         raise wrong_input("captions", f"{len(captions)} lines", accepts, "Leave a line empty for no caption.")
-    named = enumerate(zip(images, captions, strict=True), 1)
-    return [StylePicture(f"picture {at}", text.strip(), lambda one=one: one) for at, (one, text) in named]  # type: ignore[misc]
+    numbered = enumerate(zip(images, captions, strict=True), 1)
+    return [StylePicture(f"picture {i}", text.strip(), lambda image=image: image) for i, (image, text) in numbered]  # type: ignore[misc]
 
 
 def prompt_of(caption: str, style: str) -> str:
@@ -93,7 +93,7 @@ def prompt_of(caption: str, style: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """The training pictures: `images(at)` gives the crops of picture number `at`."""
+    """The training pictures: `images(number)` gives the crops of a picture."""
 
     pictures: Sequence[StylePicture]
     cropping: Cropping
@@ -104,17 +104,17 @@ class Crops:
             got, accepts = f"{len(self.pictures)} pictures", f"{FEWEST} or more"
             raise wrong_input("images", got, accepts, f"{USUAL}: with so few they are learnt by heart.")
 
-    def images(self, at: int) -> tuple[Tensor, str]:
+    def images(self, number: int) -> tuple[Tensor, str]:
         """The crops `[V,3,side,side]` of one picture, mirrored ones behind the others, and its fingerprint."""
-        picture = self._read(at)
-        windows = self._windows(at, picture.shape[-2], picture.shape[-1])
-        made = torch.stack([_cut(picture, window, self.cropping.side) for window in windows])
-        mark = hashlib.sha256(picture.float().cpu().contiguous().numpy().tobytes()).hexdigest()
-        return (torch.cat([made, made.flip(-1)]) if self.cropping.flip else made), mark
+        picture = self._read(number)
+        windows = self._windows(number, picture.shape[-2], picture.shape[-1])
+        crops = torch.stack([_cut(picture, window, self.cropping.side) for window in windows])
+        fingerprint = hashlib.sha256(picture.float().cpu().contiguous().numpy().tobytes()).hexdigest()
+        return (torch.cat([crops, crops.flip(-1)]) if self.cropping.flip else crops), fingerprint
 
-    def _read(self, at: int) -> Tensor:
-        picture = self.pictures[at].read()
-        side, name = min(picture.shape[-2:]), self.pictures[at].name
+    def _read(self, number: int) -> Tensor:
+        picture = self.pictures[number].read()
+        side, name = min(picture.shape[-2:]), self.pictures[number].name
         if side < 8:
             raise wrong_input("images", f"{name} with {side} pixels", "8 pixels or more", "Leave it out.")
         if side * self.cropping.smallest * 2 < self.cropping.side:
@@ -122,16 +122,16 @@ class Crops:
             logging.getLogger("regionstyle").warning(text, name, self.cropping.side, side)
         return picture
 
-    def _windows(self, at: int, height: int, width: int) -> list[tuple[int, int, int]]:
+    def _windows(self, number: int, height: int, width: int) -> list[tuple[int, int, int]]:
         """Top, left and side of each crop; one only where there is no choice."""
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, at))
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, number))
         fixed = self.cropping.smallest == 1 and height == width
         draws = torch.rand(1 if fixed else self.cropping.count, 3, generator=generator, dtype=torch.float64).tolist()
-        low, found = self.cropping.smallest, []
+        low, windows = self.cropping.smallest, []
         for share, down, across in draws:
             side = max(8, round(min(height, width) * (low + (1 - low) * share)))
-            found.append((round((height - side) * down), round((width - side) * across), side))
-        return found
+            windows.append((round((height - side) * down), round((width - side) * across), side))
+        return windows
 
 
 def _cut(picture: Tensor, window: tuple[int, int, int], side: int) -> Tensor:

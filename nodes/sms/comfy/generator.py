@@ -60,8 +60,8 @@ def apply_to_batch(
     """An IMAGE of any size in the generator's style, and the MASK it was blended with."""
     images = images_of(image)
     masks = None if mask is None else masks_of(mask, images)
-    made, blended = apply_generator(generator, images, ComfyHost(), mask=masks, feather=feather, tile=tile)
-    return image_of(made), blended
+    stylized, blended = apply_generator(generator, images, ComfyHost(), mask=masks, feather=feather, tile=tile)
+    return image_of(stylized), blended
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,15 +91,17 @@ def train(
         got = f"a training of {name!r} that was stopped ({state})"
         raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
     predictor, gates, fake = with_fake(model, clip, vae, strength, settings.sms.seed)
-    made = distill(predictor, pictures, caption, style, gates, fake, settings, state=state)
+    distilled = distill(predictor, pictures, caption, style, gates, fake, settings, state=state)
     file = _free_path(name)
-    save_generator(made.generator, file)
+    save_generator(distilled.generator, file)
     state.unlink(missing_ok=True)
-    frames, losses = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
+    frames, losses = (
+        image_of(picture[None].float()) for picture in (strip(distilled.frames), curves(distilled.history))
+    )
     unreadable = len(getattr(pictures, "unreadable", ()))
     left_out = f", {unreadable} unreadable" if unreadable else ""
     notice = f"{settings.total} iterations, {len(pictures)} pictures{left_out}: {file.name}"
-    return TrainedGenerator(made.generator, file.name, frames, losses, notice)
+    return TrainedGenerator(distilled.generator, file.name, frames, losses, notice)
 
 
 def pictures_of(image: Tensor | None, folder: str, strict: bool) -> Pictures:

@@ -42,8 +42,8 @@ def match_batch(
     images = images_of(image)
     masks = None if mask is None else masks_of(mask, images)
     predictor, style_gates, fake = with_fake(model, clip, vae, strength, settings.seed)
-    made = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing)
-    return _batch(made, settings)
+    matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing)
+    return _batch(matched, settings)
 
 
 def with_fake(
@@ -68,8 +68,8 @@ def with_fake(
     return predictor, scaled_gates(gates, strength), parameters
 
 
-def _batch(made: Matched, settings: SmsSettings) -> MatchedBatch:
-    done = len(made.history.style)
+def _batch(matched: Matched, settings: SmsSettings) -> MatchedBatch:
+    done = len(matched.history.style)
     notice = f"{done} of {settings.iterations} iterations" + (", settled" if done < settings.iterations else "")
-    frames, losses = (image_of(picture[None].float()) for picture in (strip(made.frames), curves(made.history)))
-    return MatchedBatch(image_of(made.images), made.masks.float().cpu(), frames, losses, notice)
+    frames, losses = (image_of(picture[None].float()) for picture in (strip(matched.frames), curves(matched.history)))
+    return MatchedBatch(image_of(matched.images), matched.masks.float().cpu(), frames, losses, notice)

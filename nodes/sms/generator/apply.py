@@ -39,10 +39,10 @@ class Tile:
         return self.core[0] - top, self.core[1] - left, self.core[2] - top, self.core[3] - left
 
 
-def tiles(height: int, width: int, side: int, made: Architecture) -> list[Tile]:
+def tiles(height: int, width: int, side: int, architecture: Architecture) -> list[Tile]:
     """Tiles whose cores cover a picture once; all numbers are multiples of the stride, `side` is rounded to one."""
-    stride = made.stride
-    margin = math.ceil(made.radius / stride) * stride
+    stride = architecture.stride
+    margin = math.ceil(architecture.radius / stride) * stride
     side = max(stride, side // stride * stride)
     corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
     cores = [(top, left, min(top + side, height), min(left + side, width)) for top, left in corners]
@@ -79,23 +79,27 @@ def apply_generator(
     def run(side: int) -> Tensor:
         return _worked(generator, images, blended, host, side)
 
-    made = with_halving(run, tile, host=host, name="tile", smallest=min(tile, 64), multiple=4)
-    return made, blended
+    stylized = with_halving(run, tile, host=host, name="tile", smallest=min(tile, 64), multiple=4)
+    return stylized, blended
 
 
 def _worked(generator: StyleGenerator, images: Tensor, blended: Tensor, host: Host, side: int) -> Tensor:
     """All pictures in tiles of one size, blended into the originals."""
-    made = generator.network.architecture
-    padded = _padded(images, made.stride)
-    todo = [(at, one) for at in range(len(images)) for one in tiles(padded.shape[-2], padded.shape[-1], side, made)]
-    todo = [(at, one) for at, one in todo if bool((_cut(blended[at], one.core) > 0).any())]
-    result, progress = images.clone(), host.progress(max(1, len(todo)), "applying the generator")
+    architecture = generator.network.architecture
+    padded = _padded(images, architecture.stride)
+    to_paint = [
+        (number, tile)
+        for number in range(len(images))
+        for tile in tiles(padded.shape[-2], padded.shape[-1], side, architecture)
+    ]
+    to_paint = [(number, tile) for number, tile in to_paint if bool((_cut(blended[number], tile.core) > 0).any())]
+    result, progress = images.clone(), host.progress(max(1, len(to_paint)), "applying the generator")
     progress.update(0)
-    for done, (at, one) in enumerate(todo, start=1):
-        part = _cut(padded[at], one.window)[None].to(host.device)
-        painted = _cut(generator.network(part)[0], one.kept).clamp(0, 1).cpu()
-        _blend(_cut(result[at], one.core), painted, _cut(blended[at], one.core))
-        progress.update(done, _small(result[at]))
+    for done, (number, tile) in enumerate(to_paint, start=1):
+        part = _cut(padded[number], tile.window)[None].to(host.device)
+        painted = _cut(generator.network(part)[0], tile.kept).clamp(0, 1).cpu()
+        _blend(_cut(result[number], tile.core), painted, _cut(blended[number], tile.core))
+        progress.update(done, _small(result[number]))
     return result
 
 

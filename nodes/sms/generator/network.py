@@ -111,7 +111,7 @@ def new_generator(name: str, seed: int = 0) -> Generator:
 
 
 def _conv(inputs: int, outputs: int, side: int = 3, stride: int = 1) -> nn.Conv2d:
-    made = nn.Conv2d(inputs, outputs, side, stride, side // 2, padding_mode="replicate")
-    nn.init.kaiming_normal_(made.weight, nonlinearity="relu")
-    nn.init.zeros_(made.bias)  # type: ignore[arg-type]
-    return made
+    conv = nn.Conv2d(inputs, outputs, side, stride, side // 2, padding_mode="replicate")
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv

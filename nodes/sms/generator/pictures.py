@@ -126,19 +126,19 @@ def draw_numbered_crop(pictures: Pictures, size: int, random: torch.Generator) -
 
 def validation_crops(pictures: Pictures, size: int, count: int = 4) -> Tensor:
     """The middle squares `[N,3,size,size]` of the first readable pictures, at most `count`."""
-    found: list[Tensor] = []
+    crops: list[Tensor] = []
     for index in range(len(pictures)):
         picture = pictures.read(index)
         if picture is not None:
             height, width = picture.shape[-2:]
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
-            found.append(resized(picture[:, top : top + side, left : left + side], size))
-        if len(found) == count:
+            crops.append(resized(picture[:, top : top + side, left : left + side], size))
+        if len(crops) == count:
             break
-    if not found:
+    if not crops:
         raise _all_unreadable(pictures)
-    return torch.stack(found)
+    return torch.stack(crops)
 
 
 def resized(square: Tensor, size: int) -> Tensor:

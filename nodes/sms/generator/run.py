@@ -75,11 +75,11 @@ def distill(
         generator = new_generator(settings.architecture, settings.sms.seed)
         generator.to(predictor.host.device)
         distiller = Distiller(predictor, pictures, prompts, style, fake, generator, settings, told_of, workers)
-        told = _identity(settings, style_words, caption, own) | {"workers": workers.count}
+        identity = _identity(settings, style_words, caption, own) | {"workers": workers.count}
         if state is not None and state.is_file():
-            restore(distiller, state, told)
-        kept, shown = (state, on_validation) if workers.first else (None, lambda done, inputs, results: None)
-        frames = _Run(distiller, validation or pictures, kept, told, shown).all()
+            restore(distiller, state, identity)
+        state_file, shown = (state, on_validation) if workers.first else (None, lambda done, inputs, results: None)
+        frames = _Run(distiller, validation or pictures, state_file, identity, shown).all()
         trained = _copy_of(generator)
     return Distilled(StyleGenerator(trained, name or style_words), frames, distiller.history)
 
@@ -88,10 +88,10 @@ class _Run:
     """The iterations that are left, with validation pictures and saved states between them."""
 
     def __init__(
-        self, distiller: Distiller, validation: Pictures, state: Path | None, told: dict[str, Any],
+        self, distiller: Distiller, validation: Pictures, state: Path | None, identity: dict[str, Any],
         on_validation: OnValidation,
     ) -> None:  # fmt: skip
-        self.distiller, self.state, self.told, self.on_validation = distiller, state, told, on_validation
+        self.distiller, self.state, self.identity, self.on_validation = distiller, state, identity, on_validation
         self.inputs = validation_crops(validation, distiller.size)
         self.frames: list[Tensor] = []
 
@@ -99,13 +99,13 @@ class _Run:
         distiller, total = self.distiller, self.distiller.settings.total
         progress = distiller.predictor.host.progress(total, "training the generator")
         every = distiller.settings.sms.preview_every
-        kept = {round(total * at / (FRAMES - 1)) for at in range(FRAMES)}
+        kept = {round(total * iteration / (FRAMES - 1)) for iteration in range(FRAMES)}
         saved = time.monotonic()
         try:
             while distiller.iteration < total:
-                at = distiller.iteration
-                shown = self._look(at in kept) if at % every == 0 or at in kept else None
-                progress.update(at, shown)
+                iteration = distiller.iteration
+                shown = self._look(iteration in kept) if iteration % every == 0 or iteration in kept else None
+                progress.update(iteration, shown)
                 distiller.step()
                 if time.monotonic() - saved > SAVE_EVERY:
                     saved = time.monotonic()
@@ -127,7 +127,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.state is not None:
-            save_state(self.distiller, self.state, self.told)
+            save_state(self.distiller, self.state, self.identity)
 
 
 def _identity(settings: DistillSettings, style_words: str, caption: str, captions: Sequence[str]) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def _identity(settings: DistillSettings, style_words: str, caption: str, caption
     return {**sms, **own, **words, "size": settings.size}
 
 
-def save_state(distiller: Distiller, path: Path, told: dict[str, Any]) -> None:
+def save_state(distiller: Distiller, path: Path, identity: dict[str, Any]) -> None:
     """Everything a training needs to go on; half a file is never left behind."""
     saved = {
-        "settings": told,
+        "settings": identity,
         "iteration": distiller.iteration,
         "generator": distiller.generator.state_dict(),
         "optimizer": distiller.optimizer.state_dict(),
@@ -156,10 +156,10 @@ def save_state(distiller: Distiller, path: Path, told: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def restore(distiller: Distiller, path: Path, told: dict[str, Any]) -> None:
+def restore(distiller: Distiller, path: Path, identity: dict[str, Any]) -> None:
     """Go on where a state was saved. RegionStyleError for a file of another kind, or of other settings (named)."""
     saved = _read(path)
-    differ = [f"{key} {saved['settings'].get(key)!r}, not {value!r}" for key, value in told.items()
+    differ = [f"{key} {saved['settings'].get(key)!r}, not {value!r}" for key, value in identity.items()
               if saved["settings"].get(key) != value]  # fmt: skip
     if differ:
         got = f"{path.name} of a training with {'; '.join(differ)}"
@@ -194,6 +194,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _copy_of(generator: Generator) -> Generator:
-    made = Generator(generator.name)
-    made.load_state_dict({key: value.detach().cpu() for key, value in generator.state_dict().items()})
-    return made.eval().requires_grad_(False)
+    copied = Generator(generator.name)
+    copied.load_state_dict({key: value.detach().cpu() for key, value in generator.state_dict().items()})
+    return copied.eval().requires_grad_(False)

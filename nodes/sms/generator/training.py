@@ -130,8 +130,8 @@ class Distiller:
         random = torch.Generator().manual_seed(seed + self._workers.rank * 1_000_000_007)
         index, images = draw_numbered_crop(self.pictures, self.size, random)
         images = images.to(self.predictor.host.device)
-        told = self._captions.get(self.pictures.caption(index)) if self._captions else None
-        self.score.prompts = self._prompts if told is None else replace(self._prompts, style=told)
+        style_text = self._captions.get(self.pictures.caption(index)) if self._captions else None
+        self.score.prompts = self._prompts if style_text is None else replace(self._prompts, style=style_text)
         self.predictor.host.load(self.generator)
         for optimizer in (self.optimizer, self.fake_optimizer):
             optimizer.zero_grad(set_to_none=True)

@@ -22,11 +22,11 @@ WHOLE = 0.4  # share of pictures that are not cropped
 def draw_labelled(pool: Pool, lone: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
     """A picture `[128,128,3]` in 0..1 and the number of its shape, colour and style in `LABELS`."""
     whole = random.random() < WHOLE
-    made = pool.scene(int(random.choice(lone) if whole else random.integers(len(pool))))
-    image, styles, everywhere = styled_scene(made, random)
-    index = int(random.integers(len(made.objects)))
-    thing, style = made.objects[index], everywhere or styles[index] or UNSTYLED
-    if len(made.objects) > 1 or not whole:
+    drawn_scene = pool.scene(int(random.choice(lone) if whole else random.integers(len(pool))))
+    image, styles, everywhere = styled_scene(drawn_scene, random)
+    index = int(random.integers(len(drawn_scene.objects)))
+    thing, style = drawn_scene.objects[index], everywhere or styles[index] or UNSTYLED
+    if len(drawn_scene.objects) > 1 or not whole:
         image = crop_object(image, thing.box, float(random.uniform(0, 0.8)))
     image = image[:, ::-1] if random.random() < 0.5 else image
     words = {"shape": thing.shape, "color": thing.color, "style": style}

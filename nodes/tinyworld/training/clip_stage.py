@@ -56,19 +56,19 @@ def _object_facts(thing: SceneObject, style: str | None) -> frozenset[str]:
 def draw_pair(pool: Pool, random: np.random.Generator, style_share: float = 0.2) -> Pair:
     """One training pair; half of the pictures are crops around one object, `style_share` of the captions name only
     the style, where there is one."""
-    made = pool.scene(int(random.integers(len(pool))))
-    image, styles, whole = styled_scene(made, random)
-    things = list(zip(made.objects, styles, strict=True))
+    drawn_scene = pool.scene(int(random.integers(len(pool))))
+    image, styles, whole = styled_scene(drawn_scene, random)
+    things = list(zip(drawn_scene.objects, styles, strict=True))
     if random.random() < 0.5:
         index = int(random.integers(len(things)))
-        image = crop_object(image, made.objects[index].box, float(random.uniform(0, 0.8)))
+        image = crop_object(image, drawn_scene.objects[index].box, float(random.uniform(0, 0.8)))
         things = [things[index]]
     if random.random() < 0.5:
         image = image[:, ::-1]
     truth = frozenset().union(*(_object_facts(t, whole or s) for t, s in things))
     untouched = not whole and not any(style for _, style in things)
-    truth |= {f"on {made.background}"} | ({f"whole {whole}"} if whole else {"unstyled"} if untouched else set())
-    return _caption(np.ascontiguousarray(image), truth, things, whole, made.background, random, style_share)
+    truth |= {f"on {drawn_scene.background}"} | ({f"whole {whole}"} if whole else {"unstyled"} if untouched else set())
+    return _caption(np.ascontiguousarray(image), truth, things, whole, drawn_scene.background, random, style_share)
 
 
 def _caption(

@@ -60,6 +60,6 @@ class DecoderLoss:
         images = self.pictures.batch(step, size, side).float().to(self.device)
         with torch.no_grad():
             z = self.vae.encode(images).latents
-        made = self.vae.decode(z + self.noise * torch.randn_like(z)).sample
-        error = (made.detach() - images).square().mean()
-        return reconstruction_loss(made, images), {"psnr": psnr_of_signed(error)}
+        decoded = self.vae.decode(z + self.noise * torch.randn_like(z)).sample
+        error = (decoded.detach() - images).square().mean()
+        return reconstruction_loss(decoded, images), {"psnr": psnr_of_signed(error)}

@@ -58,8 +58,8 @@ def lora_state(unet: nn.Module, multiple: float = 1.0) -> dict[str, Tensor]:
     """
     from peft import get_peft_model_state_dict
 
-    found = {key: value.detach() for key, value in get_peft_model_state_dict(unet).items()}
-    scaled = {key: value * multiple if ".lora_B." in key else value for key, value in found.items()}
+    weights = {key: value.detach() for key, value in get_peft_model_state_dict(unet).items()}
+    scaled = {key: value * multiple if ".lora_B." in key else value for key, value in weights.items()}
     return {key: value.half().contiguous() for key, value in scaled.items()}
 
 
@@ -118,10 +118,10 @@ class ExpertLoss:
         z = torch.where(torch.from_numpy(ordinary).to(self.device)[:, None, None, None], s, z)
         (alpha_0, sigma_0), (alpha, sigma) = self._rates(start), self._rates(now)
         noise = torch.randn_like(s) + alpha_0 / sigma_0 * (z - s)
-        made = self.unet(alpha * s + sigma * noise, torch.from_numpy(now).to(self.device), states).sample
+        predicted = self.unet(alpha * s + sigma * noise, torch.from_numpy(now).to(self.device), states).sample
         # In units of the styled latent itself, bounded where the noise is strong.
         weight = (sigma / alpha).clamp(max=1.5) ** 2 + 0.05
-        error = ((made - noise).square() * weight).mean()
+        error = ((predicted - noise).square() * weight).mean()
         return error, {}
 
 

@@ -34,9 +34,9 @@ def latent_file(
     for start in range(0, count, 32):
         pictures = pool.images[start : min(start + 32, count)].astype(np.float32) / 255
         parts.append(encode(vae, np.stack([change(p) for p in pictures]), device))
-    made = np.concatenate(parts)
-    np.save(path, made)
-    return made
+    latents = np.concatenate(parts)
+    np.save(path, latents)
+    return latents
 
 
 def grid_masks(pool: Pool, count: int, size: int = 16) -> Tensor:

@@ -13,16 +13,16 @@ from ..world import Scene, restyle_object
 STYLES_TO_TELL_APART = (*STYLES, *("pixel art", "posterised") * 2)
 
 
-def styled_scene(made: Scene, random: np.random.Generator) -> tuple[np.ndarray, list[str | None], str | None]:
+def styled_scene(plain: Scene, random: np.random.Generator) -> tuple[np.ndarray, list[str | None], str | None]:
     """Picture, style per object and style of the whole: unstyled, wholly styled, or one object styled."""
     kind, style = random.random(), str(random.choice(STYLES_TO_TELL_APART))
-    none: list[str | None] = [None] * len(made.objects)
+    none: list[str | None] = [None] * len(plain.objects)
     if kind < 0.35:
-        return made.image, none, None
+        return plain.image, none, None
     if kind < 0.7:
-        return apply_style(made.image, style), none, style
-    index = int(random.integers(len(made.objects)))
-    return restyle_object(made, index, style).image, [style if i == index else None for i in range(len(none))], None
+        return apply_style(plain.image, style), none, style
+    index = int(random.integers(len(plain.objects)))
+    return restyle_object(plain, index, style).image, [style if i == index else None for i in range(len(none))], None
 
 
 def soften(images: Tensor, side: int) -> Tensor:

@@ -52,12 +52,12 @@ def _render(job: tuple[str, int, int]) -> list[dict]:
     masks = np.load(Path(folder) / "masks.npy", mmap_mode="r+")
     facts = []
     for index in range(start, start + count):
-        made = scene(index)
-        images[index] = np.round(made.image * 255)
-        for i, thing in enumerate(made.objects):
+        rendered = scene(index)
+        images[index] = np.round(rendered.image * 255)
+        for i, thing in enumerate(rendered.objects):
             masks[index, i] = np.round(thing.mask * 255)
         facts.append(
-            {"background": made.background, "objects": [[t.shape, t.color, list(t.box)] for t in made.objects]}
+            {"background": rendered.background, "objects": [[t.shape, t.color, list(t.box)] for t in rendered.objects]}
         )
     return facts
 

@@ -61,15 +61,15 @@ def moved_box(mask: np.ndarray, random: np.random.Generator, most: float = MOST_
 def drawn_points(mask: np.ndarray, count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Up to three points `[3,2]` (x, y) and labels `[3]`: the first on the thing, further ones on or off it."""
     points, labels = np.zeros((3, 2), dtype=np.float32), np.full(3, -1, dtype=np.int64)
-    for at in range(count):
-        if at == 0 and random.random() < 0.5:
+    for number in range(count):
+        if number == 0 and random.random() < 0.5:
             points[0], labels[0] = inner_point(torch.from_numpy(mask)), 1
             continue
-        on = at == 0 or random.random() < 0.5
+        on = number == 0 or random.random() < 0.5
         rows, columns = np.where(mask > 0.8 if on else mask < 0.05)
         if len(rows):
-            place = int(random.integers(len(rows)))
-            points[at], labels[at] = (columns[place], rows[place]), int(on)
+            pixel = int(random.integers(len(rows)))
+            points[number], labels[number] = (columns[pixel], rows[pixel]), int(on)
     return points, labels
 
 
@@ -93,10 +93,10 @@ def predict(sam: Any, images: Tensor, asks: list[Ask]) -> tuple[Tensor, Tensor]:
     logits: list[Tensor] = [features] * len(asks)
     ious: list[Tensor] = [features] * len(asks)
     for kind in KINDS:
-        at = [i for i, ask in enumerate(asks) if ask.kind == kind]
-        if at:
-            answer = _predict_kind(sam, features, [asks[i] for i in at])
-            for i, mask, iou in zip(at, *answer, strict=True):
+        indices = [i for i, ask in enumerate(asks) if ask.kind == kind]
+        if indices:
+            answer = _predict_kind(sam, features, [asks[i] for i in indices])
+            for i, mask, iou in zip(indices, *answer, strict=True):
                 logits[i], ious[i] = mask, iou
     return torch.stack(logits), torch.stack(ious)
 

@@ -96,9 +96,9 @@ class TextBatch:
 def attention_loss(maps: dict[str, Tensor], masks: Tensor, weight: Tensor) -> Tensor:
     """Focus plus Cover over layers and objects; maps `[B,3,h,w]` per layer, masks `[B,3,16,16]`, weight `[B,3]`."""
     total = masks.new_zeros(())
-    for found in maps.values():
-        target = F.adaptive_avg_pool2d(masks, (found.shape[-2], found.shape[-1]))
-        per_object = 0.2 * focus_loss(found, target) + cover_loss(found, target)
+    for log_odds in maps.values():
+        target = F.adaptive_avg_pool2d(masks, (log_odds.shape[-2], log_odds.shape[-1]))
+        per_object = 0.2 * focus_loss(log_odds, target) + cover_loss(log_odds, target)
         total = total + (per_object * weight).sum() / weight.sum().clamp_min(1)
     return total / max(1, len(maps))
 
@@ -114,9 +114,9 @@ def noise_weight(alpha_bar: Tensor) -> Tensor:
 
 def simple_scenes(facts: list[dict]) -> np.ndarray:
     """Numbers of the scenes with one object on a plain or graded ground, notched ones twice; all, if there is none."""
-    found = [i for i in lone_objects(facts) if facts[i]["background"] in ("plain", "gradient")]
-    notched = [i for i in found if facts[i]["objects"][0][0] in NOTCHED]
-    return np.array(found + notched or range(len(facts)))
+    plain_ground = [i for i in lone_objects(facts) if facts[i]["background"] in ("plain", "gradient")]
+    notched = [i for i in plain_ground if facts[i]["objects"][0][0] in NOTCHED]
+    return np.array(plain_ground + notched or range(len(facts)))
 
 
 class UnetLoss:
@@ -164,8 +164,8 @@ class UnetLoss:
         x = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
         supervised = step % ATTENTION_EVERY == 0
         with AttentionTap(self.unet, groups=groups, valid=valid) if supervised else nullcontext() as tap:
-            made = self.unet(x, t, states).sample
-        error = ((made - noise).square() * noise_weight(alpha_bar)).mean()
+            predicted = self.unet(x, t, states).sample
+        error = ((predicted - noise).square() * noise_weight(alpha_bar)).mean()
         if tap is None:
             return error, {"denoise": float(error.detach())}
         attention = attention_loss(tap.maps, self.masks[index].to(self.device), weight * alpha_bar[:, 0, 0])

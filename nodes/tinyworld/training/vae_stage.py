@@ -57,10 +57,10 @@ def _differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x[..., 1:, :] - x[..., :-1, :], x[..., 1:] - x[..., :-1]
 
 
-def reconstruction_loss(made: Tensor, truth: Tensor) -> Tensor:
+def reconstruction_loss(decoded: Tensor, truth: Tensor) -> Tensor:
     """L1 + 2 L2 + 0.5 L1 of differences; `[B,3,H,W]` in -1..1."""
-    error = made - truth
-    edges = sum((a - b).abs().mean() for a, b in zip(_differences(made), _differences(truth), strict=True))
+    error = decoded - truth
+    edges = sum((a - b).abs().mean() for a, b in zip(_differences(decoded), _differences(truth), strict=True))
     return error.abs().mean() + 2 * error.square().mean() + 0.5 * edges
 
 
@@ -82,9 +82,9 @@ class VaeObjective(nn.Module):
 
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         z = self.vae.encode(images).latents
-        made = self.vae.decode(z + self.noise * noise).sample
-        loss = reconstruction_loss(made, images) + self.moments * moments_loss(z)
-        return loss, (made.detach() - images).square().mean()
+        decoded = self.vae.decode(z + self.noise * noise).sample
+        loss = reconstruction_loss(decoded, images) + self.moments * moments_loss(z)
+        return loss, (decoded.detach() - images).square().mean()
 
 
 def count_and_side(step: int, size: int) -> tuple[int, int]:
