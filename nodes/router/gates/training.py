@@ -68,8 +68,8 @@ def _fit(gate: LearntGate, text: Text, targets: Tensor, settings: GateSettings, 
     optimiser = torch.optim.AdamW(gate.parameters(), settings.rate, weight_decay=1e-2)
     progress, losses = host.progress(settings.steps, "gate"), []
     for step in range(settings.steps):
-        rows = torch.randint(len(targets), (min(settings.batch, len(targets)),), generator=random)
-        loss = gate_loss(gate, rows_of(text, rows), targets[rows], settings.balance, random)
+        indices = torch.randint(len(targets), (min(settings.batch, len(targets)),), generator=random)
+        loss = gate_loss(gate, prompts_at(text, indices), targets[indices], settings.balance, random)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -94,9 +94,9 @@ def encoded(prompts: Sequence[str], encode: Encode) -> Text:
     return Text(states[:, :length].contiguous(), None, [], [], valid[:, :length].contiguous())
 
 
-def rows_of(text: Text, rows: Tensor) -> Text:
+def prompts_at(text: Text, indices: Tensor) -> Text:
     """Some prompts of a text, by number."""
-    return replace(text, states=text.states[rows], valid=text.valid[rows])
+    return replace(text, states=text.states[indices], valid=text.valid[indices])
 
 
 def examples_of(text: str) -> list[GateExample]:
