@@ -22,7 +22,7 @@ from regionstyle.nodes.router.gates.training import (
     encoded,
     examples_of,
     gate_loss,
-    rows_of,
+    prompts_at,
     train_gate,
 )
 
@@ -284,7 +284,7 @@ def test_balance_counts_in_the_loss():
     gate, given, targets = gate_of(GateShape(6, width=8, heads=2)), text(pooled=0), torch.tensor([0, 1, 2])
     with_it, without = (float(gate_loss(gate, given, targets, balance).detach()) for balance in (0.5, 0.0))
     assert with_it - without == pytest.approx(0.5 * float(balance_loss(gate(given)).detach()))
-    assert rows_of(given, torch.tensor([2, 0])).valid.sum(1).tolist() == [2, 0]
+    assert prompts_at(given, torch.tensor([2, 0])).valid.sum(1).tolist() == [2, 0]
 
 
 def test_the_shipped_gate_knows_every_style_of_the_tiny_world(encode):
