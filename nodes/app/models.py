@@ -174,7 +174,7 @@ def _stack(network: Any, expert: Path | None) -> Any:
     if expert is None:
         return None
     from ..engine.adapters.stack import ExpertStack
-    from ..engine.lora.files import load_expert
+    from ..engine.lora.load import load_expert
 
     if not expert.exists():
         raise RegionStyleError(

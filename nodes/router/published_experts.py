@@ -14,7 +14,7 @@ from typing import Any
 
 from ..engine.errors import wrong_input
 from ..engine.lora.expert import Expert
-from ..engine.lora.files import load_expert
+from ..engine.lora.load import load_expert
 
 STYLES = ("cyberpunk", "expressionism", "line-art", "pixel-art")  # file names, and the words they were trained with
 RANK, WIDTH = 4, 3072

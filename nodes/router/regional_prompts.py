@@ -87,22 +87,22 @@ def own_words(routed: Sequence[RoutedStyle], text: Text) -> dict[str, Tensor]:
 
 
 def apart(gates: Gates, owned: Mapping[str, Tensor], rest: Tensor | None) -> Gates:
-    """Gates whose regions own these tokens, and read only those they own and those that nobody owns.
+    """Gates whose regions own these tokens, and see only those they own and those that nobody owns.
 
     rest: the tokens for places outside all regions alone (base prompt); None: what nobody owns is read by all.
     """
     nobody = ~torch.stack([*owned.values(), *([] if rest is None else [rest])]).any(0)
     values = dict(with_owners(gates, owned).values)
     for name in owned:
-        values[name] = replace(_region(values, name), reads=owned[name] | nobody)
-    return replace(gates, values=values, rest_reads=nobody if rest is None else rest | nobody)
+        values[name] = replace(_region(values, name), visible_tokens=owned[name] | nobody)
+    return replace(gates, values=values, rest_visible_tokens=nobody if rest is None else rest | nobody)
 
 
 def with_owners(gates: Gates, owned: Mapping[str, Tensor]) -> Gates:
-    """Gates whose regions own these tokens; every place goes on reading all of them."""
+    """Gates whose regions own these tokens; every image token goes on seeing all of them."""
     values = dict(gates.values)
-    for name, words in owned.items():
-        values[name] = replace(_region(values, name), words=words)
+    for name, tokens in owned.items():
+        values[name] = replace(_region(values, name), owned_tokens=tokens)
     return replace(gates, values=values)
 
 

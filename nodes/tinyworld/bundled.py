@@ -171,7 +171,7 @@ def expert_files() -> dict[str, Path]:
 
 def load_bundled_expert(style: str) -> Expert:
     """The expert of a style. RegionStyleError listing the styles that have one."""
-    from ..engine.lora.files import load_expert
+    from ..engine.lora.load import load_expert
 
     files = expert_files()
     if style not in files:

@@ -28,10 +28,10 @@ SD15 = {
 SCRIPT = """
 import gc, resource, statistics, threading, time
 import comfy.hooks, comfy.sample
-from regionstyle.nodes.engine.lora.files import save_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
-from regionstyle.nodes.router.init_lora import init_lora
+from regionstyle.nodes.engine.lora.init import init_lora
 import tempfile, comfy.utils
 
 def current_rss():

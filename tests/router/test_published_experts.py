@@ -6,7 +6,8 @@ from safetensors.torch import load_file, save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.network_layers import family_of
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.router.experts import StackedExpert
 from regionstyle.nodes.router.published_experts import load_style_expert, published_layers
 

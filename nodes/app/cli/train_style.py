@@ -74,8 +74,8 @@ def interruptible(state: Path) -> Iterator[list[int]]:
 def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> Trained:
     from ...engine.adapters.gates import Gates
     from ...engine.adapters.stack import ExpertStack
-    from ...engine.adapters.updates import ExpertWeights
-    from ...router.init_lora import init_lora
+    from ...engine.adapters.weights import ExpertWeights
+    from ...engine.lora.init import init_lora
     from ...router.training.examples import encode_examples
     from ...router.training.run import train_style
     from ...router.training.state import StateFile, facts_of
@@ -148,7 +148,7 @@ def _save_preview(output: Path, step: int, frame: Any) -> None:
 
 def _write(args: argparse.Namespace, trained: Trained) -> None:
     from ...engine.io.curves import loss_panel
-    from ...engine.lora.files import save_expert
+    from ...engine.lora.save import save_expert
     from ..pictures import save_image
 
     save_expert(trained.expert, args.output, layout=args.layout)

@@ -15,12 +15,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError, wrong_input
+from ..families.token_grid import Size
 from ..host.comfy import new_patcher
+from ..host.context import prompts_of_batch
 from ..lora.expert import Expert
 from ..predictor.comfy import GATES_KEY
-from .gates import ActiveGates, Gates, Size, prompts_of_batch
+from .active_gates import ActiveGates
+from .gates import Gates
 from .stack import ExpertStack
-from .updates import ExpertWeights
+from .weights import ExpertWeights
 
 KEY = "regionstyle.experts"
 
@@ -60,7 +63,7 @@ def attached_gates(model: Any) -> Gates:
 
 def without_experts(model: Any) -> Any:
     """A clone of a MODEL whose experts are all off; the MODEL itself where it has none."""
-    names = [one.source.name for one in attached_experts(model)]
+    names = [weights.name for weights in attached_experts(model)]
     return attach_to_comfy(model, [], Gates(dict.fromkeys(names, 0.0))) if names else model
 
 

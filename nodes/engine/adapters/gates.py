@@ -1,4 +1,7 @@
-"""What a gate may be: a number, one per image, or a mask; and the checks of a gate that somebody passes in."""
+"""Gates: how strongly each expert acts, as one number, per image of the batch, or per position in the image.
+
+What a gate may be, and the checks of one that somebody passes in. How a network's layers read it: `active_gates.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,21 +28,22 @@ class RegionGate:
     mask `[B or 1,H,W]` or `[H,W]` in 0..1, in the resolution of the image, of the latent, or any other. Unlike a mask
     multiplied by a number, a strength also changes the expert itself where keys and values come from the text.
 
-    words: bool `[B or 1,L]` or `[L]`, the text tokens of the (positive) prompt that name this expert's style or object;
-    tokens after the L-th are nobody's. It matters in joint attentions only; cross-attentions are blended by the mask.
+    owned_tokens: bool `[B or 1,L]` or `[L]`, the text tokens of the (positive) prompt that name this expert's style or
+    object; tokens after the L-th are nobody's. They matter in joint attentions only; cross-attentions are blended by
+    the mask.
 
     pooled, shared_text: as in `Gates`, for this expert alone (None: what the `Gates` say).
 
-    reads: bool `[L]`, the text tokens of the (positive) prompt that places in this region may read, of L tokens in all
-    (None: every one). Others are hidden from it as by a bias of minus infinity: attention isolation.
+    visible_tokens: bool `[L]`, the text tokens of the (positive) prompt that image tokens in this region may attend to,
+    of L tokens in all (None: every one). Others are hidden from it as by a bias of minus infinity: attention isolation.
     """
 
     mask: Tensor
     strength: float = 1.0
-    words: Tensor | None = None
+    owned_tokens: Tensor | None = None
     pooled: Pooled | None = None
     shared_text: SharedText | None = None
-    reads: Tensor | None = None
+    visible_tokens: Tensor | None = None
 
 
 # A number; a tensor `[]` or `[B]`; a mask `[B or 1,H,W]` or `[H,W]`, which is short for RegionGate(mask).
@@ -51,17 +55,20 @@ class Gates:
     """Expert name -> gate; experts without an entry are off.
 
     Tensors have one entry for each image, or one for all; they repeat when a batch holds the images several times,
-    one block of images after the other (positive and negative prompt). pooled: what a mask means for layers without
-    places, such as the time embedding or a modulation: "mean" (its average over the image) or "off". shared_text: what
-    it means for the text tokens of a joint attention that no expert owns: "share" (1/E each) or "off". Either may be
-    given by expert, with the default for those not named; the option of an expert without a mask counts once its gate
-    is limited to a region. rest_reads: what `RegionGate.reads` is, for the places outside all masks.
+    one block of images after the other (positive and negative prompt).
+
+    pooled: what a mask means for layers without positions, such as the time embedding or a modulation: "mean" (its
+    average over the image) or "off". shared_text: what it means for the text tokens of a joint attention that no
+    expert owns: "share" (1/E each) or "off". Either may be given by expert, with the default for those not named; the
+    option of an expert without a mask counts once its gate is limited to a region.
+
+    rest_visible_tokens: what `RegionGate.visible_tokens` is, for the image tokens outside all masks.
     """
 
     values: Mapping[str, Gate] = field(default_factory=dict)
     pooled: Pooled | Mapping[str, Pooled] = "mean"
     shared_text: SharedText | Mapping[str, SharedText] = "share"
-    rest_reads: Tensor | None = None
+    rest_visible_tokens: Tensor | None = None
 
     def resolved(self) -> Gates:
         """The same with the options written down for every expert, so that other gates can be added beside them."""
@@ -75,8 +82,8 @@ class Gates:
         """These gates added to those set before: each expert keeps its options, and whoever is named again is new."""
         earlier, own = before.resolved(), self.resolved()
         options: dict[str, Any] = {option: {**getattr(earlier, option), **getattr(own, option)} for option in OPTIONS}
-        rest = before.rest_reads if self.rest_reads is None else self.rest_reads
-        return Gates({**earlier.values, **own.values}, **options, rest_reads=rest)
+        rest = before.rest_visible_tokens if self.rest_visible_tokens is None else self.rest_visible_tokens
+        return Gates({**earlier.values, **own.values}, **options, rest_visible_tokens=rest)
 
     def _option(self, option: str, name: str) -> str:
         chosen = getattr(self, option)
@@ -106,8 +113,9 @@ def check_options(gates: Gates | RegionGate) -> None:
 def checked_gate(name: str, gate: Gate, isolating: bool = False) -> float | Tensor | RegionGate | None:
     """The gate of explicit `Gates` in its plain form; None where it is off everywhere.
 
-    isolating: places outside all masks may not read every token. Then, and where a region has `reads`, one that is
-    off stays with strength 0: what its places and the rest read is not a matter of the expert.
+    isolating: image tokens outside all masks may not attend to every text token. Then, and where a region has
+    `visible_tokens`, one that is off stays with strength 0: what its image tokens and the rest see is not a matter of
+    the expert. RegionStyleError for a gate of another kind, shape or range.
     """
     if isinstance(gate, Tensor) and gate.ndim == 0:
         gate = gate[None]
@@ -142,31 +150,35 @@ def _region(name: str, gate: RegionGate, isolating: bool) -> RegionGate | None:
         raise wrong_input(f"mask of {name!r}", f"{low:g}..{high:g}", "0..1", "Scale it, or use RegionGate's strength.")
     check_options(gate)
     off = strength == 0 or (high == 0 and not mask.requires_grad)
-    if off and gate.reads is None and not isolating:
+    if off and gate.visible_tokens is None and not isolating:
         return None
-    return replace(gate, mask=_float(mask), strength=0.0 if off else strength, words=_words(name, gate.words),
-                   reads=checked_reads(name, gate.reads))  # fmt: skip
+    return replace(gate, mask=_float(mask), strength=0.0 if off else strength,
+                   owned_tokens=_owned_tokens(name, gate.owned_tokens),
+                   visible_tokens=checked_visible_tokens(name, gate.visible_tokens))  # fmt: skip
 
 
-def checked_reads(name: str, reads: Tensor | None) -> Tensor | None:
-    """`reads` of a region, or of the rest; RegionStyleError unless it is bool `[L]` with a token to read."""
-    if reads is None:
+def checked_visible_tokens(name: str, visible: Tensor | None) -> Tensor | None:
+    """`visible_tokens` of a region, or of the rest; RegionStyleError unless it is bool `[L]` with a visible token."""
+    if visible is None:
         return None
-    _check_kind(f"reads of {name!r}", reads, "a bool tensor [L]")
-    if reads.dtype != torch.bool or reads.ndim != 1 or not bool(reads.any()):
-        got = f"{str(reads.dtype).removeprefix('torch.')} {list(reads.shape)} with {int(reads.sum())} set"
-        raise wrong_input(f"reads of {name!r}", got, "bool [L] with one or more set", "Mark tokens with True.")
-    return reads
+    what = f"visible_tokens of {name!r}"
+    _check_kind(what, visible, "a bool tensor [L]")
+    if visible.dtype != torch.bool or visible.ndim != 1 or not bool(visible.any()):
+        got = f"{str(visible.dtype).removeprefix('torch.')} {list(visible.shape)} with {int(visible.sum())} set"
+        raise wrong_input(what, got, "bool [L] with one or more set", "Mark tokens with True.")
+    return visible
 
 
-def _words(name: str, words: Tensor | None) -> Tensor | None:
-    if words is None:
+def _owned_tokens(name: str, owned: Tensor | None) -> Tensor | None:
+    """`owned_tokens` of a region as `[B or 1,L]`."""
+    if owned is None:
         return None
-    _check_kind(f"words of {name!r}", words, "a bool tensor [L] or [B,L]")
-    if words.dtype != torch.bool or words.ndim not in (1, 2):
-        got = f"{str(words.dtype).removeprefix('torch.')} {list(words.shape)}"
-        raise wrong_input(f"words of {name!r}", got, "bool [L] or [B,L]", "Mark the tokens with True.")
-    return words if words.ndim == 2 else words[None]
+    what = f"owned_tokens of {name!r}"
+    _check_kind(what, owned, "a bool tensor [L] or [B,L]")
+    if owned.dtype != torch.bool or owned.ndim not in (1, 2):
+        got = f"{str(owned.dtype).removeprefix('torch.')} {list(owned.shape)}"
+        raise wrong_input(what, got, "bool [L] or [B,L]", "Mark the tokens with True.")
+    return owned if owned.ndim == 2 else owned[None]
 
 
 def _check_kind(what: str, value: object, accepts: str) -> None:

@@ -3,15 +3,15 @@
 `forward` of the Linear and Conv2d layers is wrapped, so switching costs nothing, quantised and offloaded networks
 work, and detaching restores the network exactly. What a mask means depends on the layer:
 
-- layers over the image (self-attention, feed-forward, convolutions): the expert acts at the masked places;
-- cross-attention: keys and values belong to words, not places. The whole attention runs once per masked expert, with
-  that expert at its strength, and once without; the outputs are blended by the masks;
+- layers over the image (self-attention, feed-forward, convolutions): the expert acts at the masked positions;
+- cross-attention: keys and values belong to text tokens, not to positions. The whole attention runs once per masked
+  expert, with that expert at its strength, and once without; the outputs are blended by the masks;
 - joint attention (FLUX, SD3): image tokens as above, text tokens by who owns them (`Gates`);
-- where places may not read all tokens (`RegionGate.reads`): in cross-attentions the others are left out of a region's
-  pass, in joint attentions they get a bias (`joint_isolation.py`);
-- layers without places (time embedding, modulation): `Gates.pooled`.
+- where image tokens may not see all text tokens (`RegionGate.visible_tokens`): in cross-attentions the others are left
+  out of a region's pass, in joint attentions they get a bias (`isolation.py`);
+- layers without positions (time embedding, modulation): `Gates.pooled`.
 
-Which networks, and how to add one: `adapter_families.py`. Which files, and how to add a format: `adapter_files.py`.
+Which networks, and how to add one: `families/`. Which files, and how to add a format: `lora/keys.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ from torch import nn
 from ..errors import wrong_input
 from ..families.network_layers import Family, bound, family_of
 from ..lora.expert import Expert
+from .active_gates import ActiveGates
 from .forward import GatedForward, GatedLayer
-from .gates import ActiveGates, Gates
+from .gates import Gates
 from .isolation import check_isolable, joint_bias, with_override
-from .updates import ExpertWeights, new_update
+from .updates import new_update
+from .weights import ExpertWeights
 from .wrapped_forward import WrappedForward
 
 
@@ -109,7 +111,7 @@ class ExpertStack:
             self._wraps.pop().restore()
         while self._hooks:
             self._hooks.pop().remove()
-        self._gated.call = None
+        self._gated.layout = None
 
     def __enter__(self) -> ExpertStack:
         return self.attach()
@@ -137,7 +139,7 @@ class ExpertStack:
 
     def _act(self, gates: ActiveGates | None) -> None:
         """Other gates from now on; what was known of an earlier pass is forgotten with those before."""
-        self._gated.gates, self._gated.call = gates, None
+        self._gated.gates, self._gated.layout = gates, None
 
     def _named(self, name: str) -> ExpertWeights:
         for weights in self._experts:
@@ -192,17 +194,17 @@ class ExpertStack:
 
     def _begin_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """See the tokens of the pass; returns its keyword arguments, with an override where prompts are isolated."""
-        self._gated.call, self._gated.entered, gates = None, None, self._gated.gates
+        self._gated.layout, self._gated.block_tokens, gates = None, None, self._gated.gates
         if gates is None or not gates.regions:
             return kwargs
-        call = self._gated.call = self._family.call(self.network, bound(self.network, args, kwargs))
-        if not (gates.isolated and call.text) or self._joint:
+        layout = self._gated.layout = self._family.call(self.network, bound(self.network, args, kwargs))
+        if not (gates.isolated and layout.text) or self._joint:
             return kwargs
         check_isolable("transformer_options" in kwargs, self._family.name)
-        tokens = call.text + sum(height * width for height, width in call.grids)
-        return with_override(kwargs, lambda q: joint_bias(gates, call, len(q), q.device, q.dtype), tokens)
+        tokens = layout.text + sum(height * width for height, width in layout.grids)
+        return with_override(kwargs, lambda q: joint_bias(gates, layout, len(q), q.device, q.dtype), tokens)
 
     def _end_call(self, failed: bool) -> None:
         """Forget the pass, unless gradient checkpointing may run its layers again before the gates change."""
         if failed or not torch.is_grad_enabled():
-            self._gated.call = None
+            self._gated.layout = None

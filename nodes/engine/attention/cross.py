@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import wrong_input
 from ..families.unet_names import unet_paths
-from ..host.context import hiding_words
+from ..host.context import pass_context
 from .hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, unfused
 from .joint import ComfyJointAttentions, JointAttentions
 
@@ -77,7 +77,7 @@ class CrossAttentions(AttentionLayers):
 
         def keys(path: str, attention: Any, k: Tensor) -> None:
             q = popped(now.queries, path)
-            if hiding_words.get():
+            if pass_context().tokens_hidden:
                 return
             heads, scale = attention.heads, getattr(attention, "scale", None)
             (grid,) = now.call.image(q.shape[1])

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError
-from ..host.context import hiding_words
+from ..host.context import pass_context
 from .hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, refuse_mask, unfused
 
 OVERRIDE = "optimized_attention_override"
@@ -138,7 +138,7 @@ class _Override:
         if q.shape[2] < words + places or k.shape[2] != q.shape[2]:
             return
         path, self.path = self.path or "", None
-        if not hiding_words.get():
+        if not pass_context().tokens_hidden:
             refuse_mask(path, mask)
         # After the words come the picture's places, then those of reference pictures.
         self.collect(path, q[:, :, words : words + places], k[:, :, :words], grid, options.get("scale"))

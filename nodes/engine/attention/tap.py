@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ....kernels import token_attention, token_logodds
-from ..adapters.gates import Size, attention_share, own_rows, part_of_batch, whole_passes
 from ..errors import RegionStyleError, wrong_input
+from ..families.token_grid import Size
+from ..host.context import observing_attention, pass_context
 from ..host.memory import BatchSlice
 from .cross import AttentionLayers, attention_layers
 
@@ -30,8 +31,8 @@ class AttentionTap:
     forward pass (of all its parts, where memory was short) and belong to its autograd graph. Where experts with masks
     make an attention run several times, its map is the blend of all passes, as its output is. Where text and image
     share one sequence (SD3, Flux), maps are of the image's queries over the text's keys alone: no image key takes
-    part, as in a cross-attention. Where prompts are kept apart (`RegionGate.reads`), maps are still over all words, as
-    if every place might read them: words are hidden from the output, not from the maps.
+    part, as in a cross-attention. Where prompts are kept apart (`RegionGate.visible_tokens`), maps are still over
+    all tokens, as if every image token might see them: they are hidden from the output, not from the maps.
     """
 
     def __init__(
@@ -63,11 +64,12 @@ class AttentionTap:
     def __enter__(self) -> AttentionTap:
         layers, paths = self._find()
         self._handles = layers.watch(paths, self._start, self._collect)
-        self._whole = whole_passes.set(True)
+        self._observing = observing_attention()
+        self._observing.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        whole_passes.reset(self._whole)
+        self._observing.__exit__(None, None, None)
         while self._handles:
             self._handles.pop().remove()
 
@@ -93,19 +95,21 @@ class AttentionTap:
         return self.maps[path]
 
     def _start(self) -> None:
-        """A pass begins: forget the one before, unless both are parts of one batch (`gates.batch_part`)."""
-        part = part_of_batch.get()
-        self._before = {} if part is None or part.start == 0 else self.maps
+        """A pass begins: forget the one before, unless both are parts of one batch (`running_slice`)."""
+        running = pass_context().batch_slice
+        self._before = {} if running is None or running.start == 0 else self.maps
         self.maps, self._now = {}, {}
 
     def _collect(self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None) -> None:
         seen = self._quantity(q, k, scale).unflatten(-1, grid)
-        share = attention_share.get()
+        share = pass_context().attention_share
         if share is not None:
             before = self._now.get(path, torch.zeros_like(seen))
             seen = before + seen * share.reshape(len(seen), 1, *seen.shape[-2:]).to(seen.dtype)
         self._now[path] = seen
-        self.maps[path] = _joined(self._before[path], seen, part_of_batch.get()) if path in self._before else seen
+        self.maps[path] = (
+            _joined(self._before[path], seen, pass_context().batch_slice) if path in self._before else seen
+        )
 
     def _quantity(self, q: Tensor, k: Tensor, scale: float | None) -> Tensor:
         """`[B,G,N]`."""
@@ -142,7 +146,7 @@ def _marks(name: str, marks: Tensor, axes: int, k: Tensor) -> Tensor:
     """
     marks = marks.to(k.device)
     if marks.ndim > axes:
-        marks = marks[0] if len(marks) == 1 else own_rows(marks)
+        marks = marks[0] if len(marks) == 1 else pass_context().own_rows(marks)
     fits = marks.ndim == axes or (marks.ndim == axes + 1 and len(marks) == len(k))
     if marks.dtype != torch.bool or not fits or marks.shape[-1] != k.shape[2]:
         shape = f"{'G,' * (axes - 1)}{k.shape[2]}"

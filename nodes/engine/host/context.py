@@ -1,81 +1,103 @@
-"""What is said around a pass of a network for those inside it: prompts and parts of a batch, regions, observers."""
+"""What holds around a pass of a network, for those inside it: the prompts and slice of its batch, and who observes.
+
+Adapters, attention taps and predictors lie on the way of one pass and never call each other. What one of them must
+know of another stands here, in one `PassContext`; `pass_context()` gives the running one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .memory import BatchSlice
 
-# While a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's output.
-# Whoever observes attention (AttentionTap) weights what it sees by it.
-attention_share: ContextVar[Tensor | None] = ContextVar("attention_share", default=None)
 
-# Somebody observes attention: passes for regions then run over all image places, not only over their own.
-whole_passes: ContextVar[bool] = ContextVar("whole_passes", default=False)
+@dataclass(frozen=True, eq=False)
+class PassContext:
+    """What holds during a pass of a network.
 
-# An isolated prompt is being read: what runs hides words, and observers look away (they saw a pass over all words).
-hiding_words: ContextVar[bool] = ContextVar("hiding_words", default=False)
+    batch_slice: the rows that run, while a batch is predicted in slices because memory is short (None: all). Gates
+    stay those of the whole batch.
+    positive_prompts: a batch holds its images once per prompt; for each, whether it is the positive one, in which the
+    tokens of `RegionGate` are counted. prompts_slice: the slice of the batch that ran when this was said.
+    attention_share: while a cross-attention runs once per region, the share `[B,N]` of the running pass in the layer's
+    output, in 0..1 (None: it runs once). Whoever observes attention weights what it sees by it.
+    observed: somebody observes attention, so passes for regions run over all image tokens, not only over their own.
+    tokens_hidden: the pass sees only some tokens of the prompt, and observers look away (they saw one over all).
+    """
 
-# While a batch is predicted in parts because memory is short: the running part. Gates stay those of the whole batch.
-part_of_batch: ContextVar[BatchSlice | None] = ContextVar("part_of_batch", default=None)
+    batch_slice: BatchSlice | None = None
+    positive_prompts: tuple[bool, ...] = (True,)
+    prompts_slice: BatchSlice | None = None
+    attention_share: Tensor | None = None
+    observed: bool = False
+    tokens_hidden: bool = False
 
-# Which prompts words count in, and the part of the batch that ran when this was said.
-_positive_blocks: ContextVar[tuple[tuple[bool, ...], BatchSlice | None]] = ContextVar(
-    "positive_blocks", default=((True,), None)
-)
+    @property
+    def any_positive(self) -> bool:
+        """Whether the running batch holds a positive prompt at all."""
+        return any(self.positive_prompts)
+
+    def own_rows(self, value: Tensor) -> Tensor:
+        """The rows of the running slice, of a tensor with one entry per row of the batch; others as they are."""
+        batch = self.batch_slice
+        return value if batch is None or len(value) != batch.total else value[batch.rows]
+
+    def positive_rows(self, batch: int) -> Tensor:
+        """Which rows of a running batch of this size belong to a positive prompt, bool `[batch]` on the CPU."""
+        prompts, running = torch.tensor(self.positive_prompts), self.batch_slice
+        if running is None or running is self.prompts_slice:
+            return prompts.repeat_interleave(batch // len(prompts))
+        # The prompts are those of the whole batch, which was sliced afterwards.
+        return prompts.repeat_interleave(running.total // len(prompts))[running.rows]
+
+
+_CONTEXT: ContextVar[PassContext] = ContextVar("regionstyle_pass_context", default=PassContext())  # noqa: B039
+
+
+def pass_context() -> PassContext:
+    """What holds for the pass that runs now; the defaults outside of any."""
+    return _CONTEXT.get()
 
 
 @contextmanager
-def prompts_of_batch(positive: Sequence[bool]) -> Iterator[None]:
-    """Inside, batches hold the images once per prompt; positive: whether that prompt is the one that words count in."""
-    token = _positive_blocks.set((tuple(positive), part_of_batch.get()))
+def _changed(**fields: Any) -> Iterator[None]:
+    """Other values of some fields inside; on leaving these come back, whatever has become of the other fields."""
+    before = _CONTEXT.get()
+    _CONTEXT.set(replace(before, **fields))
     try:
         yield
     finally:
-        _positive_blocks.reset(token)
+        _CONTEXT.set(replace(_CONTEXT.get(), **{name: getattr(before, name) for name in fields}))
 
 
-@contextmanager
-def batch_part(part: BatchSlice) -> Iterator[None]:
-    """Inside, networks run with these rows of a batch (once per prompt); a part that is the whole changes nothing."""
-    token = part_of_batch.set(None if part.whole else part)
-    try:
-        yield
-    finally:
-        part_of_batch.reset(token)
+def prompts_of_batch(positive: Sequence[bool]) -> AbstractContextManager[None]:
+    """Inside, batches hold the images once per prompt; positive: for each prompt, whether it is the positive one."""
+    return _changed(positive_prompts=tuple(positive), prompts_slice=pass_context().batch_slice)
 
 
-@contextmanager
-def words_hidden() -> Iterator[None]:
-    """Inside, words are hidden from places that may not read them."""
-    token = hiding_words.set(True)
-    try:
-        yield
-    finally:
-        hiding_words.reset(token)
+def running_slice(batch: BatchSlice) -> AbstractContextManager[None]:
+    """Inside, networks run with these rows of a batch (once per prompt); a slice that is the whole changes nothing."""
+    return _changed(batch_slice=None if batch.whole else batch)
 
 
-def own_rows(value: Tensor) -> Tensor:
-    """The rows of the running part, of a tensor with one entry per row of the batch; others as they are."""
-    part = part_of_batch.get()
-    return value if part is None or len(value) != part.total else value[part.rows]
+def sharing_attention(share: Tensor) -> AbstractContextManager[None]:
+    """Inside, a cross-attention runs for one region with this share `[B,N]` of its output; blocks nest by product."""
+    outer = pass_context().attention_share
+    return _changed(attention_share=share if outer is None else outer * share)
 
 
-def positive_rows(batch: int) -> Tensor:
-    """Which rows of the running batch belong to a positive prompt, bool `[batch]` on the CPU."""
-    (positive, said_in), part = _positive_blocks.get(), part_of_batch.get()
-    blocks = torch.tensor(positive)
-    if part is None or part is said_in:
-        return blocks.repeat_interleave(batch // len(blocks))
-    # The blocks are those of the whole batch, which was parted afterwards.
-    return blocks.repeat_interleave(part.total // len(blocks))[part.rows]
+def observing_attention() -> AbstractContextManager[None]:
+    """Inside, passes for regions run over all image tokens."""
+    return _changed(observed=True)
 
 
-def any_positive() -> bool:
-    """Whether the running batch holds a positive prompt at all."""
-    return any(_positive_blocks.get()[0])
+def hiding_tokens() -> AbstractContextManager[None]:
+    """Inside, some tokens of the prompt are hidden from those who may not see them."""
+    return _changed(tokens_hidden=True)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..adapters.gates import batch_part, prompts_of_batch
 from ..errors import wrong_input
+from ..host.context import prompts_of_batch, running_slice
 from ..host.memory import BatchSlice, in_parts
 from .schedule import Prediction, Time, like
 
@@ -148,11 +148,11 @@ class NoisePredictor(ABC):
     def _in_parts(self, call: PredictFn, x: Tensor, t: Time, texts: Sequence[Text]) -> list[Prediction]:
         """call(x, t, texts), one prediction per text, or in parts of the batch where memory is short.
 
-        Gates and attention taps stay those of the whole batch meanwhile (`gates.batch_part`).
+        Gates and attention taps stay those of the whole batch meanwhile (`running_slice`).
         """
 
         def of_part(part: BatchSlice) -> list[Prediction]:
-            with batch_part(part):
+            with running_slice(part):
                 times = t[part.rows] if isinstance(t, Tensor) and t.ndim and len(t) == part.total else t
                 return call(x[part.rows], times, [text.rows(part) for text in texts])
 

@@ -117,8 +117,9 @@ def check_gate_batches(gates: Gates, count: int) -> None:
 def _entries(gate: Gate) -> dict[str, int]:
     """How many entries along the batch a gate has, by what has them."""
     if isinstance(gate, RegionGate):
-        words = 1 if gate.words is None or gate.words.ndim == 1 else len(gate.words)
-        return {"mask": 1 if gate.mask.ndim == 2 else len(gate.mask), "words": words}
+        tokens = gate.owned_tokens
+        owners = 1 if tokens is None or tokens.ndim == 1 else len(tokens)
+        return {"mask": 1 if gate.mask.ndim == 2 else len(gate.mask), "owned_tokens": owners}
     if isinstance(gate, Tensor) and gate.ndim >= 2:
         return _entries(RegionGate(gate))
     return {"gate": len(gate) if isinstance(gate, Tensor) and gate.ndim else 1}
@@ -148,12 +149,13 @@ def _inside(gate: Gate, region: Tensor, cut: Callable[[Tensor], Tensor], number:
     if not isinstance(gate, RegionGate):
         value = _entry(gate, number) if isinstance(gate, Tensor) and gate.ndim else gate
         return RegionGate(region, float(value))
-    if gate.reads is not None:
+    if gate.visible_tokens is not None:
         remedy = "Sample it with KSampler, or route without regional prompts: this node has a prompt of its own."
         raise wrong_input("model", "a MODEL from Regional Prompts", "one without", remedy)
-    own_mask = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
-    words = gate.words if gate.words is None or gate.words.ndim == 1 else _entry(gate.words, number)
-    return replace(gate, mask=region * cut(_entry(own_mask, number)).to(region), words=words)
+    own = gate.mask if gate.mask.ndim == 3 else gate.mask[None]
+    owned = gate.owned_tokens
+    owned = owned if owned is None or owned.ndim == 1 else _entry(owned, number)
+    return replace(gate, mask=region * cut(_entry(own, number)).to(region), owned_tokens=owned)
 
 
 def _entry(values: Tensor, number: int) -> Tensor:

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from ...engine.adapters.comfy import attach_to_comfy, attached_experts
 from ...engine.adapters.gates import Gates
-from ...engine.adapters.updates import ExpertWeights
+from ...engine.adapters.weights import ExpertWeights
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
-from ...engine.lora.files import save_expert
+from ...engine.lora.init import init_lora
+from ...engine.lora.save import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
-from ..init_lora import init_lora
 from ..training.examples import encode_examples
 from ..training.run import Trained, train_style
 from ..training.state import StateFile, facts_of, unfinished

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...engine.adapters.updates import ExpertWeights
+from ...engine.adapters.weights import ExpertWeights
 from ...engine.lora.expert import Expert
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.sampling import ddim, partial_times

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...engine.adapters.comfy import attach_to_comfy, attached_gates
 from ...engine.adapters.gates import Gate, Gates
-from ...engine.adapters.stack import ExpertWeights
+from ...engine.adapters.weights import ExpertWeights
 from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of

@@ -43,7 +43,7 @@ def add_lora(unet: Any, seed: int) -> Any:
 @torch.no_grad()
 def start_from(unet: Any, path: Path) -> None:
     """Put a saved expert's tensors into the adapter of `unet`; it must have the same layers and rank."""
-    from ...engine.lora.files import load_expert
+    from ...engine.lora.load import load_expert
 
     for name, layer in load_expert(path).layers.items():
         module = unet.get_submodule(name)
@@ -129,7 +129,8 @@ def save_expert_file(state: dict[str, Tensor], style: str, path: Path) -> None:
     """Write the expert in the layout ComfyUI's LoRA loader reads, with its style words in the header."""
     from dataclasses import replace
 
-    from ...engine.lora.files import load_expert, save_expert
+    from ...engine.lora.load import load_expert
+    from ...engine.lora.save import save_expert
 
     path.parent.mkdir(parents=True, exist_ok=True)
     save_expert(replace(load_expert(state, name=style), style=style), path, layout="kohya")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from regionstyle.nodes.app.cli import main as cli
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.router.training.state import read_state
 
 

@@ -13,7 +13,8 @@ MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 SCRIPT = """
 import gc, tempfile
 import comfy.model_management as management, comfy.sample, comfy.sd, comfy.utils
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.attention.tap import AttentionTap
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer

@@ -14,7 +14,7 @@ SCRIPT = """
 import gc, itertools
 import comfy.model_management as management, comfy.sample, comfy.sd
 from comfy.patcher_extension import PatcherInjection
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.adapters.gates import Gates
 

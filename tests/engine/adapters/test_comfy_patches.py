@@ -15,7 +15,7 @@ SCRIPT = """
 import comfy.cldm.cldm, comfy.controlnet, comfy.model_management as management, comfy.ops, comfy.sample, comfy.sd
 from comfy_extras import nodes_freelunch, nodes_hypertile, nodes_model_downscale, nodes_pag, nodes_sag, nodes_tomesd
 from nodes import ControlNetApplyAdvanced
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.adapters.gates import Gates
 

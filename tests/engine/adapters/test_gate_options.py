@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate
+from regionstyle.nodes.engine.adapters.active_gates import ActiveGates
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 MASK = torch.zeros(4, 4)
@@ -14,7 +15,7 @@ MASK[:2] = 1
 
 def averaged(gates, name):
     """What an expert does on layers without places: a strength, or None for nothing."""
-    value = ActiveGates(gates, ["a", "b"]).averaged(name, (4, 4), 1, torch.device("cpu"))
+    value = ActiveGates(gates, ["a", "b"]).pooled(name, (4, 4), 1, torch.device("cpu"))
     return None if value is None else float(value)
 
 
@@ -27,7 +28,7 @@ def test_an_expert_keeps_its_options_when_another_comes_beside_it(gate):
         assert averaged(inside, "a") is None
         assert averaged(inside, "b") == pytest.approx(0.4)
         text = ActiveGates(inside, ["a", "b"])
-        shares = [float(text.over_text(name, 1, 1, torch.device("cpu"))) for name in ("a", "b")]
+        shares = [float(text.of_text_tokens(name, 1, 1, torch.device("cpu"))) for name in ("a", "b")]
         assert shares == pytest.approx([0, 0.4])
 
 
@@ -37,10 +38,10 @@ def test_whoever_is_named_again_is_new():
     assert both.values["b"] == 1.0
 
 
-def test_the_last_word_on_what_the_rest_reads_counts():
+def test_the_last_word_on_what_the_rest_sees_counts():
     one, two = torch.tensor([True, False]), torch.tensor([False, True])
-    assert Gates().merged_over(Gates(rest_reads=one)).rest_reads is one
-    assert Gates(rest_reads=two).merged_over(Gates(rest_reads=one)).rest_reads is two
+    assert Gates().merged_over(Gates(rest_visible_tokens=one)).rest_visible_tokens is one
+    assert Gates(rest_visible_tokens=two).merged_over(Gates(rest_visible_tokens=one)).rest_visible_tokens is two
 
 
 def test_options_may_be_given_by_expert():
@@ -63,8 +64,8 @@ def test_options_may_be_given_by_expert():
         (RegionGate(MASK, float("inf")), "strength of 'a': got inf"),
         (RegionGate(MASK.to(torch.complex64)), "mask of 'a': got torch.complex64"),
         (RegionGate(MASK.tolist()), "mask of 'a': got list"),
-        (RegionGate(MASK, words=[True]), "words of 'a': got list"),
-        (RegionGate(MASK, reads=[True]), "reads of 'a': got list"),
+        (RegionGate(MASK, owned_tokens=[True]), "owned_tokens of 'a': got list"),
+        (RegionGate(MASK, visible_tokens=[True]), "visible_tokens of 'a': got list"),
     ],
 )
 def test_what_is_no_gate_is_named(gate, said):
@@ -80,9 +81,9 @@ def test_an_option_for_an_expert_that_is_not_there_is_an_error(option):
 
 
 @pytest.mark.parametrize("off", [RegionGate(MASK, 0.0), RegionGate(MASK * 0)])
-def test_a_region_of_an_expert_that_is_off_still_says_what_is_read(off):
-    reads = torch.tensor([True, False])
-    for gates in (Gates({"a": replace(off, reads=reads)}), Gates({"a": off}, rest_reads=reads)):
+def test_a_region_of_an_expert_that_is_off_still_says_what_is_seen(off):
+    visible = torch.tensor([True, False])
+    for gates in (Gates({"a": replace(off, visible_tokens=visible)}), Gates({"a": off}, rest_visible_tokens=visible)):
         active = ActiveGates(gates, ["a"])
         assert "a" not in active
         assert active.isolated

@@ -4,9 +4,10 @@ import pytest
 import torch
 from adapter_networks import mask_of
 
-from regionstyle.nodes.engine.adapters.gates import Gates, token_grid
+from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.families.token_grid import token_grid
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 

@@ -5,7 +5,8 @@ import torch
 from adapter_networks import CROSS, SIZE, close, mask_of, merged, new_expert, new_unet
 
 from regionstyle.nodes.engine.adapters.gates import Gates
-from regionstyle.nodes.engine.adapters.stack import ExpertStack, ExpertWeights
+from regionstyle.nodes.engine.adapters.stack import ExpertStack
+from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from family_models import diffusers_network, family_inputs
 
-from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.active_gates import ActiveGates
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.isolation import joint_bias
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.network_layers import TokenLayout
+from regionstyle.nodes.engine.host.context import prompts_of_batch
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
@@ -51,7 +53,11 @@ def halves(soft=False):
 
 
 def isolated(one, two, **options):
-    return Gates({"a": RegionGate(one, reads=ONE), "b": RegionGate(two, reads=TWO)}, rest_reads=REST, **options)
+    return Gates(
+        {"a": RegionGate(one, visible_tokens=ONE), "b": RegionGate(two, visible_tokens=TWO)},
+        rest_visible_tokens=REST,
+        **options,
+    )
 
 
 def run(unet, text, batch=2):
@@ -167,7 +173,10 @@ def test_places_read_their_own_tokens_also_where_the_experts_are_off(unet, stack
     one, two = halves()
     nobody = ExpertStack(unet, [replace(e, layers=_zeros(e)) for e in map(stack.expert, stack.names)])
     if off == "strength":
-        gates = Gates({"a": RegionGate(one, 0.0, reads=ONE), "b": RegionGate(two, 0.0, reads=TWO)}, rest_reads=REST)
+        gates = Gates(
+            {"a": RegionGate(one, 0.0, visible_tokens=ONE), "b": RegionGate(two, 0.0, visible_tokens=TWO)},
+            rest_visible_tokens=REST,
+        )
         with nobody, nobody.using(isolated(one, two)):
             expected = run(unet, text)
     else:
@@ -188,8 +197,8 @@ def _zeros(expert):
     [(torch.ones(TEXT), "bool"), (torch.zeros(TEXT, dtype=torch.bool), "one or more"), (ONE[None], "bool")],
 )
 def test_what_may_be_read_is_checked(reads, said):
-    for gates in (Gates({"a": RegionGate(torch.ones(4, 4), reads=reads)}),
-                  Gates({"a": torch.ones(4, 4)}, rest_reads=reads)):  # fmt: skip
+    for gates in (Gates({"a": RegionGate(torch.ones(4, 4), visible_tokens=reads)}),
+                  Gates({"a": torch.ones(4, 4)}, rest_visible_tokens=reads)):  # fmt: skip
         with pytest.raises(RegionStyleError, match=said):
             ActiveGates(gates, ["a"])
 
@@ -207,7 +216,8 @@ def test_the_bias_follows_shares_and_readers():
     reads = torch.tensor([True, True, False])
     mask = torch.tensor([[[1.0, 0.5]]])
     gates = ActiveGates(
-        Gates({"a": RegionGate(mask, reads=reads)}, rest_reads=torch.tensor([True, False, True])), ["a"]
+        Gates({"a": RegionGate(mask, visible_tokens=reads)}, rest_visible_tokens=torch.tensor([True, False, True])),
+        ["a"],
     )
     bias = joint_bias(gates, TokenLayout(((1, 2),), 3), 1, torch.device("cpu"), torch.float32)[0]
     assert bias.shape == (5, 5)
@@ -245,7 +255,7 @@ def test_places_of_a_transformer_read_their_own_tokens_only(family):
     text = family_inputs(family)[1]
     other = text.clone()
     other[:, 6:12] += 3.0
-    gates = Gates({"a": RegionGate(mask, reads=reads)}, rest_reads=rest)
+    gates = Gates({"a": RegionGate(mask, visible_tokens=reads)}, rest_visible_tokens=rest)
     changed = (outputs(text, gates) != outputs(other, gates)).any(-1).reshape(2, 4, 6)
     assert torch.equal(changed, mask.bool().expand(2, -1, -1))
     plain = Gates({"a": mask})
@@ -281,7 +291,8 @@ def places(family):
     length, width, pooled, channels = COMFY_SHAPES[family]
     reads, rest = torch.arange(length) < 12, torch.ones(length, dtype=torch.bool)
     rest[6:12] = False
-    apart = attach_to_comfy(model, [expert], Gates({"a": RegionGate(mask, reads=reads)}, rest_reads=rest))
+    isolating = Gates({"a": RegionGate(mask, visible_tokens=reads)}, rest_visible_tokens=rest)
+    apart = attach_to_comfy(model, [expert], isolating)
     plain = attach_to_comfy(model, [expert], Gates({"a": mask}))
     text = family_conditioning(family)
     other = [[text[0][0].clone(), text[0][1]]]
@@ -326,6 +337,6 @@ def test_a_network_that_takes_no_bias_says_which_do():
     path = "transformer_blocks.0.attn.to_v"
     stack = ExpertStack(network, [lora("a", path, network.get_submodule(path), 1)])
     latent, text, pooled = family_inputs("sd3")
-    gates = Gates({"a": RegionGate(torch.ones(4, 4), reads=torch.ones(24, dtype=torch.bool))})
+    gates = Gates({"a": RegionGate(torch.ones(4, 4), visible_tokens=torch.ones(24, dtype=torch.bool))})
     with stack, stack.using(gates), pytest.raises(RegionStyleError, match="SD3 of ComfyUI"):
         network(latent, text, pooled, torch.full((2,), 400.0))

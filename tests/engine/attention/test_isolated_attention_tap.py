@@ -7,9 +7,10 @@ import pytest
 import torch
 from family_models import diffusers_network, family_inputs
 
-from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.attention.tap import AttentionTap
+from regionstyle.nodes.engine.host.context import prompts_of_batch
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
 MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
@@ -60,7 +61,7 @@ def resolved(unet, expert, x, text, quantity):
 def test_maps_of_a_unet_are_over_all_words(unet, quantity, positive):
     """Also where the batch holds another prompt, whose rows are read apart from the positive one's."""
     expert, (latent, text, _) = attention_expert(unet), family_inputs("sd")
-    gates, seen = Gates({"a": RegionGate(MASK, reads=READS)}, rest_reads=REST), []
+    gates, seen = Gates({"a": RegionGate(MASK, visible_tokens=READS)}, rest_visible_tokens=REST), []
     hook = unet.get_submodule(PATH).register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     with torch.no_grad(), ExpertStack(unet, [expert]) as stack, stack.using(gates), prompts_of_batch(positive):
         untapped = unet(latent, 300, encoder_hidden_states=text).sample
@@ -79,7 +80,7 @@ def test_a_group_given_as_table_is_not_shifted(unet):
     for row, group in zip(table, GROUPS, strict=True):
         row[group] = True
     latent, text, _ = family_inputs("sd")
-    gates, maps = Gates({"a": RegionGate(MASK, reads=READS)}, rest_reads=REST), []
+    gates, maps = Gates({"a": RegionGate(MASK, visible_tokens=READS)}, rest_visible_tokens=REST), []
     for groups in (GROUPS, table):
         tap, stack = (
             AttentionTap(unet, groups, quantity="share", layers=[PATH]),
@@ -114,7 +115,7 @@ def test_maps_of_flux_are_over_all_words(first):
             network(x, text, pooled, torch.full((2,), 0.4), ids, torch.zeros(20, 3), torch.full((2,), 3.5))
         return tap.maps[path]
 
-    torch.testing.assert_close(maps(Gates({"a": RegionGate(mask, reads=reads)})), maps(Gates({"a": mask})))
+    torch.testing.assert_close(maps(Gates({"a": RegionGate(mask, visible_tokens=reads)})), maps(Gates({"a": mask})))
 
 
 COMFY = """
@@ -150,7 +151,7 @@ def difference(family, tap_first):
         return tap.maps[home]
 
     reads = torch.arange(length) < 12
-    return far(maps(Gates({"a": RegionGate(mask, reads=reads)})), maps(Gates({"a": mask})))
+    return far(maps(Gates({"a": RegionGate(mask, visible_tokens=reads)})), maps(Gates({"a": mask})))
 
 with torch.inference_mode():
     print(json.dumps({f: [difference(f, True), difference(f, False)] for f in ("sd", "sd3", "sd35", "flux")}))

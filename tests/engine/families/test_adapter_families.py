@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from regionstyle.nodes.engine.adapters.gates import ActiveGates, Gates, RegionGate, prompts_of_batch
+from regionstyle.nodes.engine.adapters.active_gates import ActiveGates
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.diffusers_families import family_of as noise_family_of
 from regionstyle.nodes.engine.families.network_layers import TokenLayout, family_of
+from regionstyle.nodes.engine.host.context import prompts_of_batch
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.predictor.base import NoisePredictor, Prediction, Text
 
@@ -241,19 +243,19 @@ def test_words_count_in_the_positive_prompt_only():
     gate = RegionGate(torch.ones(1, 4, 4), 1.0, words(0))
     gates = ActiveGates(Gates({"a": gate, "b": RegionGate(torch.ones(1, 4, 4), 1.0, words(1))}), ["a", "b"])
     with prompts_of_batch([False, True]):
-        found = gates.over_text("a", 6, 4, torch.device("cpu"))
+        found = gates.of_text_tokens("a", 6, 4, torch.device("cpu"))
     assert found[:, :3].tolist() == [[0.5, 0.5, 0.5]] * 2 + [[1, 0, 0.5]] * 2
     # A negative prompt may be shorter than the positive one.
     with prompts_of_batch([False]):
-        assert gates.over_text("a", 3, 2, torch.device("cpu")).tolist() == [[0.5] * 3] * 2
-    assert gates.over_text("a", 5, 1, torch.device("cpu")).tolist() == [[1, 0, 0.5, 0.5, 0.5]]
+        assert gates.of_text_tokens("a", 3, 2, torch.device("cpu")).tolist() == [[0.5] * 3] * 2
+    assert gates.of_text_tokens("a", 5, 1, torch.device("cpu")).tolist() == [[1, 0, 0.5, 0.5, 0.5]]
 
 
 def test_an_expert_without_a_place_on_an_image_takes_no_share_of_its_text():
     masks = torch.stack([torch.zeros(4, 4), torch.ones(4, 4)])
     gates = ActiveGates(Gates({"a": torch.ones(1, 4, 4), "b": masks}), ["a", "b"])
-    assert gates.over_text("a", 1, 2, torch.device("cpu")).tolist() == [[1], [0.5]]
-    assert gates.over_text("b", 1, 2, torch.device("cpu")).tolist() == [[0], [0.5]]
+    assert gates.of_text_tokens("a", 1, 2, torch.device("cpu")).tolist() == [[1], [0.5]]
+    assert gates.of_text_tokens("b", 1, 2, torch.device("cpu")).tolist() == [[0], [0.5]]
 
 
 @pytest.mark.parametrize("path", ["x_embedder", "single_transformer_blocks.0.proj_out", "proj_out"])
@@ -364,7 +366,7 @@ def test_a_predictor_says_which_half_of_its_batch_is_the_positive_prompt():
         alpha_sigma = encode = decode = encode_text = None
 
         def predict(self, x, t, text, gate=None):
-            seen.append(gates.over_text("a", TEXT, len(x), torch.device("cpu")))
+            seen.append(gates.of_text_tokens("a", TEXT, len(x), torch.device("cpu")))
             return Prediction(x, x)
 
     text = Text(torch.zeros(1, TEXT, 4), None, [[0] * TEXT], [[""] * TEXT], torch.ones(1, TEXT, dtype=torch.bool))

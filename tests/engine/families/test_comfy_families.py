@@ -14,7 +14,8 @@ SCRIPT = """
 import gc, tempfile
 import folder_paths, nodes
 import comfy.model_management as management, comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy, attached_experts
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate

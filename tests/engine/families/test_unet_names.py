@@ -7,7 +7,7 @@ from torch import nn
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.unet_names import guess_counts, table_lookup, to_diffusers, unet_paths, with_dots
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 
 
 def tree(paths):

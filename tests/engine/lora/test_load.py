@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

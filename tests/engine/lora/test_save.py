@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])

@@ -16,7 +16,7 @@ SCRIPT = """
 import comfy.controlnet, comfy.ldm.flux.controlnet, comfy.model_management as management, comfy.ops, comfy.sample
 import comfy.sd, node_helpers
 from nodes import ControlNetApplyAdvanced
-from regionstyle.nodes.engine.lora.files import load_expert
+from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
@@ -174,9 +174,9 @@ def isolated():
     area[:, :6] = 1
     own = torch.zeros(TEXT, dtype=torch.bool)
     own[2:5] = True
-    gate = RegionGate(area, 1.0, own, shared_text="off", reads=torch.ones(TEXT, dtype=torch.bool))
+    gate = RegionGate(area, 1.0, own, shared_text="off", visible_tokens=torch.ones(TEXT, dtype=torch.bool))
     expert = load_expert(lora(model), name="one", network=model.model.diffusion_model)
-    patched = attach_to_comfy(model, [expert], Gates({"one": gate}, rest_reads=~own))
+    patched = attach_to_comfy(model, [expert], Gates({"one": gate}, rest_visible_tokens=~own))
     cond = prompt()
     changed = [[cond[0][0].clone(), cond[0][1]]]
     changed[0][0][:, 2:5] += 3.0

@@ -111,7 +111,7 @@ WORDS = torch.zeros(2, 5, dtype=torch.bool)
         (RegionGate(torch.ones(2, 8, 8)), "mask of 'oil'"),
         (torch.ones(2, 8, 8), "mask of 'oil'"),
         (torch.ones(2), "gate of 'oil'"),
-        (RegionGate(torch.ones(8, 8), 1.0, WORDS), "words of 'oil'"),
+        (RegionGate(torch.ones(8, 8), 1.0, WORDS), "owned_tokens of 'oil'"),
     ],
 )
 def test_gates_of_another_batch_are_refused_before_any_work(gate, name):

@@ -234,7 +234,7 @@ def check(result: dict) -> None:
     assert "Route Experts by Regions" in errors["unrouted"]
     assert "{style}" in errors["template"]
     assert "mosaic" in errors["style"]
-    assert "reads of" in errors["other prompt"]
+    assert "visible_tokens of" in errors["other prompt"]
 
 
 def test_routing_in_comfy(run_in_comfy):

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 import torch
 import comfy.model_management as management, comfy.sd, comfy.utils, folder_paths
-from regionstyle.nodes.engine.adapters.updates import ExpertWeights
+from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
@@ -15,7 +15,7 @@ from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.router.training import run as train_run
 from regionstyle.nodes.router.comfy.training import Pictures, pictures_for, train_on_comfy
-from regionstyle.nodes.router.init_lora import init_lora
+from regionstyle.nodes.engine.lora.init import init_lora
 from regionstyle.nodes.router.training.style_pictures import Cropping
 from regionstyle.nodes.router.training.examples import encode_examples
 from regionstyle.nodes.router.comfy.train_nodes import TrainStyle

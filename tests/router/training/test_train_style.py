@@ -9,14 +9,15 @@ from family_models import SHAPES, diffusers_network, diffusers_scheduler, family
 
 from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
-from regionstyle.nodes.engine.adapters.updates import ExpertWeights
+from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.init import LAYERS, init_lora
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_flow, from_v
-from regionstyle.nodes.router.init_lora import LAYERS, init_lora
 from regionstyle.nodes.router.training.examples import Examples, encode_examples
 from regionstyle.nodes.router.training.run import train_style
 from regionstyle.nodes.router.training.state import StateFile, facts_of, read_state, unfinished

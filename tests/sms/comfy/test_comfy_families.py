@@ -10,7 +10,7 @@ MODELS = (TESTS / "support/family_models.py").read_text() + (TESTS / "support/co
 
 SCRIPT = """
 import json
-from regionstyle.nodes.engine.adapters.updates import ExpertWeights
+from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates

@@ -1,0 +1,142 @@
+"""Keys of LoRA files: which layer of a network and which of its tensors a key names, in every layout in use.
+
+A key is prefix + layer + tensor. Layouts read:
+
+- kohya: `lora_unet_<layer with underscores>.lora_down.weight`, the layer named as in ComfyUI or as in diffusers
+  (`lora_transformer_...` and `lycoris_...` likewise);
+- diffusers: `unet.<layer>.lora_A.weight`, `transformer.<layer>.lora_A.weight`, `unet.<layer>.lora.down.weight`,
+  `unet.<attention>.processor.to_q_lora...`;
+- XLabs, for FLUX.1: `double_blocks.0.processor.qkv_lora1.down.weight` (1: image, 2: text);
+- PEFT: a folder with adapter_config.json, or `base_model.model.<layer>.lora_A.weight`;
+- ComfyUI's own: `diffusion_model.<layer as in ComfyUI>.lora_up.weight`.
+
+To add a layout, read this file: how a tensor is written is in `_TENSOR`, a prefix in `_PREFIX`, other ways to write a
+layer's name in `_dotted`, and which of diffusers' layers a name stands for in `layer_slices`. Kinds of adapters that
+are not a plain LoRA are refused by name (`_OTHER_KINDS`); one that is to be supported needs an update of its own beside
+those in `adapters/products.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from ..errors import wrong_input
+from ..families import transformer_names, unet_names
+from ..families.transformer_names import LayerSlice
+
+# (name in the file, inputs, outputs) -> diffusers' layers that the layer is, or consists of.
+SlicesOf = Callable[[str, int, int], list[LayerSlice]]
+
+DOWN, UP, ALPHA = "down", "up", "alpha"
+# The end of a key, for tensors of rank R; the name of a PEFT adapter may stand before ".weight".
+_TENSOR = re.compile(
+    r"(?P<layer>.+?)(?:"
+    r"\.(?:lora_down|lora_A(?:\.\w+)?|lora(?:_linear_layer)?\.down)\.weight(?P<down>)"
+    r"|\.(?:lora_up|lora_B(?:\.\w+)?|lora(?:_linear_layer)?\.up)\.weight(?P<up>)"
+    r"|(?:(?<=_lora)|(?<=_lora[12]))(?:\.down\.weight(?P<down2>)|\.up\.weight(?P<up2>))"
+    r"|\.alpha(?P<alpha>))$"
+)
+TEXT_ENCODER = re.compile(
+    r"(?:base_model\.model\.)?(?:lora_te\d?_|text_encoders?(?:_\d)?\.|te\d?\.|clip_[lg]\.|t5xxl\.|text_model\.)"
+)
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model|lora_unet)\.)+")
+_UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
+# XLabs' names inside a block of FLUX.1: of what, and which stream of a double block.
+_XLABS = re.compile(r"((?:double|single)_blocks\.\d+)\.processor\.(qkv|proj)_lora([12]?)")
+_XLABS_NAMES = {
+    ("qkv", "1"): "img_attn.qkv",
+    ("proj", "1"): "img_attn.proj",
+    ("qkv", "2"): "txt_attn.qkv",
+    ("proj", "2"): "txt_attn.proj",
+    ("qkv", ""): "linear1_qkv",
+    ("proj", ""): "linear2",
+}
+LAYOUTS = "kohya, diffusers, PEFT or ComfyUI LoRA layers of a Stable Diffusion U-Net, of SD3 or of FLUX.1"
+# What only adapters of another kind have in a key.
+_OTHER_KINDS = {
+    "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector)"),
+    "LoHa": re.compile(r"\.hada_"),
+    "LoKr": re.compile(r"\.lokr_"),
+    "LoCon with Tucker decomposition": re.compile(r"\.lora_mid\."),
+    "OFT or BOFT": re.compile(r"\.(?:oft_|boft_)"),
+    "GLoRA": re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"),
+}
+
+
+def refuse_other_kinds(tensors: Mapping[str, Tensor]) -> None:
+    """RegionStyleError, naming the kind, for the keys of adapters that are not a plain LoRA."""
+    for kind, pattern in _OTHER_KINDS.items():
+        keys = [key for key in tensors if pattern.search(key)]
+        if keys:
+            got = f"{kind} ({keys[0]}, {len(keys)} such keys)"
+            raise wrong_input("LoRA file", got, "plain LoRA layers", "Use a LoRA; nothing was loaded.")
+
+
+def group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Layer name with dots and without prefix -> its tensors by `DOWN`, `UP` and `ALPHA` (which may be missing).
+
+    RegionStyleError listing all keys that fit no layout, and layers without down or up.
+    """
+    layers: dict[str, dict[str, Tensor]] = {}
+    unknown = []
+    for key, tensor in tensors.items():
+        match = _TENSOR.match(key)
+        layer = match and _dotted(match["layer"])
+        if not match or not layer:
+            unknown.append(key)
+            continue
+        role = next(name for name, group in match.groupdict().items() if name != "layer" and group is not None)
+        if layers.setdefault(layer, {}).setdefault(role.rstrip("2"), tensor) is not tensor:
+            unknown.append(f"{key} (a second one for {layer})")
+    incomplete = [layer for layer, roles in layers.items() if not {DOWN, UP} <= set(roles)]
+    if unknown or incomplete:
+        shown = "\n  ".join([*unknown, *(f"{layer} (down or up missing)" for layer in incomplete)])
+        got = f"{len(unknown) + len(incomplete)} keys that fit no layout:\n  {shown}\n"
+        raise wrong_input("LoRA file", got, LAYOUTS, "Use another file; nothing was loaded.")
+    return layers
+
+
+def layer_slices(names: Mapping[str, object], network: nn.Module | None) -> SlicesOf:
+    """How the layers of a file that holds these names are found in diffusers' network.
+
+    network: what the file was made for; None: for a U-Net in ComfyUI's names the standard one they fit.
+    """
+    ldm = [name for name in names if unet_names.is_ldm_name(name)]
+    if not ldm:
+        return _of_transformer_or_same
+    counts = unet_names.guess_counts(ldm) if network is None else unet_names.counts_of_network(network)
+    resnets = unet_names.table_lookup(counts)
+
+    def of_unet(name: str, inputs: int, outputs: int) -> list[LayerSlice]:
+        path = unet_names.to_diffusers(name, resnets) if unet_names.is_ldm_name(name) else name
+        return [LayerSlice(path)] if path else []
+
+    return of_unet
+
+
+def _of_transformer_or_same(name: str, inputs: int, outputs: int) -> list[LayerSlice]:
+    if not transformer_names.is_transformer_name(name):
+        return [LayerSlice(name)]
+    return transformer_names.parts(name, inputs, outputs)
+
+
+def _dotted(layer: str) -> str | None:
+    """A layer's name with dots and without prefix, in diffusers' or ComfyUI's numbering; None for no known layer."""
+    if underscored := _UNDERSCORED.sub("", layer) if _UNDERSCORED.match(layer) else None:
+        return _known(underscored)
+    layer = _PREFIX.sub("", layer)
+    processor = re.fullmatch(r"(.+)\.processor\.(to_\w+?)_lora", layer)
+    if processor:
+        layer = f"{processor[1]}.{processor[2]}"
+    if xlabs := _XLABS.fullmatch(layer):
+        layer = f"{xlabs[1]}.{_XLABS_NAMES[xlabs[2], xlabs[3]]}"
+    layer = layer + ".0" if layer.endswith(".to_out") else layer
+    return layer if _known(layer.replace(".", "_")) == layer else None
+
+
+def _known(underscored: str) -> str | None:
+    """A layer's dotted name in a network of a known family."""
+    return transformer_names.with_dots(underscored) or unet_names.with_dots(underscored)
