@@ -7,7 +7,7 @@ its function would replace the function on this package as soon as somebody impo
 To add an operation: one file with the plain definition (`*_reference`, written to be read) and the public function,
 which checks its arguments and picks a fused version where there is one (`lora.py` is a short example); its name in
 `_HOME` below and in the import above it. Model families and adapter formats have no part here: they are added in
-`nodes/engine/adapter_families.py`, `diffusers_families.py` and `adapter_files.py`, each of which says how.
+`nodes/engine/families/` and `nodes/engine/lora/keys.py`, which say how.
 """
 
 from importlib import import_module

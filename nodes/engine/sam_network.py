@@ -135,7 +135,7 @@ def _config_of(shape: Mapping[str, tuple[int, ...]]) -> SamConfig:
 
 def _count(shape: Mapping[str, tuple[int, ...]], pattern: str) -> int:
     """How many numbered parts there are."""
-    numbers = {int(found[1]) for key in shape if (found := re.match(pattern, key))}
+    numbers = {int(match[1]) for key in shape if (match := re.match(pattern, key))}
     if not numbers:
         raise KeyError(pattern)
     return len(numbers)

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..engine.errors import wrong_input
 from ..engine.lora.expert import Expert
+from ..engine.lora.style_key import style_key
 
 EXPERTS_TYPE = "REGIONSTYLE_EXPERTS"
 
@@ -79,12 +80,6 @@ class Experts:
         known = ", ".join(repr(phrase) for item in self.items for phrase in item.phrases) or "none: the stack is empty"
         remedy = "Add an expert for it, or one of its phrases to an expert."
         raise wrong_input("style", f"{style!r}, which has no expert", f"one of: {known}", remedy)
-
-
-def style_key(words: str) -> str:
-    """One spelling for what means the same: lower case, no hyphens, no article, no final "style"."""
-    words = " ".join(re.sub(r"[-_]", " ", words.lower()).split())
-    return re.sub(r"^(?:an?|the) (?=\S)|(?<=\S) style$", "", words)
 
 
 def phrases_of(text: str) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import RegionStyleError
+from ..engine.lora.style_key import style_slug
 from .networks import new_image_tower, new_text_tower, new_unet, new_vae, scheduler
 from .styles import STYLES
 from .tokenizer import load_tokenizer
@@ -51,11 +52,6 @@ class Components:
     text_encoder: Any
     tokenizer: Any
     scheduler: Any
-
-
-def slug(style: str) -> str:
-    """A style's file name without its ending."""
-    return style.replace(" ", "-")
 
 
 def bundled(name: str) -> bool:
@@ -160,7 +156,7 @@ def load_components() -> Components:
 
 def expert_path(style: str) -> Path:
     """Where the shipped expert of a style lies, trained or not."""
-    return EXPERTS / "tinyworld" / f"{slug(style)}.safetensors"
+    return EXPERTS / "tinyworld" / f"{style_slug(style)}.safetensors"
 
 
 def expert_files() -> dict[str, Path]:
@@ -180,16 +176,27 @@ def load_bundled_expert(style: str) -> Expert:
 
 
 def preferred_strength(expert: Expert) -> float | None:
-    """How much of a picture an expert redraws best when it is one of the shipped ones; None for any other."""
-    import torch
+    """How much of a picture an expert redraws best, in 0..1, when it is one of the shipped ones; None for any other.
 
-    if not (expert.style in STYLES and expert_path(expert.style).exists()):
+    Of the shipped file one tensor is read, to tell it from another expert of the same style.
+    """
+    path = expert_path(expert.style)
+    if expert.style not in STYLES or not path.exists() or not _holds_first_layer(path, expert):
         return None
-    own = load_bundled_expert(expert.style).layers
-    path = next(iter(own))
-    given = expert.layers.get(path)
-    same = given is not None and torch.equal(given.down.cpu().float(), own[path].down.float())
-    return STRENGTHS.get(expert.style, USUAL_STRENGTH) if same else None
+    return STRENGTHS.get(expert.style, USUAL_STRENGTH)
+
+
+def _holds_first_layer(path: Path, expert: Expert) -> bool:
+    """Whether the first layer of an expert has the down matrix that a shipped file has for it."""
+    import torch
+    from safetensors import safe_open
+
+    from ..engine.lora.save import kohya_name
+
+    layer, update = next(iter(expert.layers.items()))
+    key = f"{kohya_name(layer)}.lora_down.weight"
+    with safe_open(path, framework="pt") as file:
+        return key in file.keys() and torch.equal(file.get_tensor(key).float(), update.down.cpu().float())  # noqa: SIM118
 
 
 def load_predictor(host: Host, experts: list[Expert] | None = None) -> DiffusersPredictor:

@@ -7,9 +7,10 @@ import torch
 
 from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.lora.style_key import style_key
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.region.regions import Regions, region_of
-from regionstyle.nodes.router.experts import Experts, StackedExpert, phrases_of, style_key
+from regionstyle.nodes.router.experts import Experts, StackedExpert, phrases_of
 from regionstyle.nodes.router.gates.noise_range import NoiseRange, gates_at
 from regionstyle.nodes.router.gates.prompt_gates import (
     embedding,

@@ -60,6 +60,7 @@ def expert_styles(model: Any) -> dict[str, list[str]]:
 
 
 def _style_words(expert: Expert) -> str:
+    """What sentences call an expert's style. Not `style_key`: these words are shown, and grounding compares them."""
     return (expert.style or expert.name.replace("-", " ")).lower()
 
 

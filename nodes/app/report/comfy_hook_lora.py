@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tinyworld.bundled import slug
+from ...engine.lora.style_key import style_slug
 from ..cli.demo import tiny_settings
 from ..cli.run import connect
 from ..comfyui.workflow import Prompt
@@ -74,7 +74,7 @@ class ComfyHookLora:
         image, mask = Path(self._folder.name) / "source.png", Path(self._folder.name) / "mask.png"
         save_image(task.image, image)
         save_image(task.mask, mask)
-        expert = f"tinyworld/{slug(task.style)}.safetensors"
+        expert = f"tinyworld/{style_slug(task.style)}.safetensors"
         prompt = hook_lora_workflow(self._comfy.upload(image), self._comfy.upload(mask), expert, task)
         outputs = self._comfy.execute(prompt, lambda kind, data: None)
         data = self._comfy.read(outputs["13"]["images"][0])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...tinyworld.bundled import slug
+from ...engine.lora.style_key import style_slug
 from ..comfyui.workflow import Prompt
 from ..pictures import save_image
 from .comfy_hook_lora import ComfyHookLora
@@ -29,7 +29,7 @@ def hook_loras_workflow(image: str, masks: list[str], task: Any, steps: int) -> 
     }
     together: list[Any] = []
     for at, (mask, style, thing) in enumerate(zip(masks, task.styles, task.made.objects, strict=True)):
-        lora = f"tinyworld/{slug(style)}.safetensors"
+        lora = f"tinyworld/{style_slug(style)}.safetensors"
         nodes[f"mask {at}"] = ("LoadImageMask", {"image": mask, "channel": "red"})
         nodes[f"hook {at}"] = ("CreateHookLora", {"lora_name": lora, "strength_model": 1.0, "strength_clip": 0.0})
         nodes[f"text {at}"] = ("CLIPTextEncode", {"clip": ["world", 1], "text": f"a {thing.phrase} in {style} style"})

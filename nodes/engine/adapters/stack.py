@@ -123,10 +123,6 @@ class ExpertStack:
         """Let the experts act from now on. RegionStyleError for gates that do not fit; the old ones then stay."""
         self._act(ActiveGates(gates, self.names))
 
-    def reset(self) -> None:
-        """Switch all experts off."""
-        self._act(None)
-
     @contextmanager
     def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
         """`set` for the length of a block (None: all off); what was set before comes back."""

@@ -1,4 +1,4 @@
-"""Host: whoever runs the method - ComfyUI (`comfy_host.py`) or this process itself (`LocalHost`).
+"""Host: whoever runs the method - ComfyUI (`host/comfy.py`) or this process itself (`LocalHost`).
 
 Methods never move a module, print, open a model folder or ask for a device by themselves: they ask their host.
 """

@@ -45,8 +45,8 @@ def ordinary_weights(module: nn.Module) -> Iterator[None]:
     """Replace inference tensors among parameters and buffers by frozen ordinary ones over the same memory."""
     replaced: list[tuple[dict[str, Any], str, Tensor, Tensor]] = []
     try:
-        for part in module.modules():
-            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for submodule in module.modules():
+            tables: tuple[dict[str, Any], ...] = (submodule._parameters, submodule._buffers)
             for table in tables:
                 for name, tensor in table.items():
                     if tensor is not None and tensor.is_inference():

@@ -30,12 +30,13 @@ def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int])
 
 def _smoothed(values: Sequence[float]) -> list[float]:
     """A moving average over a fiftieth of the run: single timesteps differ a lot."""
-    reach = max(1, len(values) // 50)
-    windows = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    radius = max(1, len(values) // 50)
+    windows = [values[max(0, i - radius) : i + radius + 1] for i in range(len(values))]
     return [sum(window) / len(window) for window in windows]
 
 
 def _points(values: Sequence[float], box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
+    """Points (x, y) of a curve inside a box x0, y0, x1, y1."""
     if not values:
         return []
     low, high = min(values), max(values)

@@ -34,14 +34,14 @@ def open_picture(path: Path, mode: str = "RGB") -> Image:
 
 def caption_of(path: Path) -> str:
     """What the .txt file beside a picture says it shows, on one line; "" without one. RegionStyleError if not UTF-8."""
-    beside = path.with_suffix(".txt")
-    if not beside.is_file():
+    text_file = path.with_suffix(".txt")
+    if not text_file.is_file():
         return ""
     try:
-        return " ".join(beside.read_text(encoding="utf-8-sig").split())
+        return " ".join(text_file.read_text(encoding="utf-8-sig").split())
     except UnicodeDecodeError as error:
         raise RegionStyleError(
-            f"captions: got {beside} ({error.reason}), expected text in UTF-8. Save it again as UTF-8."
+            f"captions: got {text_file} ({error.reason}), expected text in UTF-8. Save it again as UTF-8."
         ) from None
 
 

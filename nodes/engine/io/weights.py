@@ -34,11 +34,11 @@ class WeightFile:
         if path.suffix != ".safetensors":
             raise wrong_input(self.name, path.name, "a name ending in .safetensors", "Rename it.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
+        unfinished = path.with_suffix(".part")
         state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in network.state_dict().items()}
-        save_file(state, part, metadata={"format": "pt", self.kind: self.version, **header})
-        part.chmod(0o644)  # safetensors writes files for the owner only
-        os.replace(part, path)
+        save_file(state, unfinished, metadata={"format": "pt", self.kind: self.version, **header})
+        unfinished.chmod(0o644)  # safetensors writes files for the owner only
+        os.replace(unfinished, path)
 
     def read(self, path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         """Header and tensors, on the CPU. RegionStyleError for a file that is missing, damaged or of another kind."""
@@ -70,8 +70,8 @@ class WeightFile:
             if state[key].shape != wanted[key].shape
         ]
         faults = {"without": missing, "with unknown": unknown, "with": sorted(misfits)}
-        said = [f"{how} {', '.join(found[:3])} ({len(found)} such)" for how, found in faults.items() if found]
-        if said:
+        shown = [f"{how} {', '.join(keys[:3])} ({len(keys)} such)" for how, keys in faults.items() if keys]
+        if shown:
             accepts = f"the {len(wanted)} tensors that its header speaks of"
-            raise wrong_input(self.name, f"{path.name} {'; '.join(said)}", accepts, self.remedy)
+            raise wrong_input(self.name, f"{path.name} {'; '.join(shown)}", accepts, self.remedy)
         network.load_state_dict(dict(state))

@@ -51,8 +51,13 @@ def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, 
     return writers[layout] if layout else next(iter(writers.values()))
 
 
+def kohya_name(path: str) -> str:
+    """What kohya's layout calls the layer of a U-Net at a diffusers path; `.lora_down.weight` and so on follow."""
+    return "lora_unet_" + path.replace(".", "_")
+
+
 def _kohya(expert: Expert) -> dict[str, Tensor]:
-    named = {"lora_unet_" + path.replace(".", "_"): layer for path, layer in expert.layers.items()}
+    named = {kohya_name(path): layer for path, layer in expert.layers.items()}
     return _written(named, "lora_down.weight", "lora_up.weight")
 
 

@@ -5,7 +5,7 @@ To add another container (a folder of another trainer, several files), read this
 and each gives tensors by key, the text of its header, and the settings of PEFT's adapter_config.json that fix the
 scale (`lora_alpha`, `alpha_pattern`, `use_rslora`; with none of them a layer's scale is 1, or its own alpha / rank).
 How the keys of those tensors are written, in whatever container, is another file's subject and all in that one:
-`adapter_files.py`. What is damaged ends in one RegionStyleError that names the file.
+`keys.py`. What is damaged ends in one RegionStyleError that names the file.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def _header_config(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
 def _json_object(text: str | bytes, where: str) -> dict[str, Any]:
     """The object that a JSON text holds; RegionStyleError naming the file when it holds none."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError as error:  # broken JSON, or bytes that are no text
         raise wrong_input("LoRA file", f"{where} ({error})", "readable JSON", "Download it again.") from error
-    if not isinstance(found, dict):
-        got = f"{where}, which holds a {type(found).__name__}"
+    if not isinstance(value, dict):
+        got = f"{where}, which holds a {type(value).__name__}"
         raise wrong_input("LoRA file", got, "a JSON object", "Download it again.")
-    return found
+    return value
 
 
 def _check_config(config: dict[str, Any], where: str) -> dict[str, Any]:

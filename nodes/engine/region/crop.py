@@ -140,22 +140,22 @@ class RegionCrop:
         if self.side == self.size:
             return self._window_along(self._window_along(image, -1), -2)
         x0, y0, x1, y1 = self.window
-        limits, made = _limits(image[..., y0:y1, x0:x1]), _exact(image)
+        limits, pixels = _limits(image[..., y0:y1, x0:x1]), _exact(image)
         for axes in self._steps():
             for axis in axes:
-                made = self._window_along(made, axis)
-            made = _resized(made, self.size, axes, mode)
-        return made.clamp(*limits).to(image.dtype)
+                pixels = self._window_along(pixels, axis)
+            pixels = _resized(pixels, self.size, axes, mode)
+        return pixels.clamp(*limits).to(image.dtype)
 
     def _back(self, worked: Tensor) -> Tensor:
         """The part of a worked window that lies inside the picture, at the picture's scale."""
-        made = _exact(worked)
+        pixels = _exact(worked)
         for axes in reversed(self._steps()):
-            made = made if self.side == self.size else _resized(made, self.side, axes, "bicubic")
+            pixels = pixels if self.side == self.size else _resized(pixels, self.side, axes, "bicubic")
             for axis in axes:
                 corner, start, stop = self._span(axis)
-                made = made.narrow(axis, start - corner, stop - start)
-        return (made if self.side == self.size else made.clamp(*_limits(worked))).to(worked.dtype)
+                pixels = pixels.narrow(axis, start - corner, stop - start)
+        return (pixels if self.side == self.size else pixels.clamp(*_limits(worked))).to(worked.dtype)
 
     def _steps(self) -> list[tuple[int, ...]]:
         """The axes to resize at a time: both, or one by one where the window reaches out of the picture.

@@ -1,6 +1,6 @@
 """Region: what a phrase refers to in a picture. Masks are 0..1, 1 is the region to change.
 
-Beside it, and importable from here: boxes (`boxes.py`) and the region crop (`region_crop.py`).
+Beside it, and importable from here: boxes (`boxes.py`) and the region crop (`crop.py`).
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Regions:
     def of_phrase(self, phrase: str) -> Regions:
         """The items of one phrase; RegionStyleError naming the phrases there are when it is none of them."""
         if phrase not in self.phrases:
-            known = ", ".join(repr(one) for one in self.phrases) or "nothing: there are no regions"
+            known = ", ".join(repr(name) for name in self.phrases) or "nothing: there are no regions"
             raise wrong_input("phrase", repr(phrase), f"one of: {known}", "Use the words the region was made with.")
         return self.with_items(item for item in self.items if item.phrase == phrase)
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ...engine.adapters.gates import Gates
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.lora.style_key import style_key
 from ...engine.predictor.base import Text
-from ..experts import Experts, StackedExpert, style_key
+from ..experts import Experts, StackedExpert
 from .learnt_gate import LearntGate
 
 # Sentences whose mean embedding stands for a style, beside its bare words.

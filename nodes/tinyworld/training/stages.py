@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from ...engine.errors import RegionStyleError
-from ..bundled import FOLDER, bundled, expert_path, load_text_tower, load_vae, read, slug, write
+from ...engine.lora.style_key import style_slug
+from ..bundled import FOLDER, bundled, expert_path, load_text_tower, load_vae, read, write
 from ..networks import new_unet
 from ..styles import STYLES, apply_style
 from ..tokenizer import write_tokenizer
@@ -24,7 +25,7 @@ from .pool import Pool, open_pool
 
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
-EXPERTS = tuple(f"expert:{slug(style)}" for style in STYLES)
+EXPERTS = tuple(f"expert:{style_slug(style)}" for style in STYLES)
 STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
 # Share of a time budget that is given for all stages together.
 SHARES = {
@@ -72,7 +73,7 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (FOLDER / "tokenizer" / "vocab.json").exists():
         write_tokenizer()
-    style = next((s for s in STYLES if f"expert:{slug(s)}" == name), None)
+    style = next((s for s in STYLES if f"expert:{style_slug(s)}" == name), None)
     if style is not None:
         return _expert(name, style, run, minutes)
     stages = {
@@ -213,7 +214,11 @@ def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
     pool, vae = run.pool(), load_vae().to(run.device)
     source = latent_file(run.folder / "latents.npy", vae, pool, EXPERT_PICTURES)
     styled = latent_file(
-        run.folder / f"latents-{slug(style)}.npy", vae, pool, EXPERT_PICTURES, lambda image: apply_style(image, style)
+        run.folder / f"latents-{style_slug(style)}.npy",
+        vae,
+        pool,
+        EXPERT_PICTURES,
+        lambda image: apply_style(image, style),
     )
     unet, (tower, _) = new_unet(), load_text_tower()
     _fill(unet, "unet")

@@ -107,7 +107,7 @@ def test_tokens_contribute_exactly_nothing_outside_their_region(unet, stack):
         attention = unet.get_submodule(CROSS)
         x = torch.randn(2, SIZE[0] * SIZE[1], 32, generator=torch.Generator().manual_seed(1))
         with stack, stack.using(isolated(one, two)):
-            stack._gated.call = TokenLayout((SIZE,), halves=True)
+            stack._gated.layout = TokenLayout((SIZE,), halves=True)
             outs.append(attention(x, encoder_hidden_states=given).detach())
     changed = (outs[0] != outs[1]).any(-1).reshape(2, *SIZE)
     assert torch.equal(changed, one.bool().expand(2, -1, -1))

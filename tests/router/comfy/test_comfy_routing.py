@@ -19,6 +19,7 @@ from regionstyle.nodes.router.comfy.prompts import regional_prompts
 from regionstyle.nodes.router.comfy.gate_folders import load, register_folder
 from regionstyle.nodes.router.gates.noise_range import NoiseRange
 from regionstyle.nodes.router.comfy.routing_nodes import RouteByPrompt
+from regionstyle.nodes.engine.lora.style_key import style_slug
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 
 tiny.register_experts()
@@ -98,7 +99,7 @@ with torch.inference_mode():
     result["near"] = weights
     seven = None
     for style in reversed(bundled.expert_files()):  # in another order than the gate's
-        seven = stacked(seven, f"tinyworld/{bundled.slug(style)}.safetensors", "", "", 1.0)
+        seven = stacked(seven, f"tinyworld/{style_slug(style)}.safetensors", "", "", 1.0)
     gate = load("tinyworld/styles.safetensors")
     result["workflows"] = {}
     for name in ("prompt_routed_styles", "learnt_gate_styles"):
