@@ -420,10 +420,21 @@ def test_same_seed_same_result_and_settling(predictor):
 
 
 def test_a_region_gate_of_the_style_acts_in_its_rows_only(predictor):
-    run = matcher(predictor, random(2, 4, *SIZE), style=RegionGate(torch.ones(1, 16, 24), 0.8))
-    run.step()
-    plain = matcher(predictor, random(2, 4, *SIZE), style=0.8)
-    assert run.latent.shape == plain.latent.shape
+    """A mask of ones at 0.8 is the number 0.8, for the style's predictions alone; another mask is something else."""
+    start = [p.detach().clone() for p in predictor.experts.parameters(NAME)]
+    half = torch.zeros(1, 16, 24)
+    half[..., :12] = 1
+    latents = []
+    for style in (0.8, RegionGate(torch.ones(1, 16, 24), 0.8), RegionGate(half, 0.8)):
+        for parameter, value in zip(predictor.experts.parameters(NAME), start, strict=True):
+            parameter.data.copy_(value)
+        run = matcher(predictor, random(2, 4, *SIZE), style=style)
+        run.step()
+        run.step()
+        latents.append(run.latent.clone())
+    number, ones, other = latents
+    torch.testing.assert_close(ones, number, rtol=0, atol=1e-7)
+    assert (other - number).abs().max() > 1e-4
 
 
 def test_wrong_input_is_named(predictor):

@@ -21,7 +21,9 @@ from regionstyle.nodes.sms.stylize import Framing, _Work
 )
 def test_the_longer_side_is_limited(size, worked):
     predictor = SimpleNamespace(native_size=512, factor=8)
-    work = _Work(predictor, torch.zeros(1, 3, *size), None, Framing())
+    picture = torch.linspace(0.2, 0.8, size[1]).expand(1, 3, *size)
+    work = _Work(predictor, picture, None, Framing())
     assert tuple(work.cut().shape[-2:]) == worked
     image, mask = work.paste(work.cut())
-    assert image.shape[-2:] == mask.shape[-2:] == size
+    torch.testing.assert_close(image, picture, rtol=0, atol=0.02)
+    assert torch.equal(mask, torch.ones(1, *size))

@@ -63,7 +63,8 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
         assert torch.equal(a, b)
     assert again.optimizer.state_dict()["state"][0]["step"] == 25
     assert again.run() is True
-    assert float(again.loss(0)[0].detach()) < 1e-2
+    stopped, finished = (float(trainer.loss(0)[0].detach()) for trainer in (first, again))
+    assert finished < stopped / 4  # how far two seconds go depends on the machine
     assert regression(tmp_path, 2.0).run() is True, "a finished stage does nothing more"
 
 

@@ -11,7 +11,7 @@ from regionstyle.nodes.app.evaluation import tinyworld as evaluation
 from regionstyle.nodes.app.evaluation.attention import attention_iou, plain_attention_mask
 from regionstyle.nodes.app.evaluation.tinyworld import held_out
 from regionstyle.nodes.engine.host.base import LocalHost
-from regionstyle.nodes.grounding.finders.attention import AttentionSettings
+from regionstyle.nodes.grounding.finders.attention import AttentionSettings, ground_by_attention
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.classifier import load_classifier
 from regionstyle.nodes.tinyworld.world import COLORS
@@ -24,6 +24,12 @@ def predictor():
     return load_predictor(LocalHost("cpu"))
 
 
+def overlap(mask, truth) -> float:
+    """Intersection over union of what is above one half in both."""
+    mask, truth = mask > 0.5, truth > 0.5
+    return float((mask & truth).sum() / (mask | truth).sum())
+
+
 def test_attention_both_ways(predictor):
     seen = []
     host = LocalHost("cpu", on_progress=lambda label, done, total, preview: seen.append((done, total)))
@@ -31,8 +37,18 @@ def test_attention_both_ways(predictor):
         numbers = attention_iou(predictor, held_out, 2, host)
     assert seen == [(1, 2), (2, 2)]
     assert numbers["scenes"] == 2
-    assert 0 <= numbers["mean_iou"] <= 1
-    assert numbers["mean_iou"] != numbers["mean_iou_logodds"]
+    expected = {"mean_iou": [], "mean_iou_logodds": []}
+    for number in range(2):
+        made = held_out(number)
+        thing, settings = made.objects[number % len(made.objects)], AttentionSettings()
+        with torch.no_grad(), predictor.loaded():
+            plain = plain_attention_mask(predictor, as_image(made), thing.phrase, settings)
+            found = ground_by_attention(predictor, as_image(made), thing.phrase, settings=settings)
+        expected["mean_iou"].append(overlap(plain.numpy(), thing.mask))
+        expected["mean_iou_logodds"].append(overlap(found.mask.numpy(), thing.mask))
+    for name, overlaps in expected.items():
+        assert numbers[name] == pytest.approx(sum(overlaps) / 2, abs=6e-4), name
+    assert numbers["mean_iou_logodds"] > numbers["mean_iou"]
 
 
 def test_plain_attention_is_a_cut_of_the_words_share(predictor):

@@ -120,7 +120,7 @@ def test_the_output_and_the_processors_stay_as_they_are(unet, inputs):
         assert torch.equal(unet(inputs[0], 300, encoder_hidden_states=inputs[1]).sample, base)
         assert len(calls) == 2 * count == 4 * len(tap.maps)
         assert unet.attn_processors == own
-    with pytest.raises(RuntimeError), AttentionTap(unet, GROUPS):
+    with pytest.raises(RuntimeError, match="shape"), AttentionTap(unet, GROUPS):
         unet(inputs[0], 300, encoder_hidden_states=inputs[1][..., :5])
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in unet.modules())
     unet.set_attn_processor(before)

@@ -115,7 +115,7 @@ def test_the_output_stays_and_everything_is_put_back(networks, family):
         during = predict(network, family, inputs)
     assert [path for path in LAYERS[family] if not any(p.startswith(path) for p in tap.maps)] == []
     assert torch.equal(before.eps, during.eps)
-    with pytest.raises(RuntimeError), AttentionTap(network, GROUPS):
+    with pytest.raises(RuntimeError, match="shape"), AttentionTap(network, GROUPS):
         predict(network, family, (inputs[0], inputs[1][..., :5], inputs[2]))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 

@@ -40,11 +40,11 @@ def test_save_and_load_keep_tensors_scale_name_style_and_metadata(tmp_path):
 def test_saving_refuses_what_the_layout_cannot_hold(tmp_path):
     layers = {"conv_in": LoraLayer(*UPDATES["conv_in"])}
     rows = {"conv_in": LoraLayer(*UPDATES["conv_in"], 1.0, slice(0, 8))}
-    for expert, name, layout in [
-        (layers, "a.pt", "kohya"),
-        (layers, "a.safetensors", "x"),
-        (rows, "a.safetensors", "kohya"),
+    for expert, name, layout, said in [
+        (layers, "a.pt", "kohya", "path: got .*a.pt, expected"),
+        (layers, "a.safetensors", "x", "layout: got 'x'"),
+        (rows, "a.safetensors", "kohya", "expert: got row slices in .*conv_in"),
     ]:
-        with pytest.raises(RegionStyleError):
+        with pytest.raises(RegionStyleError, match=said):
             save_expert(Expert("x", expert), tmp_path / name, layout=layout)
     assert not list(tmp_path.iterdir())

@@ -124,8 +124,8 @@ def test_lock_holds_the_outside():
 def test_times():
     assert partial_times(0.5, 2) == [0.5, 0.25, 0.0]
     assert partial_times(1, 3)[0] == 1
-    for wrong in ((0, 5), (1.2, 5), (0.5, 0)):
-        with pytest.raises(RegionStyleError):
+    for *wrong, said in ((0, 5, "strength: got 0"), (1.2, 5, "strength: got 1.2"), (0.5, 0, "steps: got 0")):
+        with pytest.raises(RegionStyleError, match=said):
             partial_times(*wrong)
     for times in ([0.5], [0.2, 0.5], [0.5, 0.5], [1.5, 0.0]):
         with pytest.raises(RegionStyleError, match="times"):

@@ -46,7 +46,7 @@ def test_whole_words_only():
     text = clip_text("a hair.dryer catalogue cat")
     assert find_phrase(text, "cat") == [5]
     for part in ("dryer", "hair", "catalog"):
-        with pytest.raises(RegionStyleError):
+        with pytest.raises(RegionStyleError, match=f"phrase: got '{part}'"):
             find_phrase(text, part)
 
 
@@ -60,7 +60,7 @@ def test_sentencepiece():
     text = Text(torch.zeros(1, 6, 4), None, [[0] * 6], pieces, torch.tensor([[True] * 5 + [False]]))
     assert find_phrase(text, "hairdryer") == [2, 3, 4]
     assert find_phrase(text, "a cat") == [0, 1]
-    with pytest.raises(RegionStyleError):
+    with pytest.raises(RegionStyleError, match="phrase: got 'hair'"):
         find_phrase(text, "hair")
 
 
@@ -72,5 +72,5 @@ def test_absent_phrase_shows_the_tokens(phrase):
 
 
 def test_template_and_end_are_no_words():
-    with pytest.raises(RegionStyleError):
+    with pytest.raises(RegionStyleError, match="phrase: got 'endoftext'"):
         find_phrase(clip_text("a cat"), "endoftext")

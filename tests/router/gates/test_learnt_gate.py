@@ -233,8 +233,13 @@ def test_another_text_encoder_and_wrong_sizes_are_refused():
         gate(text(width=7))
     with pytest.raises(RegionStyleError, match="no pooled output"):
         gate(text(pooled=0))
-    for names, shape in (((), SHAPE), (("a", "a"), SHAPE), (NAMES, GateShape(6, width=9)), (NAMES, GateShape(0))):
-        with pytest.raises(RegionStyleError):
+    for names, shape, said in (
+        ((), SHAPE, "experts: got none"),
+        (("a", "a"), SHAPE, "experts: got .*'a', 'a'"),
+        (NAMES, GateShape(6, width=9), "shape of the learnt gate: got .*width=9"),
+        (NAMES, GateShape(0), "shape of the learnt gate: got .*text=0"),
+    ):
+        with pytest.raises(RegionStyleError, match=said):
             LearntGate(names, shape)
 
 
