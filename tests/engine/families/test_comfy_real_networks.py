@@ -102,6 +102,6 @@ def test_the_real_sdxl_with_random_weights(run):
     assert 2.5e9 < found["parameters"] < 2.6e9
     assert found["maps"] == 70
     assert found["sizes"] == [[1, 4, 4], [1, 8, 8]]
-    assert found["share"] == pytest.approx(2 / 77, rel=0.3), "random words get about the same, and two of 77 are asked"
+    assert found["share"] == pytest.approx(2 / 77, rel=0.5), "random words get about the same, and two of 77 are asked"
     assert found["direct"] <= 1e-5 * found["size"]
     assert found["native"] == 1024
