@@ -1,46 +1,25 @@
 """The user's own model on the command line: a folder in diffusers' layout, with a style LoRA.
 
-Which networks: `engine/diffusers_families.py`. A new family needs a line in `_FAMILIES` here: where its network lies
-and how many text encoders it has.
+Which networks, and where their parts lie: `FolderLayout` of the families in `engine/families`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import RegionStyleError, wrong_input
 
 if TYPE_CHECKING:
+    from ..engine.families.base import FolderLayout, ModelFamily
     from ..router.restyle import RestyleSettings
 
 _NETWORKS = ("unet", "transformer")
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _ENCODERS = (*_CLIP, "T5EncoderModel")
 _AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
-
-
-@dataclass(frozen=True)
-class _Family:
-    """name; encoders: how many text encoders; table: whether the scheduler holds its noise levels (rectified flow
-    needs none); guided: whether a negative prompt is subtracted (a distilled network is told its guidance instead)."""
-
-    name: str
-    encoders: int
-    table: bool = True
-    guided: bool = True
-
-
-_FAMILIES = {
-    "UNet2DConditionModel": _Family("SD1.5", 1),
-    "UNet2DConditionModel, text_time": _Family("SDXL", 2),
-    "SD3Transformer2DModel": _Family("SD3", 3, table=False),
-    "FluxTransformer2DModel": _Family("FLUX", 2, table=False, guided=False),
-}
-_KNOWN = "a model of the SD1.5, SDXL, SD3 or FLUX class in diffusers layout"
 
 
 def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
@@ -50,18 +29,19 @@ def load_folder(folder: Path, expert: Path | None, host: Any) -> Any:
     the folder and what it lacks, before any weight is read.
     """
     part, config, family = _network(folder)
+    layout = _layout(family)
     _check_parts(folder, part, family)
     import diffusers
 
     from ..engine.predictor.diffusers import DiffusersPredictor
 
     autoencoder = _class_of(folder / "vae", _AUTOENCODERS, "_class_name")
-    text = {part: _class_of(folder / part, _ENCODERS, "architectures") for part in _numbered("text_encoder", family)}
+    text = {part: _class_of(folder / part, _ENCODERS, "architectures") for part in _numbered("text_encoder", layout)}
     network = _weights(getattr(diffusers, config["_class_name"]), folder / part, host.dtype("unet"))
     vae = _weights(getattr(diffusers, autoencoder), folder / "vae", host.dtype("vae"))
     encoders, tokenizers = _text_parts(folder, text, host.dtype("text"))
     schedule = None
-    if family.table:
+    if layout.table:
         schedule = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     for module in (network, vae, *encoders):
         module.eval().requires_grad_(False)
@@ -74,39 +54,57 @@ def folder_settings(predictor: Any, **chosen: Any) -> tuple[RestyleSettings, str
 
     Whatever is chosen replaces the usual values.
     """
+    from ..engine.families.registry import family_of
     from ..router.restyle import RestyleSettings
 
-    family = _family_of(type(predictor.network).__name__, predictor.network.config)
-    usual = {"strength": 0.6, "steps": 30, "cfg": 7.0 if family.guided else 1.0, "feather": 8, "largest_scale": 4.0}
-    return RestyleSettings(**{**usual, **chosen}), "" if family.guided else None
+    layout = _layout(family_of(predictor.network))
+    usual = {"strength": 0.6, "steps": 30, "cfg": 7.0 if layout.guided else 1.0, "feather": 8, "largest_scale": 4.0}
+    return RestyleSettings(**{**usual, **chosen}), "" if layout.guided else None
 
 
-def _network(folder: Path) -> tuple[str, dict[str, Any], _Family]:
+def _network(folder: Path) -> tuple[str, dict[str, Any], ModelFamily]:
     """Where the network lies in a folder, its configuration, and its family."""
     if not folder.is_dir():
         raise RegionStyleError(
-            f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with {_KNOWN}. There is no such folder; "
+            f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with {_known()}. There is no such folder; "
             "check the path."
         )
     part = next((part for part in _NETWORKS if (folder / part).is_dir()), None)
     if part is None:
         raise _lacking(folder, [" or ".join(_NETWORKS)])
     config = _config(folder / part)
-    return part, config, _family_of(config.get("_class_name"), config)
+    return part, config, _family_of(config)
 
 
-def _family_of(name: str | None, config: Mapping[str, Any]) -> _Family:
-    told = config.get("addition_embed_type")
-    key = name if told is None else f"{name}, {told}"
-    if key not in _FAMILIES:
-        raise wrong_input("--model", f"a network of class {key}", _KNOWN, "Choose another folder.")
-    return _FAMILIES[key]
+def _family_of(config: Mapping[str, Any]) -> ModelFamily:
+    from ..engine.families.registry import family_in_folder
+
+    family = family_in_folder(config)
+    if family is None:
+        told = config.get("addition_embed_type")
+        got = f"a network of class {config.get('_class_name')}" + (f", {told}" if told else "")
+        raise wrong_input("--model", got, _known(), "Choose another folder.")
+    return family
 
 
-def _check_parts(folder: Path, network: str, family: _Family) -> None:
+def _layout(family: ModelFamily) -> FolderLayout:
+    """The parts of a family's folder. RegionStyleError for a family that has none."""
+    if family.folder is None:
+        raise wrong_input("--model", f"a network of the {family.name} class", _known(), "Choose another model.")
+    return family.folder
+
+
+def _known() -> str:
+    from ..engine.families.support import supported_folders
+
+    return f"a model of {supported_folders()} in diffusers layout"
+
+
+def _check_parts(folder: Path, network: str, family: ModelFamily) -> None:
     """Every part has its folder, and every network its weights as safetensors."""
-    encoders = _numbered("text_encoder", family)
-    others = [*_numbered("tokenizer", family), *(["scheduler"] if family.table else [])]
+    layout = _layout(family)
+    encoders = _numbered("text_encoder", layout)
+    others = [*_numbered("tokenizer", layout), *(["scheduler"] if layout.table else [])]
     lacking = [part for part in ("vae", *encoders, *others) if not (folder / part).is_dir()]
     if lacking:
         raise _lacking(folder, lacking, family)
@@ -118,16 +116,16 @@ def _check_parts(folder: Path, network: str, family: _Family) -> None:
             )
 
 
-def _lacking(folder: Path, parts: list[str], family: _Family | None = None) -> RegionStyleError:
-    accepts = f"what a model of the {family.name} class has" if family else _KNOWN
+def _lacking(folder: Path, parts: list[str], family: ModelFamily | None = None) -> RegionStyleError:
+    accepts = f"what a model of the {family.name} class has" if family else _known()
     return RegionStyleError(
         f"--model: the folder {str(folder)!r} has no {', '.join(parts)}, expected {accepts}. Convert the checkpoint, "
         "or choose another folder."
     )
 
 
-def _numbered(part: str, family: _Family) -> list[str]:
-    return [part, *(f"{part}_{number}" for number in range(2, family.encoders + 1))]
+def _numbered(part: str, layout: FolderLayout) -> list[str]:
+    return [part, *(f"{part}_{number}" for number in range(2, layout.encoders + 1))]
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -145,8 +143,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _class_of(folder: Path, known: tuple[str, ...], key: str) -> str:
     """The class a part's configuration names, under `key`; one of `known`, the first where none is named."""
-    found = _config(folder).get(key) or known[0]
-    name = found[0] if isinstance(found, list) else found
+    named = _config(folder).get(key) or known[0]
+    name = named[0] if isinstance(named, list) else named
     if name not in known:
         raise wrong_input("--model", f"{str(folder)!r} of class {name}", " or ".join(known), "Choose another folder.")
     return name

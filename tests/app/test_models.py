@@ -13,7 +13,7 @@ from PIL import Image
 from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.app.models import folder_settings, load_folder
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families import diffusers_families
+from regionstyle.nodes.engine.families.flux import Flux
 from regionstyle.nodes.engine.host.base import LocalHost
 
 FAMILIES = ["sd", "sdxl", "sd3", "flux"]
@@ -46,7 +46,7 @@ def network_of(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_with_a_peft_expert(family, folders, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr(diffusers_families, "UNKNOWN_SIDE", 16)  # FLUX names no size of its own
+    monkeypatch.setattr(Flux, "native_size", 128)  # FLUX names no size of its own
     folder = folders(family)
     expert = save_peft_folder(network_of(folder), tmp_path / "style")
     words = ["stylize", str(photo), "turn it into a mosaic", "--box", "20,30,90,110", "--steps", "2", "--device", "cpu"]

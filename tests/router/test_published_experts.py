@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.families.registry import family_of
 from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.router.experts import StackedExpert
@@ -64,10 +64,10 @@ def test_every_layer_is_one_of_the_real_transformer():
 
     with torch.device("meta"):
         network = FluxTransformer2DModel(guidance_embeds=True)
-    places = family_of(network).places(network)
+    places = family_of(network).layer_slices(network)
     modules = dict(network.named_modules())
     for path in published_layers():
-        layer = modules[places[path].path]
+        layer = modules[places[path].module]
         assert (layer.in_features, layer.out_features) == (3072, 3072)
     # every q, k, v and output projection of the picture's stream, and no other
     ends = (".attn.to_q", ".attn.to_k", ".attn.to_v", ".attn.to_out.0")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError, wrong_input
-from ..families.network_layers import TokenLayout
+from ..families.token_layout import TokenLayout
 from ..host.context import hiding_tokens, pass_context, sharing_attention
 from .active_gates import ActiveGates
 from .batch_rows import ActiveRows
@@ -28,7 +28,7 @@ class GatedLayer:
     """A layer of the network, and the updates experts have for it.
 
     path: diffusers path (of one of the layers it consists of). token_kind: what the rows of its input stand for
-    (`network_layers.py`).
+    (`ModelFamily.token_kind`).
     """
 
     path: str
@@ -45,7 +45,7 @@ class GatedForward:
 
     gates: ActiveGates | None = None
     layout: TokenLayout | None = None
-    # Rows of the batch and image tokens that came into the running block (`Family.blocks`).
+    # Rows of the batch and image tokens that came into the running block (`ModelFamily.token_blocks`).
     block_tokens: tuple[int, int] | None = None
     # In a pass over a cross-attention: the expert whose region it is for, "" in the one for the rest.
     _region: str | None = None

@@ -22,11 +22,10 @@ from torch import Tensor
 
 from ..attention.joint import OVERRIDE
 from ..errors import wrong_input
-from ..families.network_layers import TokenLayout
+from ..families.support import supported_isolation
+from ..families.token_layout import TokenLayout
 from ..host.context import hiding_tokens, pass_context
 from .active_gates import ActiveGates
-
-SUPPORTED = "SD1.5, SD2 and SDXL of both hosts, FLUX.1 of both hosts, SD3 of ComfyUI"
 
 
 def joint_bias(gates: ActiveGates, layout: TokenLayout, batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -92,11 +91,13 @@ def with_override(kwargs: Mapping[str, Any], bias: Callable[[Tensor], Tensor], t
     return {**kwargs, "transformer_options": {**options, OVERRIDE: override}}
 
 
-def check_isolable(supported: bool, family: str) -> None:
+def check_isolable(supported: bool, network: str) -> None:
     """RegionStyleError for a network whose attention cannot be given a bias."""
     if not supported:
-        raise _unsupported(family)
+        raise _unsupported(network)
 
 
 def _unsupported(got: str) -> Exception:
-    return wrong_input("isolation of prompts", got, SUPPORTED, "Switch the isolation off, or use one of these.")
+    return wrong_input(
+        "isolation of prompts", got, supported_isolation(), "Switch the isolation off, or use one of these."
+    )

@@ -24,7 +24,9 @@ import torch
 from torch import nn
 
 from ..errors import wrong_input
-from ..families.network_layers import Family, bound, family_of
+from ..families.base import ModelFamily
+from ..families.registry import family_of
+from ..families.token_layout import bound
 from ..lora.expert import Expert
 from .active_gates import ActiveGates
 from .forward import GatedForward, GatedLayer
@@ -48,7 +50,7 @@ class ExpertStack:
         network: nn.Module,
         experts: Sequence[Expert | ExpertWeights],
         *,
-        family: Family | None = None,
+        family: ModelFamily | None = None,
     ) -> None:
         """family: how this network is built (default: the known family that accepts it).
 
@@ -151,21 +153,21 @@ class ExpertStack:
     def _find(self) -> tuple[list[GatedLayer], list[tuple[nn.Module, list[str]]]]:
         """Layers with updates, and all cross-attentions with whose updates are inside."""
         modules = dict(self.network.named_modules())
-        places = self._family.places(self.network)
+        places = self._family.layer_slices(self.network)
         layers: dict[str, GatedLayer] = {}
         attentions: dict[str, dict[str, None]] = {}
         self._check_paths(places)
         for path in places:
-            if home := self._family.attention(path):
-                attentions.setdefault(places[home].path, {})
+            if home := self._family.cross_attention_of(path):
+                attentions.setdefault(places[home].module, {})
         for expert in self._experts:
             for path, weights in expert.items():
                 place = places[path]
-                module = modules[place.path]
-                layer = layers.setdefault(place.path, GatedLayer(path, module, self._family.rows(path), []))
+                module = modules[place.module]
+                layer = layers.setdefault(place.module, GatedLayer(path, module, self._family.token_kind(path), []))
                 layer.updates.append(new_update(expert.name, path, weights, place, module))
-                if home := self._family.attention(path):
-                    attentions.setdefault(places[home].path, {})[expert.name] = None
+                if home := self._family.cross_attention_of(path):
+                    attentions.setdefault(places[home].module, {})[expert.name] = None
         return list(layers.values()), [(modules[path], list(names)) for path, names in attentions.items()]
 
     def _check_paths(self, places: Container[str]) -> None:
@@ -184,7 +186,7 @@ class ExpertStack:
         end = lambda network, args, output: self._end_call(failed=output is None)  # noqa: E731
         enter = lambda _, args, kwargs: self._gated.enter(*args[:1], *list(kwargs.values())[: not args])  # noqa: E731
         self._hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
-        for block in self._family.blocks(self.network):
+        for block in self._family.token_blocks(self.network):
             self._hooks.append(block.register_forward_pre_hook(enter, with_kwargs=True))
         self._hooks.append(self.network.register_forward_hook(end, always_call=True))
 
@@ -193,10 +195,10 @@ class ExpertStack:
         self._gated.layout, self._gated.block_tokens, gates = None, None, self._gated.gates
         if gates is None or not gates.regions:
             return kwargs
-        layout = self._gated.layout = self._family.call(self.network, bound(self.network, args, kwargs))
+        layout = self._gated.layout = self._family.token_layout(self.network, bound(self.network, args, kwargs))
         if not (gates.isolated and layout.text) or self._joint:
             return kwargs
-        check_isolable("transformer_options" in kwargs, self._family.name)
+        check_isolable("transformer_options" in kwargs, type(self.network).__name__)
         tokens = layout.text + sum(height * width for height, width in layout.grids)
         return with_override(kwargs, lambda q: joint_bias(gates, layout, len(q), q.device, q.dtype), tokens)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..errors import wrong_input
-from ..families.network_layers import NetworkSlice, is_linear
+from ..families.layers import LayerSlice, is_linear
 from .weights import LoraWeights
 
 
@@ -35,7 +35,7 @@ class Update:
         return up.roll(len(up) // 2, 0) if self.swapped else up
 
 
-def new_update(expert: str, path: str, weights: LoraWeights, place: NetworkSlice, module: nn.Module) -> Update:
+def new_update(expert: str, path: str, weights: LoraWeights, place: LayerSlice, module: nn.Module) -> Update:
     """RegionStyleError unless the update has the shape of the layer, which must be a Linear or a plain Conv2d.
 
     path: diffusers path, for messages. 1x1 convolutions and Linear layers compute the same, and files mix them: the

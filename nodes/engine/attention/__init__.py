@@ -1,1 +1,1 @@
-"""Attention of words over image positions, seen and supervised."""
+"""Attention of words over image tokens, seen and supervised."""

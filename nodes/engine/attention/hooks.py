@@ -1,4 +1,4 @@
-"""Hooks on modules, and what the ways of seeing attention in `attention_layers.py` share."""
+"""Hooks on modules, and what the ways of seeing attention in `cross.py` and `joint.py` share."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError, wrong_input
-from ..families.network_layers import TokenLayout, bound, family_of
+from ..families.base import ModelFamily
 from ..families.token_grid import Size
+from ..families.token_layout import TokenLayout, bound
 
 
 class Collect(Protocol):
     """Takes what one attention computed."""
 
     def __call__(self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None) -> None:
-        """q `[B,H,N,D]` of the N = rows * columns image places, k `[B,H,M,D]` of the text tokens; scale of q k^T."""
+        """q `[B,H,N,D]` of the N = rows * columns image tokens, k `[B,H,M,D]` of the text tokens; scale of q k^T."""
 
 
 class AttentionLayers(ABC):
@@ -26,13 +27,12 @@ class AttentionLayers(ABC):
 
     paths: list[str]
 
-    def __init__(self, network: nn.Module) -> None:
-        """RegionStyleError for a network of no family of `adapter_families.py`."""
-        self.network, self._family = network, family_of(network)
+    def __init__(self, network: nn.Module, family: ModelFamily) -> None:
+        self.network, self._family = network, family
 
-    def tokens(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLayout:
+    def token_layout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TokenLayout:
         """The tokens of a forward pass that is called with these arguments."""
-        return self._family.call(self.network, bound(self.network, args, kwargs))
+        return self._family.token_layout(self.network, bound(self.network, args, kwargs))
 
     @abstractmethod
     def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
@@ -45,9 +45,9 @@ class AttentionLayers(ABC):
 
 @dataclass
 class Pass:
-    """What is known during one forward pass. call: its tokens, from its beginning on."""
+    """What is known during one forward pass: its tokens, queries whose keys are to come, rotary embeddings, by path."""
 
-    call: TokenLayout = TokenLayout(())
+    layout: TokenLayout = TokenLayout(())
     queries: dict[str, Tensor] = field(default_factory=dict)
     rotary: dict[str, Any] = field(default_factory=dict)
 
@@ -63,15 +63,18 @@ class Hooks(list[Any]):
             self.pop().remove()
 
 
-def keep(queries: dict[str, Tensor], path: str) -> Callable[..., None]:
+def store_query(queries: dict[str, Tensor], path: str) -> Callable[..., None]:
+    """A forward hook that stores a module's output as the queries of the attention at `path`."""
     return lambda module, args, output: queries.update({path: output})
 
 
-def give(keys: Callable[[str, Any, Tensor], None], path: str, attention: Any) -> Callable[..., None]:
+def on_key(keys: Callable[[str, Any, Tensor], None], path: str, attention: Any) -> Callable[..., None]:
+    """A forward hook that calls keys(path, attention, output), the output being the attention's keys."""
     return lambda module, args, output: keys(path, attention, output)
 
 
-def popped(queries: dict[str, Tensor], path: str) -> Tensor:
+def take_query(queries: dict[str, Tensor], path: str) -> Tensor:
+    """The stored queries of an attention, which are forgotten. RegionStyleError where there are none."""
     if path not in queries:
         raise RegionStyleError(
             f"attention tap: {path} made its keys before its queries, expected queries first. Something replaced "
@@ -81,6 +84,7 @@ def popped(queries: dict[str, Tensor], path: str) -> Tensor:
 
 
 def unfused(path: str, attention: Any) -> Any:
+    """The attention itself. RegionStyleError where diffusers has fused its projections."""
     if getattr(attention, "fused_projections", False):
         remedy = "Call unfuse_qkv_projections() on the network first."
         raise wrong_input("network", f"fused projections in {path}", "separate queries and keys", remedy)
@@ -88,15 +92,16 @@ def unfused(path: str, attention: Any) -> Any:
 
 
 def refuse_mask(path: str, mask: Any) -> None:
+    """RegionStyleError for an attention with a mask."""
     if mask is not None:
-        remedy = "Maps of words assume that every place may look at every word: remove the mask."
+        remedy = "Maps of words assume that every image token may attend to every word: remove the mask."
         raise wrong_input("attention tap", f"an attention mask in {path}", "none", remedy)
 
 
-def last(attention: Any, projection: str, norm: str) -> nn.Module:
+def final_module(attention: Any, projection: str, norm: str) -> nn.Module:
     """The module that gives the final queries or keys: the norm after the projection where there is one."""
-    found = getattr(attention, norm, None)
-    return getattr(attention, projection) if found is None else found
+    after = getattr(attention, norm, None)
+    return getattr(attention, projection) if after is None else after
 
 
 def by_head(x: Tensor, heads: int) -> Tensor:

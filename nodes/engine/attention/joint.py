@@ -1,18 +1,28 @@
-"""Attention over text and image in one sequence, seen from outside: diffusers' and ComfyUI's transformers.
-
-Which classes: the tables in `attention_layers.py`.
-"""
+"""Attention over text and image in one sequence, seen from outside: diffusers' and ComfyUI's transformers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import RegionStyleError
+from ..families.base import JointBlocks, ModelFamily
 from ..host.context import pass_context
-from .hooks import AttentionLayers, Collect, Hooks, Pass, by_head, give, keep, last, popped, refuse_mask, unfused
+from .hooks import (
+    AttentionLayers,
+    Collect,
+    Hooks,
+    Pass,
+    by_head,
+    final_module,
+    on_key,
+    refuse_mask,
+    store_query,
+    take_query,
+    unfused,
+)
 
 OVERRIDE = "optimized_attention_override"
 
@@ -20,11 +30,11 @@ OVERRIDE = "optimized_attention_override"
 class JointAttentions(AttentionLayers):
     """diffusers transformers with text and image in one sequence."""
 
-    def __init__(self, network: nn.Module, lists: Mapping[str, bool]) -> None:
-        """lists: see `JOINT_BLOCKS`."""
-        super().__init__(network)
-        blocks = [(f"{name}.{at}.attn", block, lists[name]) for name in lists for at, block in _blocks(network, name)]
-        self._modules = {path: (block.attn, heads_first) for path, block, heads_first in blocks}
+    def __init__(self, network: nn.Module, family: ModelFamily, lists: Sequence[JointBlocks]) -> None:
+        """lists: those of `ModelFamily.joint_blocks`."""
+        super().__init__(network, family)
+        blocks = _blocks_by_path(network, lists)
+        self._modules = {path: (block.attn, heads_first) for path, (block, heads_first) in blocks.items()}
         self.paths = list(self._modules)
 
     def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
@@ -35,7 +45,7 @@ class JointAttentions(AttentionLayers):
             start()
             now.queries.clear()
             now.rotary.clear()
-            now.call = self.tokens(args, kwargs)
+            now.layout = self.token_layout(args, kwargs)
 
         def called(path: str) -> Callable[..., None]:
             def before(attention: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -46,35 +56,34 @@ class JointAttentions(AttentionLayers):
 
         def keys(path: str, attention: Any, k: Tensor) -> None:
             heads_first, joint = self._modules[path][1], not _has_text_keys(attention)
-            q, k = (_split(x, attention.heads, heads_first) for x in (popped(now.queries, path), k))
-            q, k = _rotated(q, k, now.call.text, joint=joint, rotary=now.rotary.pop(path, None))
-            grid = now.call.grids[0]
+            q, k = (_split(x, attention.heads, heads_first) for x in (take_query(now.queries, path), k))
+            q, k = _rotated(q, k, now.layout.text, joint=joint, rotary=now.rotary.pop(path, None))
+            grid = now.layout.grids[0]
             collect(path, q[:, :, : grid[0] * grid[1]], k, grid, getattr(attention, "scale", None))
 
         with Hooks() as hooks:
             hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
             for path in paths:
                 attention = unfused(path, self._modules[path][0])
-                kind = ("add_k_proj", "norm_added_k") if _has_text_keys(attention) else ("to_k", "norm_k")
+                names = ("add_k_proj", "norm_added_k") if _has_text_keys(attention) else ("to_k", "norm_k")
+                query, key = final_module(attention, "to_q", "norm_q"), final_module(attention, *names)
                 hooks.append(attention.register_forward_pre_hook(called(path), with_kwargs=True))
-                hooks.append(last(attention, "to_q", "norm_q").register_forward_hook(keep(now.queries, path)))
-                hooks.append(last(attention, *kind).register_forward_hook(give(keys, path, attention)))
+                hooks.append(query.register_forward_hook(store_query(now.queries, path)))
+                hooks.append(key.register_forward_hook(on_key(keys, path, attention)))
         return hooks
 
 
 class ComfyJointAttentions(AttentionLayers):
     """ComfyUI's transformers with text and image in one sequence, text first.
 
-    ComfyUI does not tell an override which block calls it (SD3 never, Flux not before 0.3.76), so hooks on the blocks
-    do.
+    ComfyUI does not tell an override which block calls it (some families never do, others not before 0.3.76), so hooks
+    on the blocks do.
     """
 
-    def __init__(self, network: nn.Module, lists: Mapping[str, str]) -> None:
-        """lists: see `COMFY_JOINT_BLOCKS`."""
-        super().__init__(network)
-        self._modules = {
-            f"{ours}.{at}.attn": block for name, ours in lists.items() for at, block in _blocks(network, name)
-        }
+    def __init__(self, network: nn.Module, family: ModelFamily, lists: Sequence[JointBlocks]) -> None:
+        """lists: those of `ModelFamily.joint_blocks`."""
+        super().__init__(network, family)
+        self._modules = {path: block for path, (block, _) in _blocks_by_path(network, lists).items()}
         self.paths = list(self._modules)
 
     def watch(self, paths: Collection[str], start: Callable[[], None], collect: Collect) -> list[Any]:
@@ -101,7 +110,7 @@ class _Override:
         """A pass begins: put the override into a copy of its transformer_options, before one that is there."""
         self.start()
         self.path = None
-        self.now = Pass(self.layers.tokens(args, kwargs))
+        self.now = Pass(self.layers.token_layout(args, kwargs))
         options = kwargs.get("transformer_options")
         if options is None:
             raise RegionStyleError(
@@ -111,9 +120,11 @@ class _Override:
         return args, {**kwargs, "transformer_options": {**options, OVERRIDE: self.wrap(options.get(OVERRIDE))}}
 
     def enter(self, path: str) -> None:
+        """A block begins."""
         self.path = path
 
     def leave(self, path: str) -> None:
+        """A block ends. RegionStyleError where its attention was not seen."""
         if self.path is not None:
             raise RegionStyleError(
                 f"attention tap: {path} made no attention over text and image together, expected one. Something "
@@ -121,6 +132,8 @@ class _Override:
             )
 
     def wrap(self, previous: Callable[..., Any] | None) -> Callable[..., Any]:
+        """The override, which calls the one that was set before."""
+
         def override(func: Callable[..., Any], q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Any:
             if self.path is not None:
                 heads = kwargs["heads"] if "heads" in kwargs else args[0]
@@ -131,25 +144,30 @@ class _Override:
         return override
 
     def see(self, q: Tensor, k: Tensor, heads: int, mask: Tensor | None, options: dict[str, Any]) -> None:
-        """Hand on the first attention of the block that holds text and image; SD3.5 has one over the image alone."""
-        grid, words = self.now.call.grids[0], self.now.call.text
+        """Hand on the block's first attention over text and image; one over the image alone is passed over."""
+        grid, words = self.now.layout.grids[0], self.now.layout.text
         q, k = (x if options.get("skip_reshape") else by_head(x, heads) for x in (q, k))
-        places = grid[0] * grid[1]
-        if q.shape[2] < words + places or k.shape[2] != q.shape[2]:
+        image_tokens = grid[0] * grid[1]
+        if q.shape[2] < words + image_tokens or k.shape[2] != q.shape[2]:
             return
         path, self.path = self.path or "", None
         if not pass_context().tokens_hidden:
             refuse_mask(path, mask)
-        # After the words come the picture's places, then those of reference pictures.
-        self.collect(path, q[:, :, words : words + places], k[:, :, :words], grid, options.get("scale"))
+        # After the text tokens come the picture's, then those of reference pictures.
+        self.collect(path, q[:, :, words : words + image_tokens], k[:, :, :words], grid, options.get("scale"))
 
 
-def _blocks(network: nn.Module, name: str) -> list[tuple[int, Any]]:
-    return list(enumerate(getattr(network, name)))
+def _blocks_by_path(network: nn.Module, lists: Sequence[JointBlocks]) -> dict[str, tuple[Any, bool]]:
+    """Diffusers path of an attention -> its block, and whether its norms get heads first."""
+    return {
+        f"{blocks.path}.{number}.attn": (block, blocks.heads_first)
+        for blocks in lists
+        for number, block in enumerate(getattr(network, blocks.attribute))
+    }
 
 
 def _has_text_keys(attention: Any) -> bool:
-    """Whether text has projections of its own (Flux's single blocks share them)."""
+    """Whether text has projections of its own (blocks with a single stream share them)."""
     return getattr(attention, "add_k_proj", None) is not None
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def focus_loss(maps: Tensor, masks: Tensor, tau: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence from the mask to the map, both as distributions over positions.
+    """Kullback-Leibler divergence from the mask to the map, both as distributions over image tokens.
 
     maps `[B,G,h,w]` log-odds, masks `[B,G,h,w]` in 0..1. Returns `[B,G]`; 0 where a mask is empty or full, since
     there is no contrast to learn: nowhere to point at, or nothing to tell the region from. Source: RegionRoute,

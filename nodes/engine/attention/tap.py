@@ -1,7 +1,7 @@
 """Attention tap: where in the image a network attends to chosen words, seen during its normal forward pass.
 
 The network keeps whatever fast attention, processors or overrides it has, and none of them is replaced; which
-networks and how queries and keys are seen: `attention_layers.py`, also to add a family.
+networks: `families/registry.py`; how queries and keys are seen: `cross.py` and `joint.py`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AttentionTap:
     `tap.maps` (diffusers path of the attention -> `[B,G,h,w]`) or `tap.mean((h, w))`. Maps are those of the last
     forward pass (of all its parts, where memory was short) and belong to its autograd graph. Where experts with masks
     make an attention run several times, its map is the blend of all passes, as its output is. Where text and image
-    share one sequence (SD3, Flux), maps are of the image's queries over the text's keys alone: no image key takes
+    share one sequence, maps are of the image's queries over the text's keys alone: no image key takes
     part, as in a cross-attention. Where prompts are kept apart (`RegionGate.visible_tokens`), maps are still over
     all tokens, as if every image token might see them: they are hidden from the output, not from the maps.
     """

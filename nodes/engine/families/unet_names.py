@@ -15,8 +15,6 @@ from torch import nn
 from ..errors import RegionStyleError, wrong_input
 from .dotted_names import dotted, name_pattern
 
-SUPPORTED = "a U-Net of the Stable Diffusion class (diffusers UNet2DConditionModel or ComfyUI's UNetModel)"
-
 _ANY_DEPTH = 8
 # Inside a residual block: ldm name -> diffusers name.
 _RESNET = {
@@ -44,6 +42,9 @@ _WORDS = """
     emb_layers skip_connection op time_embed label_emb out
 """.split()  # noqa: SIM905
 _PATTERN = name_pattern(_WORDS)
+_ROOTS = {"down_blocks", "up_blocks", "mid_block", "input_blocks", "middle_block", "output_blocks"} | {
+    name.split(".")[0] for name in (*_BASIC, *_BASIC.values())
+}
 
 
 def is_ldm_name(name: str) -> bool:
@@ -53,7 +54,8 @@ def is_ldm_name(name: str) -> bool:
 
 def with_dots(name: str) -> str | None:
     """The dotted form of a name written with underscores, of either kind; None for names no U-Net here has."""
-    return dotted(name, _PATTERN)
+    name_with_dots = dotted(name, _PATTERN)
+    return name_with_dots if name_with_dots and name_with_dots.split(".")[0] in _ROOTS else None
 
 
 def to_diffusers(name: str, resnets: Callable[[int], int]) -> str | None:
@@ -71,11 +73,11 @@ def to_diffusers(name: str, resnets: Callable[[int], int]) -> str | None:
     if part not in ("input_blocks", "output_blocks") or len(rest) < 2 or not rest[0].isdigit():
         return None
     position, inner = rest[1].partition(".")[::2]
-    place = _encoder_place if part == "input_blocks" else _decoder_place
-    return place(int(rest[0]), position, inner, resnets)
+    path_of = _encoder_path if part == "input_blocks" else _decoder_path
+    return path_of(int(rest[0]), position, inner, resnets)
 
 
-def _encoder_place(block: int, position: str, inner: str, resnets: Callable[[int], int]) -> str | None:
+def _encoder_path(block: int, position: str, inner: str, resnets: Callable[[int], int]) -> str | None:
     """Resolution by resolution: its residual blocks, then one block that halves the size."""
     level, index = 0, block - 1
     while count := resnets(level):
@@ -88,7 +90,7 @@ def _encoder_place(block: int, position: str, inner: str, resnets: Callable[[int
     return None
 
 
-def _decoder_place(block: int, position: str, inner: str, resnets: Callable[[int], int]) -> str | None:
+def _decoder_path(block: int, position: str, inner: str, resnets: Callable[[int], int]) -> str | None:
     """From the smallest resolution up, one residual block more each than the encoder has."""
     counts = _all_levels(resnets)
     for level, count in enumerate(reversed(counts)):
@@ -126,8 +128,9 @@ def counts_of_ldm(names: Iterable[str]) -> list[int]:
 
 def counts_of_diffusers(names: Iterable[str]) -> list[int]:
     """Residual blocks per resolution, from all module names of a diffusers network."""
-    found = {(int(m[1]), int(m[2])) for name in names if (m := re.match(r"down_blocks\.(\d+)\.resnets\.(\d+)$", name))}
-    return [sum(level == block for block, _ in found) for level in range(len({block for block, _ in found}))]
+    pattern = re.compile(r"down_blocks\.(\d+)\.resnets\.(\d+)$")
+    resnets = {(int(match[1]), int(match[2])) for name in names if (match := pattern.match(name))}
+    return [sum(level == block for block, _ in resnets) for level in range(len({block for block, _ in resnets}))]
 
 
 def table_lookup(counts: list[int]) -> Callable[[int], int]:
@@ -144,13 +147,14 @@ def unet_paths(network: nn.Module) -> dict[str, str]:
     if hasattr(network, "down_blocks") and hasattr(network, "up_blocks"):
         return {name: name for name in names}
     if not (hasattr(network, "input_blocks") and hasattr(network, "output_blocks")):
-        raise wrong_input("network", type(network).__name__, SUPPORTED, "Load a model of that kind.")
+        accepts = "a U-Net with down_blocks and up_blocks, or input_blocks and output_blocks"
+        raise wrong_input("network", type(network).__name__, accepts, "Load a Stable Diffusion class model.")
     resnets = table_lookup(counts_of_ldm(names))
     return {path: name for name in names if (path := to_diffusers(name, resnets)) is not None}
 
 
 def has_time_axis(network: nn.Module) -> bool:
-    """Whether a U-Net is one for video: it has layers whose rows are frames, which are no places of a picture."""
+    """Whether a U-Net is one for video: it has layers whose rows are frames instead of image tokens."""
     return any(
         isinstance(module, nn.Conv3d) or name.endswith("motion_modules") for name, module in network.named_modules()
     )

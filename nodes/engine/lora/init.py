@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import wrong_input
-from ..families.network_layers import NetworkSlice, family_of, is_linear
+from ..families.layers import LayerSlice, is_linear
+from ..families.registry import family_of
 from .expert import Expert, LoraLayer
 
 # Ends of diffusers' layer paths, by the name of a set of layers.
@@ -47,18 +48,18 @@ def init_lora(
         raise wrong_input("rank", rank, "1 or more", "4 to 32 are usual.")
     generator = torch.Generator().manual_seed(seed)
     ends = LAYERS[layers] if isinstance(layers, str) else layers
-    slices = family_of(network).places(network)
+    slices = family_of(network).layer_slices(network)
     paths = [path for path in slices if path.endswith(ends)]
     updates: dict[str, LoraLayer] = {}
     for path in sorted(paths) if distribution == "uniform" else paths:
-        empty = _empty_update(network.get_submodule(slices[path].path), slices[path], rank, alpha)
+        empty = _empty_update(network.get_submodule(slices[path].module), slices[path], rank, alpha)
         if empty is not None:
             _draw(empty.down, distribution, generator)
             updates[path] = empty
     return Expert(name, updates, style)
 
 
-def _empty_update(module: nn.Module, piece: NetworkSlice, rank: int, alpha: float | None) -> LoraLayer | None:
+def _empty_update(module: nn.Module, piece: LayerSlice, rank: int, alpha: float | None) -> LoraLayer | None:
     """The update of a Linear or Conv2d, all zeros; None for the containers whose paths end like one."""
     flat: tuple[int, ...] = ()
     if is_linear(module):

@@ -6,12 +6,12 @@ A key is prefix + layer + tensor. Layouts read:
   (`lora_transformer_...` and `lycoris_...` likewise);
 - diffusers: `unet.<layer>.lora_A.weight`, `transformer.<layer>.lora_A.weight`, `unet.<layer>.lora.down.weight`,
   `unet.<attention>.processor.to_q_lora...`;
-- XLabs, for FLUX.1: `double_blocks.0.processor.qkv_lora1.down.weight` (1: image, 2: text);
+- those of single trainers, which their family knows (`ModelFamily.usual_name`);
 - PEFT: a folder with adapter_config.json, or `base_model.model.<layer>.lora_A.weight`;
 - ComfyUI's own: `diffusion_model.<layer as in ComfyUI>.lora_up.weight`.
 
 To add a layout, read this file: how a tensor is written is in `_TENSOR`, a prefix in `_PREFIX`, other ways to write a
-layer's name in `_dotted`, and which of diffusers' layers a name stands for in `layer_slices`. Kinds of adapters that
+layer's name in `_dotted`; which of diffusers' layers a name stands for is said by the families. Kinds of adapters that
 are not a plain LoRA are refused by name (`_OTHER_KINDS`); one that is to be supported needs an update of its own beside
 those in `adapters/products.py`.
 """
@@ -19,16 +19,13 @@ those in `adapters/products.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import wrong_input
-from ..families import transformer_names, unet_names
-from ..families.transformer_names import LayerSlice
-
-# (name in the file, inputs, outputs) -> diffusers' layers that the layer is, or consists of.
-SlicesOf = Callable[[str, int, int], list[LayerSlice]]
+from ..families.registry import family_of_layer, layer_name, usual_layer_name
+from ..families.support import supported_lora_layers
 
 DOWN, UP, ALPHA = "down", "up", "alpha"
 # The end of a key, for tensors of rank R; the name of a PEFT adapter may stand before ".weight".
@@ -44,17 +41,6 @@ TEXT_ENCODER = re.compile(
 )
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion_model|lora_unet)\.)+")
 _UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
-# XLabs' names inside a block of FLUX.1: of what, and which stream of a double block.
-_XLABS = re.compile(r"((?:double|single)_blocks\.\d+)\.processor\.(qkv|proj)_lora([12]?)")
-_XLABS_NAMES = {
-    ("qkv", "1"): "img_attn.qkv",
-    ("proj", "1"): "img_attn.proj",
-    ("qkv", "2"): "txt_attn.qkv",
-    ("proj", "2"): "txt_attn.proj",
-    ("qkv", ""): "linear1_qkv",
-    ("proj", ""): "linear2",
-}
-LAYOUTS = "kohya, diffusers, PEFT or ComfyUI LoRA layers of a Stable Diffusion U-Net, of SD3 or of FLUX.1"
 # What only adapters of another kind have in a key.
 _OTHER_KINDS = {
     "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector)"),
@@ -95,48 +81,23 @@ def group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
     if unknown or incomplete:
         shown = "\n  ".join([*unknown, *(f"{layer} (down or up missing)" for layer in incomplete)])
         got = f"{len(unknown) + len(incomplete)} keys that fit no layout:\n  {shown}\n"
-        raise wrong_input("LoRA file", got, LAYOUTS, "Use another file; nothing was loaded.")
+        raise wrong_input("LoRA file", got, known_layouts(), "Use another file; nothing was loaded.")
     return layers
-
-
-def layer_slices(names: Mapping[str, object], network: nn.Module | None) -> SlicesOf:
-    """How the layers of a file that holds these names are found in diffusers' network.
-
-    network: what the file was made for; None: for a U-Net in ComfyUI's names the standard one they fit.
-    """
-    ldm = [name for name in names if unet_names.is_ldm_name(name)]
-    if not ldm:
-        return _of_transformer_or_same
-    counts = unet_names.guess_counts(ldm) if network is None else unet_names.counts_of_network(network)
-    resnets = unet_names.table_lookup(counts)
-
-    def of_unet(name: str, inputs: int, outputs: int) -> list[LayerSlice]:
-        path = unet_names.to_diffusers(name, resnets) if unet_names.is_ldm_name(name) else name
-        return [LayerSlice(path)] if path else []
-
-    return of_unet
-
-
-def _of_transformer_or_same(name: str, inputs: int, outputs: int) -> list[LayerSlice]:
-    if not transformer_names.is_transformer_name(name):
-        return [LayerSlice(name)]
-    return transformer_names.parts(name, inputs, outputs)
 
 
 def _dotted(layer: str) -> str | None:
     """A layer's name with dots and without prefix, in diffusers' or ComfyUI's numbering; None for no known layer."""
     if underscored := _UNDERSCORED.sub("", layer) if _UNDERSCORED.match(layer) else None:
-        return _known(underscored)
+        return layer_name(underscored)
     layer = _PREFIX.sub("", layer)
     processor = re.fullmatch(r"(.+)\.processor\.(to_\w+?)_lora", layer)
     if processor:
         layer = f"{processor[1]}.{processor[2]}"
-    if xlabs := _XLABS.fullmatch(layer):
-        layer = f"{xlabs[1]}.{_XLABS_NAMES[xlabs[2], xlabs[3]]}"
+    layer = usual_layer_name(layer)
     layer = layer + ".0" if layer.endswith(".to_out") else layer
-    return layer if _known(layer.replace(".", "_")) == layer else None
+    return layer if family_of_layer(layer) else None
 
 
-def _known(underscored: str) -> str | None:
-    """A layer's dotted name in a network of a known family."""
-    return transformer_names.with_dots(underscored) or unet_names.with_dots(underscored)
+def known_layouts() -> str:
+    """What is read, as an error says it."""
+    return f"kohya, diffusers, PEFT or ComfyUI LoRA {supported_lora_layers()}"

@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import wrong_input
-from ..families.transformer_names import LayerSlice
+from ..families.layers import LayerSlice
+from ..families.registry import file_slices
 from .expert import Expert, LoraLayer
-from .keys import ALPHA, DOWN, LAYOUTS, TEXT_ENCODER, UP, group_by_layer, layer_slices, refuse_other_kinds
+from .keys import ALPHA, DOWN, TEXT_ENCODER, UP, group_by_layer, known_layouts, refuse_other_kinds
 from .source import read_lora
 
 
@@ -30,7 +31,7 @@ def load_expert(
     """Read an expert from a .safetensors file, a PEFT folder, or tensors by key (which are not copied).
 
     name: default the file's stem. network: what it was made for, needed only for files with ComfyUI's layer names
-    and a U-Net of another layout than SD1, SD2 and SDXL. Tensors keep their dtype; without an alpha the scale is 1.
+    and a network of another layout than the published ones. Tensors keep their dtype; without an alpha the scale is 1.
 
     RegionStyleError for a file that is missing or of another format, adapters that are not a plain LoRA, keys that
     fit no layout (all are listed), and updates of the text encoder: experts act on the denoiser only. With
@@ -47,7 +48,7 @@ def load_expert(
     name = name or metadata.get("regionstyle_name") or (Path(source).stem if isinstance(source, str | Path) else "")
     if not layers or not name:
         got = "no LoRA layers" if not layers else "tensors without a name"
-        raise wrong_input("LoRA file", got, LAYOUTS, "Pass name=..." if layers else "Choose another file.")
+        raise wrong_input("LoRA file", got, known_layouts(), "Pass name=..." if layers else "Choose another file.")
     if unused:
         text = "expert %r: %d keys of its file act on the text encoder and are not used"
         logging.getLogger("regionstyle").warning(text, name, len(unused))
@@ -56,16 +57,10 @@ def load_expert(
 
 def _diffusers_layers(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> dict[str, LoraLayer]:
     """The updates by diffusers path, those of fused layers taken apart."""
-    slices_of = layer_slices(layers, network)
-    by_path: dict[str, LoraLayer] = {}
-    lost = []
-    for name, layer in layers.items():
-        pieces = slices_of(name, layer.down.shape[1], layer.up.shape[0])
-        lost += [] if pieces else [name]
-        by_path.update({piece.path: _cut(layer, piece) for piece in pieces})
-    if lost:
+    slices = file_slices({name: (lora.down.shape[1], lora.up.shape[0]) for name, lora in layers.items()}, network)
+    if lost := [name for name in layers if not slices[name]]:
         raise wrong_input("LoRA file", f"layers {lost}", "layers of this network", "Use an expert made for it.")
-    return by_path
+    return {piece.path: _cut(lora, piece) for name, lora in layers.items() for piece in slices[name]}
 
 
 def _cut(layer: LoraLayer, piece: LayerSlice) -> LoraLayer:

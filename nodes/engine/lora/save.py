@@ -1,7 +1,6 @@
 """Writing style experts as LoRA files that other programs read.
 
-Written is what ComfyUI's own LoRA loader reads for that kind of network: kohya's layout for U-Nets, diffusers' for
-transformers.
+Written is what ComfyUI's own LoRA loader reads for that kind of network (`ModelFamily.lora_layouts`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_input
-from ..families import transformer_names
+from ..families.registry import family_of_layer
 from .expert import Expert, LoraLayer
 from .source import HEADER_CONFIG
 
@@ -43,8 +42,9 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
 
 
 def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, Tensor]]:
-    transformer = all(transformer_names.is_transformer_name(path) for path in expert.layers)
-    writers = {"diffusers": _diffusers} if transformer else {"kohya": _kohya, "diffusers": _diffusers_unet}
+    families = [family_of_layer(path) for path in expert.layers]
+    without_kohya = all(family is not None and "kohya" not in family.lora_layouts for family in families)
+    writers = {"diffusers": _diffusers} if without_kohya else {"kohya": _kohya, "diffusers": _diffusers_unet}
     if layout is not None and layout not in writers:
         accepts = " or ".join(map(repr, writers))
         raise wrong_input("layout", repr(layout), accepts, "The first is what ComfyUI reads for this kind of network.")

@@ -3,8 +3,8 @@
 x = alpha * x0 + sigma * eps; t runs from 0 (clean) to 1 (noise) and means the same amount of noise in every family.
 The levels and the conversions between noise, velocity, flow and clean latent are in `schedule.py` and nowhere else.
 
-A new model family: read `diffusers_families.py`, which says what to write, for both hosts. A new host is a subclass
-with the abstract methods below (`diffusers_predictor.py` and `comfy_predictor.py` are the two there are).
+What is known of a model family is in `families`. A new host is a subclass with the abstract methods below
+(`diffusers.py` and `comfy.py` are the two there are).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Size = tuple[int, int]
 class Extras:
     """What some networks are told beside the words. None: the family's own default.
 
-    guidance: Flux's distilled guidance scale (default 3.5). original, target: (height, width) in pixels of the picture
-    the network should think of and of the part it shows, crop: (top, left) of that part, for SDXL (default: the size
-    of the latent's picture, uncropped).
+    guidance: the scale, for networks distilled with one. original, target: (height, width) in pixels of the picture
+    the network should think of and of the part it shows, crop: (top, left) of that part, for networks that are told
+    sizes (default: the size of the latent's picture, uncropped).
     """
 
     guidance: float | None = None
@@ -157,7 +157,7 @@ class NoisePredictor(ABC):
                 return call(x[part.rows], times, [text.rows(part) for text in texts])
 
         parts = in_parts(of_part, len(x), host=self.host, name="latents")
-        return parts[0] if len(parts) == 1 else [_joined(made) for made in zip(*parts, strict=True)]
+        return parts[0] if len(parts) == 1 else [_joined(predictions) for predictions in zip(*parts, strict=True)]
 
     @abstractmethod
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import wrong_input
+from ..families.registry import comfy_extras_of
 from ..host.gradients import ordinary
 from ..host.memory import with_halving
 from .base import NoisePredictor, Text
-from .comfy_conditioning import conditioning_of, extras_of, for_any_rows
+from .comfy_conditioning import conditioning_of, for_any_rows
 from .comfy_models import AdditionalModels
 from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..adapters.gates import Gates
     from ..host.comfy import ComfyHost
 
-# Where gates for one call stand in transformer_options; the experts of `comfy_adapters.py` read them.
+# Where gates for one call stand in transformer_options; the experts of `adapters/comfy.py` read them.
 GATES_KEY = "regionstyle_gates"
 
 
@@ -49,10 +50,10 @@ class ComfyPredictor(NoisePredictor):
         self.clip, self.vae, self.host = clip, vae, host
         self._model = model
         self._depth, self._unloaded, self._differentiated = 0, False, False
-        self._guests = AdditionalModels()
+        self._additional = AdditionalModels()
         if model is not None:
             self._schedule, self.predicts = schedule_of(model)
-            self._extras = extras_of(model.model)
+            self._extras = comfy_extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
             self.native_size = native_size_of(model.model.model_config)
         elif vae is not None:
@@ -110,8 +111,8 @@ class ComfyPredictor(NoisePredictor):
         def run(at_once: int) -> list[Tensor]:
             if at_once == len(conds):
                 return calc_cond_batch(model, conds, latent, level, options)
-            alone = [[cond if i == at else None for i in range(len(conds))] for at, cond in enumerate(conds)]
-            return [calc_cond_batch(model, each, latent, level, options)[at] for at, each in enumerate(alone)]
+            alone = [[cond if i == index else None for i in range(len(conds))] for index, cond in enumerate(conds)]
+            return [calc_cond_batch(model, each, latent, level, options)[i] for i, each in enumerate(alone)]
 
         clean = with_halving(run, len(conds), host=self.host, name="prompts")
         return [from_denoised(x, c.to(x.device), alpha, sigma) for c in clean]
@@ -129,7 +130,7 @@ class ComfyPredictor(NoisePredictor):
             name: conditioning_of(text, len(x)) for name, text in zip(("positive", "negative"), texts, strict=False)
         }
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
-        if self._guests.add(conds, self.model, differentiated=self._differentiated):
+        if self._additional.add(conds, self.model, differentiated=self._differentiated):
             self._load()
         options = comfy.model_patcher.create_model_options_clone(self.model.model_options)
         comfy.sampler_helpers.prepare_model_patcher(self.model, conds, options)
@@ -211,7 +212,7 @@ class ComfyPredictor(NoisePredictor):
         finally:
             self._depth -= 1
             if self._depth == 0:
-                self._guests.leave()
+                self._additional.leave()
                 self.model.cleanup()
 
     def _load(self) -> None:
@@ -219,8 +220,8 @@ class ComfyPredictor(NoisePredictor):
         import comfy.model_management as management
 
         side = self.native_size // self.factor
-        memory = self.model.model.memory_required([2, self.latent_channels, side, side]) + self._guests.memory
-        models = [self.model, *self.model.get_nested_additional_models(), *self._guests.models]
+        memory = self.model.model.memory_required([2, self.latent_channels, side, side]) + self._additional.memory
+        models = [self.model, *self.model.get_nested_additional_models(), *self._additional.models]
         management.load_models_gpu(models, memory_required=memory)
         self._unloaded = False
 

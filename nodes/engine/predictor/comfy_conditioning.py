@@ -9,22 +9,13 @@ from torch import Tensor
 from ..errors import RegionStyleError, wrong_input
 from .base import Extras, Text
 
-# ComfyUI's classes of models that read more than words, and which of `predictor.Extras` (Flux: where it has guidance).
-EXTRA_CLASSES = {"SDXL": ("original", "crop", "target"), "Flux": ("guidance",)}
-# The names of those in a conditioning, as ComfyUI's own nodes write them.
+# The names of `Extras` in a conditioning, as ComfyUI's own nodes write them.
 EXTRA_KEYS = {
     "guidance": ("guidance",),
     "original": ("height", "width"),
     "crop": ("crop_h", "crop_w"),
     "target": ("target_height", "target_width"),
 }
-
-
-def extras_of(model: Any) -> tuple[str, ...]:
-    """Which extras a model of ComfyUI reads."""
-    found = next((EXTRA_CLASSES[c.__name__] for c in type(model).__mro__ if c.__name__ in EXTRA_CLASSES), ())
-    params = getattr(model.diffusion_model, "params", None)
-    return found if getattr(params, "guidance_embed", True) else tuple(name for name in found if name != "guidance")
 
 
 def conditioning_of(text: Text, count: int) -> list[Any]:
@@ -61,12 +52,12 @@ def _same_for_all(value: Any) -> bool:
 
 def _named_extras(extras: Extras) -> dict[str, Any]:
     """Extras under the names that ComfyUI's nodes give them."""
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for name in extras.given():
         value = getattr(extras, name)
         keys = EXTRA_KEYS[name]
-        found.update(zip(keys, value if len(keys) > 1 else (value,), strict=True))
-    return found
+        entries.update(zip(keys, value if len(keys) > 1 else (value,), strict=True))
+    return entries
 
 
 def _refuse_hooks(conditioning: list[Any]) -> None:

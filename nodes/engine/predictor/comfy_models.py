@@ -20,7 +20,7 @@ class AdditionalModels:
     def add(self, conds: Conds, model: Any, *, differentiated: bool) -> bool:
         """Note what converted conditionings bring; whether there is something new to load.
 
-        RegionStyleError where gradients are wanted: the guests' weights would have to be prepared for that, too.
+        RegionStyleError where gradients are wanted: their weights would have to be prepared for that, too.
         """
         from comfy.sampler_helpers import get_additional_models
 
@@ -29,7 +29,7 @@ class AdditionalModels:
             got, accepts = "a CONDITIONING with a ControlNet or GLIGEN", "words only where gradients are needed"
             raise wrong_input("text", got, accepts, "Take the Apply ControlNet node out of this prompt.")
         self._conds += [cond for entries in conds.values() for cond in entries if "control" in cond]
-        new = [found for found in models if all(found is not known for known in self.models)]
+        new = [patcher for patcher in models if all(patcher is not known for known in self.models)]
         self.models, self.memory = self.models + new, max(self.memory, memory)
         return bool(new)
 

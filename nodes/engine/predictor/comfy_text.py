@@ -8,18 +8,10 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_input
+from ..families.registry import comfy_text_layout
+from ..families.support import supported_text_encoders
 from .base import Text
 
-# Which encoders' tokens lie along the token axis of the conditioning, one after the other.
-# CLIP-L and CLIP-G share their positions; Flux takes only the pooled output of CLIP-L.
-LAYOUTS = {
-    ("l",): ("l",),
-    ("h",): ("h",),
-    ("g",): ("g",),
-    ("g", "l"): ("l",),
-    ("l", "t5xxl"): ("t5xxl",),
-    ("g", "l", "t5xxl"): ("l", "t5xxl"),
-}
 EMBEDDING = "<embedding>"
 
 
@@ -34,7 +26,7 @@ def encode_prompts(clip: Any, texts: list[str]) -> Text:
     for (ids, _, _), length in zip(rows, lengths, strict=True):
         if len(ids) != length:
             raise wrong_input("clip", f"{len(ids)} tokens for {length} vectors", "one vector per token",
-                              f"Supported text encoders: {_supported()}.")  # fmt: skip
+                              f"Supported text encoders: {supported_text_encoders()}.")  # fmt: skip
     pooled = [cond[0][1].get("pooled_output") for cond in conds]
     return Text(
         torch.cat([cond[0][0] for cond in conds]),
@@ -53,9 +45,9 @@ def _without_words(tokens: dict[str, Any]) -> dict[str, Any]:
 
 def _row(tokenizer: Any, tokens: dict[str, Any]) -> tuple[list[int], list[str], list[bool]]:
     """Token ids, pieces and which are words, of the whole token axis of one prompt's conditioning."""
-    layout = LAYOUTS.get(tuple(sorted(tokens)))
+    layout = comfy_text_layout(tuple(sorted(tokens)))
     if layout is None:
-        raise wrong_input("clip", f"text encoders {sorted(tokens)}", _supported(), "Load another CLIP.")
+        raise wrong_input("clip", f"text encoders {sorted(tokens)}", supported_text_encoders(), "Load another CLIP.")
     entries = [(name, entry) for name in layout for chunk in tokens[name] for entry in chunk]
     ids = [-1 if not isinstance(token, int) else token for _, (token, _, _) in entries]
     pieces = [_piece(_part(tokenizer, name), token) for name, (token, _, _) in entries]
@@ -70,7 +62,3 @@ def _part(tokenizer: Any, name: str) -> Any:
 def _piece(tokenizer: Any, token: int | Tensor | Any) -> str:
     """A token as written; embeddings have no letters."""
     return tokenizer.inv_vocab[token] if isinstance(token, int) else EMBEDDING + "</w>"
-
-
-def _supported() -> str:
-    return "CLIP of SD1.5, SD2, SDXL, SD3 and Flux"

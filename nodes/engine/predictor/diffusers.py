@@ -1,4 +1,4 @@
-"""The noise predictor over diffusers components. Which networks: `diffusers_families.py`, also to add one."""
+"""The noise predictor over diffusers components. Which networks: `families/registry.py`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_input
-from ..families.diffusers_families import PREDICTED, family_of
+from ..families.registry import denoiser_of
 from ..host.memory import batched
 from .base import NoisePredictor, Text
-from .schedule import Prediction, Time
+from .schedule import CONVERSIONS, Prediction, Time
 
 if TYPE_CHECKING:
     from ..adapters.gates import Gates
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class DiffusersPredictor(NoisePredictor):
     """Network + AutoencoderKL or AutoencoderTiny + the family's text encoders and tokenizers, in its own order.
 
-    One text encoder and tokenizer, or tuples of them (SDXL: CLIP-L, CLIP-G; SD3: CLIP-L, CLIP-G, T5; Flux: CLIP-L,
-    T5). Networks run in their own dtype, results come in the dtype of the input.
+    One text encoder and tokenizer, or tuples of them (which: `ModelFamily.encode_text`). Networks run in their own
+    dtype, results come in the dtype of the input.
     """
 
     def __init__(
@@ -42,23 +42,23 @@ class DiffusersPredictor(NoisePredictor):
 
         RegionStyleError for networks of another family.
         """
-        self._family = family_of(unet, scheduler)
+        self._denoiser = denoiser_of(unet, scheduler)
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.host, self.network, self.experts = host, unet, experts
-        self.latent_channels = self._family.latent_channels
+        self.latent_channels = self._denoiser.latent_channels
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self.native_size = self.factor * self._family.native_side
-        self.predicts = PREDICTED[self._family.convert]
+        self.native_size = self.factor * self._denoiser.native_side
+        self.predicts = self._denoiser.predicts
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """The family's noise levels, continuous in t; see `schedule.py`."""
-        return self._family.schedule.alpha_sigma(t)
+        return self._denoiser.schedule.alpha_sigma(t)
 
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
         """One forward of the network. With a gate, the experts have it for this call only."""
         self.check_latents(x)
         self.check_times(t, len(x))
-        text.extras.check(self._family.extras)
+        text.extras.check(self._denoiser.extras)
         if gate is None:
             return self._forward(x, t, text)
         if self.experts is None or not self.experts.attached:
@@ -70,13 +70,13 @@ class DiffusersPredictor(NoisePredictor):
 
     def _forward(self, x: Tensor, t: Time, text: Text) -> Prediction:
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
-            output = self._family.call(x.to(self.unet.dtype), t, texts[0].repeat(len(x)))
-            return [self._family.convert(x, output.to(x.dtype), *self.alpha_sigma(t))]
+            output = self._denoiser.call(x.to(self.unet.dtype), t, texts[0].repeat(len(x)))
+            return [CONVERSIONS[self.predicts](x, output.to(x.dtype), *self.alpha_sigma(t))]
 
         return self._in_parts(call, x, t, [text])[0]
 
     def encode(self, images: Tensor) -> Tensor:
-        """The mode of the autoencoder's distribution (nothing random), scaled as the U-Net expects it.
+        """The mode of the autoencoder's distribution (nothing random), scaled as the network expects it.
 
         AutoencoderTiny (TAESD) gives latents without a distribution.
         """
@@ -122,7 +122,8 @@ class DiffusersPredictor(NoisePredictor):
 
     def encode_text(self, texts: list[str]) -> Text:
         """Prompts as the family encodes them. RegionStyleError for a prompt that has more words than fit."""
-        return self._family.encode_text(_several(self.text_encoder), _several(self.tokenizer), texts)
+        encoders, tokenizers = _several(self.text_encoder), _several(self.tokenizer)
+        return self._denoiser.family.encode_text(encoders, tokenizers, texts)
 
     @contextmanager
     def loaded(self) -> Iterator[None]:

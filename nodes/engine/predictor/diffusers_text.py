@@ -1,4 +1,4 @@
-"""Prompts through transformers' text encoders, as each diffusers family combines them."""
+"""Prompts through transformers' text encoders; how a family combines them is said in its file in `families`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import wrong_input
-from .base import Text
-
-# What diffusers' pipelines read of T5 with SD3 and with Flux.
-T5_LIMITS = {"sd3": 256, "flux": 512}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,49 +24,14 @@ class Encoded:
     valid: Tensor
 
 
-def encode_sd(encoders: Sequence[Any], tokenizers: Sequence[Any], texts: list[str]) -> Text:
-    """Stable Diffusion 1 and 2: the last states of one CLIP."""
-    (clip,) = _all("CLIP", encoders, tokenizers, texts)
-    return Text(clip.last, clip.pooled, clip.ids, clip.pieces, clip.valid)
-
-
-def encode_sdxl(encoders: Sequence[Any], tokenizers: Sequence[Any], texts: list[str]) -> Text:
-    """SDXL: the last but one states of CLIP-L and CLIP-G side by side, the pooled output of the second."""
-    first, second = _all("CLIP-L and CLIP-G", encoders, tokenizers, texts)
-    states = torch.cat([first.penultimate, second.penultimate], -1)
-    return Text(states, second.pooled, first.ids, first.pieces, first.valid)
-
-
-def encode_sd3(encoders: Sequence[Any], tokenizers: Sequence[Any], texts: list[str]) -> Text:
-    """SD3: CLIP-L and CLIP-G side by side, widened with zeros to T5's width; then T5's tokens."""
-    first, second, t5 = _all("CLIP-L, CLIP-G and T5", encoders, tokenizers, texts, T5_LIMITS["sd3"])
-    clip = torch.cat([first.penultimate, second.penultimate], -1)
-    clip = F.pad(clip, (0, t5.last.shape[-1] - clip.shape[-1]))
-    return Text(
-        torch.cat([clip, t5.last.to(clip)], 1),
-        torch.cat([_pooled(first), _pooled(second)], -1),
-        [a + b for a, b in zip(first.ids, t5.ids, strict=True)],
-        [a + b for a, b in zip(first.pieces, t5.pieces, strict=True)],
-        torch.cat([first.valid, t5.valid], 1),
-    )
-
-
-def encode_flux(encoders: Sequence[Any], tokenizers: Sequence[Any], texts: list[str]) -> Text:
-    """Flux: T5's tokens, and the pooled output of CLIP-L."""
-    clip, t5 = _all("CLIP-L and T5", encoders, tokenizers, texts, T5_LIMITS["flux"])
-    return Text(t5.last, clip.pooled, t5.ids, t5.pieces, t5.valid)
-
-
-def _pooled(clip: Encoded) -> Tensor:
-    if clip.pooled is None:
-        raise wrong_input("text_encoder", "an encoder without a pooled output", "CLIP", "Give the encoders in order.")
-    return clip.pooled
-
-
-def _all(
+def encode_with(
     names: str, encoders: Sequence[Any], tokenizers: Sequence[Any], texts: list[str], t5_limit: int = 0
 ) -> list[Encoded]:
-    """Every encoder's answer; the last one is T5 where t5_limit is given."""
+    """Every encoder's answer.
+
+    names: "A, B and C", the encoders in their order; the last one is T5, reading so many tokens, where t5_limit is
+    given, the others are CLIP. RegionStyleError for another number of encoders or tokenizers.
+    """
     count = names.count(",") + names.count(" and ") + 1
     if len(encoders) != count or len(tokenizers) != count:
         got = f"{len(encoders)} text encoders and {len(tokenizers)} tokenizers"
@@ -81,6 +41,13 @@ def _all(
         _clip(encoder, tokenizer, texts) if limit is None else _t5(encoder, tokenizer, texts, limit)
         for encoder, tokenizer, limit in zip(encoders, tokenizers, limits, strict=True)
     ]
+
+
+def pooled_of(clip: Encoded) -> Tensor:
+    """The pooled output `[B,P]`. RegionStyleError for an encoder without one."""
+    if clip.pooled is None:
+        raise wrong_input("text_encoder", "an encoder without a pooled output", "CLIP", "Give the encoders in order.")
+    return clip.pooled
 
 
 def _clip(encoder: Any, tokenizer: Any, texts: list[str]) -> Encoded:

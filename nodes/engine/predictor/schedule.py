@@ -5,8 +5,8 @@ alpha^2 + sigma^2 = 1; rectified flow has alpha = 1 - s, sigma = s.
 
 t means the same amount of noise in every family. Papers write t/1000 of Stable Diffusion's 1000 timesteps; a
 rectified-flow network is asked where its log-SNR, 2 log(alpha / sigma), is that of Stable Diffusion at t
-(`FlowSchedule`), so a method's t = 0.1 removes as much of a picture with Flux as with SD1.5. Networks with a table of
-1000 levels of their own are asked at their own timestep 1000 t, as their training and ComfyUI count.
+(`FlowSchedule`), so a method's t = 0.1 removes as much of a picture there as with Stable Diffusion. Networks with a
+table of 1000 levels of their own are asked at their own timestep 1000 t, as their training and ComfyUI count.
 
 The ends: at t = 0 every family still holds a little noise (sigma about 0.03), so eps is well determined there. At
 t = 1 flow is pure noise (alpha = 0) and tables stop at their last step (alpha = 0.07 for Stable Diffusion, 2e-4 for
@@ -125,6 +125,10 @@ def from_denoised(x: Tensor, denoised: Tensor, alpha: Tensor, sigma: Tensor) -> 
     """The prediction of a network, or of a host, that gives the clean latent."""
     alpha, sigma = like(alpha, x), like(sigma, x)
     return Prediction(((x - alpha * denoised) / sigma.clamp_min(SMALLEST)).to(x.dtype), denoised.to(x.dtype))
+
+
+# Prediction from (x, output, alpha, sigma), by what the network was trained to give.
+CONVERSIONS = {"eps": from_eps, "v": from_v, "flow": from_flow}
 
 
 def timestep_of(t: Time) -> Tensor:

@@ -23,13 +23,13 @@ def find_phrase(text: Text, phrase: str, index: int = 0) -> list[int]:
 
     Case and spaces do not matter. RegionStyleError, showing the tokens that are there, when the phrase is absent.
     """
-    words = [at for at, real in enumerate(text.valid[index].tolist()) if real]
-    pieces = [text.pieces[index][at] for at in words]
+    positions = [position for position, real in enumerate(text.valid[index].tolist()) if real]
+    pieces = [text.pieces[index][position] for position in positions]
     letters, starts, ends = _spell(pieces)
     for wanted in _spellings(phrase):
-        found = _whole_words(letters, wanted, starts, ends)
-        if found is not None:
-            return [words[at] for at in range(starts[found], ends[found + len(wanted)] + 1)]
+        offset = _whole_words(letters, wanted, starts, ends)
+        if offset is not None:
+            return positions[starts[offset] : ends[offset + len(wanted)] + 1]
     shown = " ".join(piece.replace(CLIP_END, "") for piece in pieces) or "none"
     raise wrong_input("phrase", repr(phrase), f"words of the prompt (its tokens: {shown})", "Use the prompt's words.")
 
@@ -37,23 +37,23 @@ def find_phrase(text: Text, phrase: str, index: int = 0) -> list[int]:
 def _spell(pieces: list[str]) -> tuple[str, dict[int, int], dict[int, int]]:
     """All letters in a row; which offsets begin a word (-> its first piece), which end one (-> its last piece)."""
     letters, starts, ends = "", {}, {}
-    for at, piece in enumerate(pieces):
-        following = pieces[at + 1] if at + 1 < len(pieces) else SENTENCEPIECE_START
-        if at == 0 or len(letters) in ends or piece.startswith(SENTENCEPIECE_START):
-            starts[len(letters)] = at
+    for number, piece in enumerate(pieces):
+        following = pieces[number + 1] if number + 1 < len(pieces) else SENTENCEPIECE_START
+        if number == 0 or len(letters) in ends or piece.startswith(SENTENCEPIECE_START):
+            starts[len(letters)] = number
         letters += piece.removesuffix(CLIP_END).replace(SENTENCEPIECE_START, "").lower()
         if piece.endswith(CLIP_END) or following.startswith(SENTENCEPIECE_START):
-            ends[len(letters)] = at
+            ends[len(letters)] = number
     return letters, starts, ends
 
 
 def _whole_words(letters: str, wanted: str, starts: dict[int, int], ends: dict[int, int]) -> int | None:
     """The first offset where `wanted` stands between a word's start and a word's end."""
-    at = letters.find(wanted) if wanted else -1
-    while at >= 0:
-        if at in starts and at + len(wanted) in ends:
-            return at
-        at = letters.find(wanted, at + 1)
+    offset = letters.find(wanted) if wanted else -1
+    while offset >= 0:
+        if offset in starts and offset + len(wanted) in ends:
+            return offset
+        offset = letters.find(wanted, offset + 1)
     return None
 
 

@@ -120,7 +120,7 @@ def attach_stack(model: Any, experts: Experts, gates: Gates, when: NoiseRange) -
 
     RegionStyleError for a MODEL of another kind, files that do not fit it, and a name the MODEL has already.
     """
-    from ...engine.families.network_layers import family_of
+    from ...engine.families.registry import family_of
 
     network = model.model.diffusion_model
     family_of(network)  # says which models are supported before any file is read

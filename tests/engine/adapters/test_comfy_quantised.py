@@ -19,7 +19,7 @@ from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.host.gradients import ordinary
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
-from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.families.registry import family_of
 
 FLUX = dict(hidden_size=128, num_heads=1, axes_dim=[16, 56, 56], depth=1, depth_single_blocks=1, context_in_dim=4096,
             vec_in_dim=768)
@@ -52,10 +52,10 @@ def experts_for(model):
     modules, made = dict(network.named_modules()), []
     for number, name in enumerate(("one", "two")):
         layers = {}
-        for at, (path, place) in enumerate(family_of(network).places(network).items()):
+        for at, (path, place) in enumerate(family_of(network).layer_slices(network).items()):
             if ".attn." not in path and ".ff." not in path:
                 continue
-            module, rows = modules[place.path], place.rows
+            module, rows = modules[place.module], place.rows
             outputs = module.out_features if rows is None else len(range(module.out_features)[rows])
             down = noise(2, module.in_features, seed=at + 100 * number)
             layers[path] = LoraLayer(down, noise(outputs, 2, seed=at + 7 + 100 * number) * 0.1)

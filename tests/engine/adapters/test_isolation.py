@@ -12,7 +12,7 @@ from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.isolation import joint_bias
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families.network_layers import TokenLayout
+from regionstyle.nodes.engine.families.token_layout import TokenLayout
 from regionstyle.nodes.engine.host.context import prompts_of_batch
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 
@@ -265,7 +265,7 @@ def test_places_of_a_transformer_read_their_own_tokens_only(family):
 COMFY = """
 import comfy.sample
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
-from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.families.registry import family_of
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
@@ -282,8 +282,8 @@ def places(family):
     path, watched, which, size, grid = CASES[family]
     model = comfy_model(family)
     network = model.model.diffusion_model
-    place = family_of(network).places(network)[path]
-    layer = network.get_submodule(place.path)
+    place = family_of(network).layer_slices(network)[path]
+    layer = network.get_submodule(place.module)
     rows = len(range(layer.out_features)[place.rows or slice(None)])
     expert = Expert("a", {path: LoraLayer(noise(2, layer.in_features) / 8, noise(rows, 2) / 8)})
     mask = torch.zeros(1, *grid)

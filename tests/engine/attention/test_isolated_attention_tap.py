@@ -120,7 +120,7 @@ def test_maps_of_flux_are_over_all_words(first):
 
 COMFY = """
 from contextlib import ExitStack
-from regionstyle.nodes.engine.families.network_layers import family_of
+from regionstyle.nodes.engine.families.registry import family_of
 from regionstyle.nodes.engine.attention.tap import AttentionTap
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
@@ -129,10 +129,10 @@ from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 def difference(family, tap_first):
     model = comfy_model(family)
     network = model.model.diffusion_model
-    layers = [path for path in family_of(network).places(network) if path.endswith((".attn2.to_v", ".attn.to_v"))]
+    layers = [path for path in family_of(network).layer_slices(network) if path.endswith((".attn2.to_v", ".attn.to_v"))]
     path = layers[0]
-    place = family_of(network).places(network)[path]
-    layer = network.get_submodule(place.path)
+    place = family_of(network).layer_slices(network)[path]
+    layer = network.get_submodule(place.module)
     rows = len(range(layer.out_features)[place.rows or slice(None)])
     expert = Expert("a", {path: LoraLayer(noise(2, layer.in_features) / 8, noise(rows, 2) / 8)})
     length, channels = COMFY_SHAPES[family][0], COMFY_SHAPES[family][3]

@@ -12,7 +12,8 @@ MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 
 SIZES = """
 import comfy.supported_models
-from regionstyle.nodes.engine.families.network_layers import family_of, is_linear
+from regionstyle.nodes.engine.families.layers import is_linear
+from regionstyle.nodes.engine.families.registry import family_of
 
 SDXL = {**UNET, "model_channels": 320, "channel_mult": [1, 2, 4], "num_res_blocks": [2, 2, 2],
         "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
@@ -63,19 +64,19 @@ def entry(value):
 def compared(kind, config, **extra):
     model = comfy_model(kind, config, torch.float32, "meta", **extra)
     network = model.diffusion_model
-    places = family_of(network).places(network)
+    places = family_of(network).layer_slices(network)
     table = comfy.lora.model_lora_keys_unet(model, {})
     layers = {n: m for n, m in network.named_modules() if is_linear(m) or isinstance(m, torch.nn.Conv2d)}
-    ours = {path: place for path, place in places.items() if place.path in layers}
+    ours = {path: place for path, place in places.items() if place.module in layers}
     other = diffusers_network(kind)
     theirs = {n for n, m in other.named_modules() if is_linear(m) or isinstance(m, torch.nn.Conv2d)}
     wrong = []
     for path, place in ours.items():
         alias = "lora_unet_" + path.replace(".", "_") if kind == "SDXL" else "transformer." + path
         rows = [place.rows.start, place.rows.stop - place.rows.start] if place.rows else None
-        if alias not in table or entry(table[alias]) != (place.path, rows, place.swapped):
+        if alias not in table or entry(table[alias]) != (place.module, rows, place.swapped):
             wrong.append([path, str(table.get(alias))])
-    own = {path for path in family_of(other).places(other) if path in theirs}
+    own = {path for path in family_of(other).layer_slices(other) if path in theirs}
     return dict(layers=len(ours), wrong=wrong, uncovered=sorted(set(layers) - {p.path for p in ours.values()}),
                 only_comfy=sorted(set(ours) - theirs), only_diffusers=sorted(theirs - set(ours)),
                 diffusers=sorted(theirs ^ own))

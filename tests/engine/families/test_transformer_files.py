@@ -8,7 +8,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.families.transformer_names import LayerSlice, parts, rows_of, with_dots
+from regionstyle.nodes.engine.families.flux import Flux
+from regionstyle.nodes.engine.families.joint_names import token_kind
+from regionstyle.nodes.engine.families.layers import LayerSlice
+from regionstyle.nodes.engine.families.registry import layer_name
+from regionstyle.nodes.engine.families.sd3 import StableDiffusion3
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.lora.save import save_expert
@@ -95,9 +99,8 @@ def test_the_last_modulations_have_scale_and_shift_exchanged(name, outputs, path
     up = random(outputs, RANK, seed=2)
     assert torch.equal(layer.up, torch.cat([up[6:], up[:6]]))
     # The text's modulation in any block but the last has six parts, in diffusers' order.
-    assert parts("joint_blocks.2.context_block.adaLN_modulation.1", 6, 36) == [
-        LayerSlice("transformer_blocks.2.norm1_context.linear")
-    ]
+    name = "joint_blocks.2.context_block.adaLN_modulation.1"
+    assert StableDiffusion3.names.slices(name, 6, 36) == [LayerSlice(name, "transformer_blocks.2.norm1_context.linear")]
 
 
 @pytest.mark.parametrize(
@@ -227,9 +230,10 @@ def test_text_encoder_updates_are_left_out_with_a_word_in_the_log(key, caplog):
 
 def test_underscores_are_parted_only_for_layers_of_these_networks():
     for name in [name for name, *_ in (*FUSED, *WHOLE)] + [path for _, path in WHOLE]:
-        assert with_dots(name.replace(".", "_")) == name
-    assert with_dots("down_blocks_0_attentions_0_proj_in") is None
-    assert with_dots("double_blocks_0_mystery") is None
+        assert layer_name(name.replace(".", "_")) == name
+    for family in (Flux, StableDiffusion3):
+        assert family.names.with_dots("down_blocks_0_attentions_0_proj_in") is None
+    assert layer_name("double_blocks_0_mystery") is None
 
 
 @pytest.mark.parametrize(
@@ -250,4 +254,4 @@ def test_underscores_are_parted_only_for_layers_of_these_networks():
     ],
 )
 def test_what_the_rows_of_a_layer_stand_for(path, rows):
-    assert rows_of(path) == rows
+    assert token_kind(path) == rows

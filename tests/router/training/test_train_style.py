@@ -111,8 +111,8 @@ def test_the_gradients_are_pefts(tiny, examples, layers):
             theirs.append(part["default"].weight)
     predictor = copy.copy(tiny)
     predictor.unet = predictor.network = unet
-    predictor._family = copy.copy(tiny._family)
-    predictor._family.network = unet
+    predictor._denoiser = copy.copy(tiny._denoiser)
+    predictor._denoiser.network = unet
     other = StyleTrainer(predictor, theirs, examples, SETTINGS)
     expected, wanted = other._summed(chosen, 8)
     assert loss == pytest.approx(expected, rel=1e-5)
