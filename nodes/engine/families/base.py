@@ -1,8 +1,8 @@
 """The protocol of a model family: all that the pack knows of one kind of network, on both hosts, in one object.
 
 To add a family, write one file with a subclass of `ModelFamily` (or of the half-filled ones in `unet.py` and
-`joint.py`) and name it in `registry.py`. Every list of supported models, every refusal and every choice by family is
-made from these objects.
+`joint_transformer.py`) and name it in `registry.py`. Every list of supported models, every refusal and every choice by
+family is made from these objects.
 
 The pack's own name for a layer is its path in diffusers ("path" below), whatever the host calls it ("module").
 """
@@ -64,9 +64,9 @@ class ModelFamily(ABC):
     """One family. Its objects hold no network; their methods are given one, of either host unless they say which.
 
     Names. name: of the class of models in sentences ("a model of the SDXL class"); versions: published models, as in
-    tables; diffusers_class, comfy_class: of its network; comfy_models: ComfyUI's classes of the whole model (in
-    `comfy.model_base`); comfy_sizes: ComfyUI's configurations (in `comfy.supported_models`) trained at another size
-    than 1024, side in pixels.
+    tables; kind: of its networks, in the plural; diffusers_class, comfy_class: of its network on each host;
+    comfy_models: ComfyUI's classes of the whole model (in `comfy.model_base`), needed where a model reads `Extras`;
+    comfy_sizes: ComfyUI's configurations (in `comfy.supported_models`) trained at another size than 1024 -> pixels.
 
     Pictures. predicts: what its networks may give, of "eps", "v" and "flow"; native_size: side in pixels they were
     trained at, where a network does not say; latent_factor: pixels per latent pixel, along a side.
@@ -82,6 +82,7 @@ class ModelFamily(ABC):
 
     name: ClassVar[str]
     versions: ClassVar[tuple[str, ...]]
+    kind: ClassVar[str] = "transformers"
     diffusers_class: ClassVar[str]
     comfy_class: ClassVar[str | None] = None
     comfy_models: ClassVar[tuple[str, ...]] = ()

@@ -48,14 +48,14 @@ def family_of(network: nn.Module, *, argument: str = "network") -> ModelFamily:
     for family in _families:
         if family.accepts(network):
             return family
-    got = f"{type(network).__name__}, of another family"
-    raise wrong_input(argument, got, _network_classes(), "Load a model of that kind.")
+    raise _unknown(argument, network)
 
 
 def denoiser_of(network: Any, scheduler: Any) -> Denoiser:
     """How a diffusers network is called. RegionStyleError for a network or scheduler of another kind."""
-    family = family_of(network, argument="unet")
-    return family.denoiser(network, scheduler)
+    if not hasattr(network, "config"):
+        raise _unknown("unet", network)
+    return family_of(network, argument="unet").denoiser(network, scheduler)
 
 
 def family_in_folder(config: Mapping[str, Any]) -> ModelFamily | None:
@@ -121,5 +121,7 @@ def file_slices(sizes: Mapping[str, tuple[int, int]], network: nn.Module | None)
     return slices
 
 
-def _network_classes() -> str:
-    return "; ".join(f"{'/'.join(family.versions)} ({family.network_classes()})" for family in _families)
+def _unknown(argument: str, network: Any) -> Exception:
+    known = "; ".join(f"{'/'.join(family.versions)} ({family.network_classes()})" for family in _families)
+    got = f"{type(network).__name__}, of another family"
+    return wrong_input(argument, got, known, "Load a model of that kind.")

@@ -55,6 +55,8 @@ class UNetDenoiser(Denoiser):
 
     def __init__(self, family: ModelFamily, network: Any, scheduler: Any) -> None:
         """RegionStyleError for other schedulers, and for a variant that needs more than this."""
+        if not hasattr(network.config, "cross_attention_dim"):
+            raise wrong_input("unet", f"{type(network).__name__}, without text", "text", family.supported_denoiser())
         super().__init__(family, network)
         self.schedule, self.predicts = trained_table(family, scheduler)
         config = self.config

@@ -57,9 +57,11 @@ def supported_table(feature: str) -> list[tuple[str, ...]]:
     """
     if feature == EXPERTS:
         groups = [list(own) for _, own in groupby(families(), lambda family: family.diffusers_class)]
-        return [(", ".join(_versions(own)), *[_YES if own[0].comfy_class else _NO] * 2) for own in groups]
+        return [
+            (", ".join(_versions(own)), *[_YES if own[0].comfy_class else _NO] * len(COMFY_VERSIONS)) for own in groups
+        ]
     trained = [
-        (f"{family.name}-class U-Nets", *[_YES] * len(COMFY_VERSIONS))
+        (f"{family.name}-class {family.kind}", *[_YES] * len(COMFY_VERSIONS))
         for family in families()
         if family.tried == TRAINED
     ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class UNet(ModelFamily):
     """diffusers' UNet2DConditionModel or ComfyUI's UNetModel."""
 
+    kind = "U-Nets"
     diffusers_class, comfy_class = "UNet2DConditionModel", "UNetModel"
     predicts = ("eps", "v")
     lora_layouts = ("kohya", "diffusers")

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.slow
 SAMPLING = """
 import comfy.samplers
 from dataclasses import replace
+from regionstyle.nodes.engine.families.registry import families
 from regionstyle.nodes.engine.predictor.base import Extras
 from regionstyle.nodes.engine.predictor.sampling import ddim
 
@@ -60,8 +61,13 @@ def refused(family, given):
     text = replace(predictor.from_conditioning(family_conditioning(family)), extras=given)
     return message(predictor.predict, noise(1, COMFY_SHAPES[family][3], *SIZE), 0.5, text)
 
+def accepted(family):
+    network = comfy_model(family).model.diffusion_model
+    return [known.name for known in families() if known.accepts(network)]
+
 with torch.inference_mode():
     out = {family: against_sampler(family) for family in FAMILIES}
+    out["accepted"] = {family: accepted(family) for family in FAMILIES}
     if "sdxl" in FAMILIES:
         sizes = {"height": 512, "width": 768, "crop_h": 16, "crop_w": 32, "target_height": 640, "target_width": 896}
         given = Extras(original=(512, 768), crop=(16, 32), target=(640, 896))
@@ -128,6 +134,13 @@ def test_sampling_is_comfyui_s_own(run, version, families, family):
     difference, size, moved = run(version, SAMPLING, families)[family]
     assert moved > 0.1
     assert difference < 2e-4 * size
+
+
+@pytest.mark.comfy
+def test_one_family_accepts_a_network(run):
+    names = ["SD1.5", "SD1.5", "SDXL", "SD3", "SD3", "FLUX", "FLUX"]
+    expected = {family: [name] for family, name in zip(NEW, names, strict=True)}
+    assert run("run_in_comfy", SAMPLING, NEW)["accepted"] == expected
 
 
 @pytest.mark.comfy

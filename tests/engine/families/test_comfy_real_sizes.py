@@ -13,7 +13,7 @@ MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 SIZES = """
 import comfy.supported_models
 from regionstyle.nodes.engine.families.layers import is_linear
-from regionstyle.nodes.engine.families.registry import family_of
+from regionstyle.nodes.engine.families.registry import families, family_of
 
 SDXL = {**UNET, "model_channels": 320, "channel_mult": [1, 2, 4], "num_res_blocks": [2, 2, 2],
         "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
@@ -77,7 +77,9 @@ def compared(kind, config, **extra):
         if alias not in table or entry(table[alias]) != (place.module, rows, place.swapped):
             wrong.append([path, str(table.get(alias))])
     own = {path for path in family_of(other).layer_slices(other) if path in theirs}
-    return dict(layers=len(ours), wrong=wrong, uncovered=sorted(set(layers) - {p.path for p in ours.values()}),
+    accepted = [f.name for each in (network, other) for f in families() if f.accepts(each)]
+    return dict(layers=len(ours), accepted=accepted, wrong=wrong,
+                uncovered=sorted(set(layers) - {p.path for p in ours.values()}),
                 only_comfy=sorted(set(ours) - theirs), only_diffusers=sorted(theirs - set(ours)),
                 diffusers=sorted(theirs ^ own))
 
@@ -90,6 +92,11 @@ with torch.inference_mode():
 @pytest.fixture(scope="module", params=["run_in_comfy", "run_in_old_comfy"])
 def names(request):
     return request.getfixturevalue(request.param)(MODELS + SIZES + NAMES)
+
+
+@pytest.mark.parametrize(("network", "family"), [("sdxl", "SDXL"), ("sd3", "SD3"), ("flux", "FLUX")])
+def test_one_family_accepts_a_network_of_either_host(names, network, family):
+    assert names[network]["accepted"] == [family, family]
 
 
 @pytest.mark.parametrize(("network", "layers"), [("sdxl", 794), ("sd3", 393), ("flux", 504)])

@@ -8,6 +8,7 @@ from family_models import diffusers_network, diffusers_scheduler, family_inputs
 from family_text import clip_tower, t5_tower, t5_words
 
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.families.registry import families
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.predictor.base import Extras, Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
@@ -52,6 +53,22 @@ def test_one_call_per_family(predictors, family):
     assert torch.allclose(pair[1].eps[1], result.eps[1], atol=1e-4)
     assert not torch.allclose(pair[0].eps, pair[1].eps, atol=1e-2)
     assert predictor.latent_channels == x.shape[1]
+
+
+def test_one_family_accepts_a_network(predictors):
+    names = ("sd", "sdxl", "sd3", "sd35", "flux", "schnell")
+    accepted = [[f.name for f in families() if f.accepts(predictors(name).network)] for name in names]
+    assert accepted == [["SD1.5"], ["SDXL"], ["SD3"], ["SD3"], ["FLUX"], ["FLUX"]]
+
+
+def test_networks_of_another_kind_are_refused():
+    from diffusers import UNet2DModel
+
+    kinds = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = UNet2DModel(sample_size=16, block_out_channels=(32, 32), layers_per_block=1, **kinds)
+    for network, said in ((unet, "UNet2DModel, without text"), (torch.nn.Linear(2, 2), "Linear, of another family")):
+        with pytest.raises(RegionStyleError, match=f"unet: got {said}"):
+            DiffusersPredictor(network, Vae(), None, None, diffusers_scheduler("sd"), LocalHost("cpu"))
 
 
 def test_native_sizes(predictors):

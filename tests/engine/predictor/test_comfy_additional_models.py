@@ -77,7 +77,7 @@ def controls():
     handle = model.model.diffusion_model.out.register_forward_hook(broken)
     out["error"] = message(predictor.predict, x, 0.4, predictor.from_conditioning(shared))
     handle.remove()
-    out["after error"] = [net_of(shared).cond_hint is None, predictor._guests.models == []]
+    out["after error"] = [net_of(shared).cond_hint is None, predictor._additional.models == []]
     out["alone"] = far(predictor.predict(x, 0.4, predictor.from_conditioning(positive)).eps,
                        ComfyPredictor(sd_model(), None, None, ComfyHost()).predict(
                            x, 0.4, predictor.from_conditioning(positive)).eps)
