@@ -79,7 +79,7 @@ def compared(kind, config, **extra):
     own = {path for path in family_of(other).layer_slices(other) if path in theirs}
     accepted = [f.name for each in (network, other) for f in families() if f.accepts(each)]
     return dict(layers=len(ours), accepted=accepted, wrong=wrong,
-                uncovered=sorted(set(layers) - {p.path for p in ours.values()}),
+                uncovered=sorted(set(layers) - {p.module for p in ours.values()}),
                 only_comfy=sorted(set(ours) - theirs), only_diffusers=sorted(theirs - set(ours)),
                 diffusers=sorted(theirs ^ own))
 
