@@ -23,7 +23,8 @@ from regionstyle.nodes.engine.families.layers import LayerSlice
 from regionstyle.nodes.engine.families.token_layout import TokenLayout, latent_size, patched
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
-from regionstyle.nodes.engine.lora.files import load_expert, save_expert
+from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.predictor.base import Extras, Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 
