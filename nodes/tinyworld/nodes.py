@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comfy_api.latest import io
 
 from ..engine.node_schema import node_output, node_schema
@@ -38,7 +40,11 @@ NODES = [TinyWorldLoader]
 
 
 def register() -> None:
-    """Add the folders of this slice's files to ComfyUI's."""
+    """Add the folders of this slice's files to ComfyUI's, and the workflows' picture to those it can load."""
+    import folder_paths
+
     from .comfy_tinyworld import register_experts
+    from .example_picture import put_example
 
     register_experts()
+    put_example(Path(folder_paths.get_input_directory()))

@@ -4,7 +4,6 @@ The folder is COMFYUI_OLD_PATH, else ComfyUI-0.3.64 beside the newer one; withou
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,7 @@ def load(path: Path) -> dict:
 
 @pytest.fixture
 def server(comfy_old_server):
-    """The server, with the pictures that the workflows load where an upload would put them."""
-    for picture in WORKFLOWS.glob("*.png"):
-        shutil.copy(picture, comfy_old_server.input_dir)
+    """The server; the picture that the workflows load is where the pack itself has put it."""
     return comfy_old_server
 
 

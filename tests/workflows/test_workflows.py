@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from workflow_files import SHEETS, api_name
 from workflow_networks import BOXES, needs_networks, put_networks
 
 from regionstyle.nodes.app.cli.demo import demo_scene
+from regionstyle.nodes.app.comfyui.workflow import to_api_form
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
@@ -25,20 +27,24 @@ def load(name: str) -> dict:
 
 @pytest.fixture
 def scene_picture(comfy_server) -> Path:
-    """The picture the restyle workflow loads, put where an upload would put it."""
-    path = comfy_server.input_dir / "regionstyle_scene.png"
-    Image.open(WORKFLOWS / "regionstyle_scene.png").save(path)
-    return path
+    """The picture the restyle workflows load: the pack has put it where Load Image lists it."""
+    return comfy_server.input_dir / "regionstyle_scene.png"
 
 
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def test_every_workflow_has_both_forms_and_a_thumbnail():
-    names = {path.stem for path in API}
-    assert names == {path.stem for path in UI}
-    assert all((WORKFLOWS / f"{name}.jpg").is_file() for name in names)
+def test_every_workflow_has_both_forms_and_a_square_thumbnail():
+    titles = {path.stem for path in UI}
+    assert titles == set(SHEETS)
+    assert sorted(map(api_name, titles)) == [path.stem for path in API]
+    assert min(titles) == "01 Restyle by Sentence", "the first of the list is the promise"
+    thumbnails = [Image.open(WORKFLOWS / f"{title}.jpg") for title in sorted(titles)]
+    assert {image.size for image in thumbnails} == {(512, 512)}
+    small = [np.asarray(image.convert("RGB").resize((32, 32)), dtype=float) for image in thumbnails]
+    alike = [(a, b) for a in range(len(small)) for b in range(a) if np.abs(small[a] - small[b]).mean() < 3]
+    assert not alike, "thumbnails that show the same picture"
 
 
 def test_every_node_appears_in_a_workflow(comfy_server):
@@ -46,6 +52,17 @@ def test_every_node_appears_in_a_workflow(comfy_server):
     used = {node["class_type"] for path in API for node in json.loads(path.read_text(encoding="utf-8")).values()}
     assert ours
     assert ours <= used
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_what_the_browser_opens_runs_the_same_values(title, comfy_server):
+    """Our own conversion of the browser's form, with the widgets that the server says each node has."""
+    graph = json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
+    definitions = comfy_server.get("/object_info")
+    made, shipped = to_api_form(graph, definitions), load(api_name(title))
+    assert {key: node["class_type"] for key, node in made.items()} == {k: v["class_type"] for k, v in shipped.items()}
+    for key, node in shipped.items():
+        assert node["inputs"].items() <= made[key]["inputs"].items(), (key, node["class_type"])
 
 
 @pytest.mark.parametrize("path", API, ids=lambda path: path.stem)

@@ -1,9 +1,9 @@
 """Workflows in both forms, and the changes that the command line makes to them."""
 
 import json
-from pathlib import Path
 
 import pytest
+from workflow_files import SHEETS, WORKFLOWS, api_name
 
 from regionstyle.nodes.app.comfyui import errors as comfy_errors
 from regionstyle.nodes.app.comfyui.workflow import class_types, read_workflow, to_api_form
@@ -259,11 +259,7 @@ def test_a_graph_without_subgraphs_in_every_spelling(definitions):
     assert list(to_api_form(data, {"Plain": {"input": {"required": {}}, "display_name": "Plain"}})) == ["1"]
 
 
-SHIPPED = "generate_with_expert phrase_masks refine_masks restyle_by_attention restyle_by_sentence three_regions"
-
-
-@pytest.mark.parametrize("name", SHIPPED.split())
-def test_the_shipped_forms_name_the_same_nodes(name):
-    folder = Path(__file__).resolve().parents[3] / "workflows"
-    api, ui = read_workflow(folder / "api" / f"{name}.json"), read_workflow(folder / f"{name}.json")
+@pytest.mark.parametrize("title", SHEETS)
+def test_the_shipped_forms_name_the_same_nodes(title):
+    api, ui = read_workflow(WORKFLOWS / "api" / f"{api_name(title)}.json"), read_workflow(WORKFLOWS / f"{title}.json")
     assert class_types(ui) == class_types(api)

@@ -1,0 +1,83 @@
+"""Files of the browser form: no nulls, nothing overlaps, and they say the same as the API form."""
+
+import json
+
+import pytest
+from workflow_files import PREVIEW, SHEETS, WORKFLOWS, api_name
+
+from regionstyle.nodes.app.comfyui.workflow import read_workflow
+
+TITLE_BAR = 30  # pixels that a node's title takes above its position
+
+
+def load(title: str) -> dict:
+    return json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
+
+
+def nulls(value, path: str = "") -> list[str]:
+    if isinstance(value, dict):
+        return [found for key, part in value.items() for found in nulls(part, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [found for at, part in enumerate(value) for found in nulls(part, f"{path}[{at}]")]
+    return [path] if value is None else []
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.rglob("*.json")), ids=lambda path: path.stem)
+def test_no_file_holds_a_null(path):
+    assert not nulls(json.loads(path.read_text(encoding="utf-8")))
+
+
+def frame(node: dict) -> tuple[float, float, float, float]:
+    (left, top), (width, height) = node["pos"], node["size"]
+    return left, top - TITLE_BAR, left + width, top + height
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_nodes_do_not_overlap(title):
+    nodes = load(title)["nodes"]
+    for at, one in enumerate(nodes):
+        for other in nodes[:at]:
+            a, b = frame(one), frame(other)
+            apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+            assert apart, (one["title"], other["title"])
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_a_note_above_the_graph_says_what_it_does(title):
+    nodes = load(title)["nodes"]
+    (note,) = (node for node in nodes if node["type"] == "MarkdownNote")
+    others = [frame(node) for node in nodes if node is not note]
+    assert frame(note)[3] < min(top for _, top, _, _ in others)
+    assert SHEETS[title].note in note["widgets_values"][0]
+    assert "upload" not in note["widgets_values"][0].lower()
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_what_grows_a_preview_has_room_below(title):
+    """Samplers show the steps in the node: what lies below it stays free for the height of a picture."""
+    from workflow_files import GROWS
+
+    nodes = load(title)["nodes"]
+    for node in (node for node in nodes if node["type"] in GROWS):
+        left, _, right, bottom = frame(node)
+        below = [other for other in map(frame, nodes) if other[0] < right and left < other[2] and other[1] >= bottom]
+        assert all(top - bottom >= PREVIEW for _, top, _, _ in below), node["title"]
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_both_forms_are_the_same_graph(title):
+    """Nodes, titles and links; that the values are the same is seen on a server, which knows every node's widgets."""
+    graph, api = load(title), read_workflow(WORKFLOWS / "api" / f"{api_name(title)}.json")
+    shown = {str(node["id"]): node for node in graph["nodes"] if node["type"] != "MarkdownNote"}
+    assert {key: (node["type"], node["title"]) for key, node in shown.items()} == {
+        key: (node["class_type"], node["_meta"]["title"]) for key, node in api.items()
+    }
+    links = {
+        (str(to), shown[str(to)]["inputs"][at]["name"]): [str(of), slot] for _, of, slot, to, at, _ in graph["links"]
+    }
+    assert links == {
+        (key, name): value
+        for key, node in api.items()
+        for name, value in node["inputs"].items()
+        if isinstance(value, list)
+    }
