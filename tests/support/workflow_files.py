@@ -216,7 +216,8 @@ def places(sheet: Sheet, api: dict, definitions: dict) -> dict[str, tuple[list[i
     left, placed = 20, {}
     for column in sheet.columns:
         kinds = [api[str(number)]["class_type"] for number in column]
-        width, top = max(WIDE.get(kind, WIDTH) for kind in kinds), TOP
+        titles = [len(api[str(number)]["_meta"]["title"]) for number in column]
+        width, top = max(*(WIDE.get(kind, WIDTH) for kind in kinds), 8 * max(titles) + 40), TOP
         for number, kind in zip(column, kinds, strict=True):
             height = body_height(kind, definitions[kind]) + (PREVIEW if kind in SHOWS else 0)
             placed[str(number)] = ([left, top], [width, height])

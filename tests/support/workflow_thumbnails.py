@@ -97,9 +97,13 @@ def captioned(text: str) -> Callable[[Pictures], Image.Image]:
     return draw
 
 
-def prompts(node: str, shown: str, *texts: str) -> tuple[Shot, ...]:
-    """One run for each text, and one picture of each."""
-    return tuple(Shot(((shown, at % 4),), ((node, text),)) for at, text in enumerate(texts))
+def prompts(node: str, latent: str, sampler: str, shown: str, *texts: str) -> tuple[Shot, ...]:
+    """One run for each text, with one picture and a seed of its own."""
+    alone = (f"{latent}.batch_size", 1)
+    return tuple(
+        Shot(((shown, 0),), ((f"{node}.value", text), alone, (f"{sampler}.seed", seed)))
+        for seed, text in enumerate(texts)
+    )
 
 
 def one(node: str, *values: tuple[str, Any]) -> tuple[Shot, ...]:
@@ -115,7 +119,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "generate_with_expert": ((Shot(tuple(("8", at) for at in range(4))),), grid(2)),
     "prompt_routed_styles": (
         prompts(
-            "2.value", "12", "a red star on plain background in mosaic style",
+            "2", "9", "10", "12", "a red star on plain background in mosaic style",
             "a blue heart on plain background in neon style", "a green moon on plain background in pixel art style",
             "a purple ring on plain background in neon style",
         ),
@@ -123,7 +127,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     ),
     "learnt_gate_styles": (
         prompts(
-            "2.value", "17", *(
+            "2", "14", "15", "17", *(
                 f"a {thing} on plain background in {style} style" for thing, style in (
                     ("red star", "mosaic"), ("blue heart", "neon"), ("green moon", "pixel art"),
                     ("purple ring", "pencil sketch"), ("orange triangle", "halftone"), ("pink circle", "oil paint"),
@@ -134,7 +138,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
         grid(3),
     ),
     "style_from_pictures": (
-        (Shot((*(("8", at) for at in range(6)), *(("16", at) for at in range(3))), (("9.steps", 300),)),),
+        (Shot((*(("8", at) for at in range(6)), *(("16", at) for at in range(3))), (("9.steps", 200),)),),
         grid(3),
     ),
     "sms_stylize": (one("5"), grid(1)),

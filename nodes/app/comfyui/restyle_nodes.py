@@ -24,7 +24,14 @@ class RestyleSentence(io.ComfyNode):
             category="RegionStyle",
             description="Finds every thing a sentence names, restyles each by its own mask with the attached expert of "
             "its style, and leaves the rest. Where the output mask is 0 the picture equals the input bit for bit.",
-            search_aliases=["text style transfer", "edit by instruction", "regional style"],
+            search_aliases=[
+                "inpaint style",
+                "cartoon",
+                "watercolor",
+                "text style transfer",
+                "edit by instruction",
+                "regional style",
+            ],
             inputs=[*_sockets(), *_words(), *restyle_settings_inputs(own=True), *_looking()],
             outputs=[
                 node_output(

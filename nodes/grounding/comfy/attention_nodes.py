@@ -20,7 +20,7 @@ class AttentionMask(io.ComfyNode):
             category="RegionStyle",
             description="Finds the thing a phrase names with the model's own cross-attention, without another network. "
             "A phrase that is not found gives an empty mask and a notice, or an error when strict.",
-            search_aliases=["text to mask", "phrase mask", "attention map", "grounding"],
+            search_aliases=["text2mask", "text to mask", "clipseg", "phrase mask", "attention map", "grounding"],
             inputs=[*model_inputs(), *_phrase_inputs(), *search_inputs()],
             outputs=[
                 node_output(io.Mask, "mask", tooltip="1 inside the thing, 0 elsewhere, soft edge; one per image."),

@@ -25,7 +25,7 @@ class SegmentBoxes(io.ComfyNode):
             category=CATEGORY,
             description="A soft mask for every box, with SAM: for regions found before, typed boxes, boxes of other "
             "nodes, or points alone. Points help the boxes they lie in. Each box keeps its own mask.",
-            search_aliases=["segment anything", "sam mask", "box to mask", "points to mask"],
+            search_aliases=["sam", "segment anything", "sam mask", "box to mask", "points to mask"],
             inputs=[*_segment_inputs(), masks_input()],
             outputs=[
                 node_output(

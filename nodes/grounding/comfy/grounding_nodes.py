@@ -26,7 +26,15 @@ class TextGroundedMask(io.ComfyNode):
             description="Reads a sentence, finds every thing in it and gives each its own soft mask, with SAM. Connect "
             "what shall find the boxes: exactly one of detector, vlm, regions, or model with clip and vae. "
             "Understands positions, numbers, 'all', 'background' and things to keep.",
-            search_aliases=["grounded sam", "text to mask", "phrase masks", "segment by text"],
+            search_aliases=[
+                "sam",
+                "grounded sam",
+                "text2mask",
+                "text to mask",
+                "clipseg",
+                "phrase masks",
+                "segment by text",
+            ],
             inputs=[*_sentence_inputs(), *_finder_inputs(), *threshold_inputs(), masks_input(), strict_input()],
             outputs=[
                 node_output(

@@ -155,11 +155,11 @@ class CombineMasks(io.ComfyNode):
 
         return node_schema(
             node_id="RegionStyleCombineMasks",
-            display_name="Combine Masks",
+            display_name="Mask Set Operations",
             category=CATEGORY,
             description="union: in a or b. intersect: in both. subtract: in a but not in b. complement: in neither. "
             "Soft masks stay soft.",
-            search_aliases=["mask union", "mask subtract", "invert mask"],
+            search_aliases=["combine masks", "mask union", "mask subtract", "invert mask"],
             inputs=[
                 node_input(io.Mask, "a", tooltip="The first mask; the result has its size."),
                 node_input(

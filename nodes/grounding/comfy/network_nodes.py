@@ -28,7 +28,7 @@ class LoadSam(io.ComfyNode):
             category=CATEGORY,
             description="Loads a Segment Anything network (vit_b, vit_l or vit_h). Which one it is, is read off the "
             "weights. Nothing is downloaded.",
-            search_aliases=["segment anything", "sam loader"],
+            search_aliases=["sam", "segment anything", "sam loader"],
             inputs=[
                 node_input(
                     io.Combo,
@@ -69,7 +69,7 @@ class EncodeImage(io.ComfyNode):
             category=CATEGORY,
             description="Runs SAM's large image encoder. The result is kept while image and network stay the same, so "
             "every further prompt about the picture costs only a fraction of a second.",
-            search_aliases=["sam embedding", "segment anything"],
+            search_aliases=["sam", "sam embedding", "segment anything"],
             inputs=[
                 node_input(SAM, "sam", tooltip="The network, from Load SAM."),
                 node_input(io.Image, "image", tooltip="The picture or a batch of pictures; any size."),

@@ -121,7 +121,7 @@ class RegionsFromAttention(io.ComfyNode):
             category=CATEGORY,
             description="Finds every thing a sentence names with the model's own attention, each with its own mask. "
             "Understands positions, numbers, 'all', 'background' and things to keep.",
-            search_aliases=["text to masks", "grounding", "phrase masks"],
+            search_aliases=["text2mask", "text to masks", "clipseg", "grounding", "phrase masks"],
             inputs=[*model_inputs(), sentence, *search_inputs()],
             outputs=[
                 node_output(REGIONS, "regions", tooltip="One or more per thing; not found: empty mask and score 0."),

@@ -25,7 +25,7 @@ class StyleExpert(io.ComfyNode):
             category="RegionStyle",
             description="Attaches a style LoRA to the model as an expert acting in its forward pass. Its weights "
             "stay as they are, so quantised and offloaded models work. Chain nodes for several styles.",
-            search_aliases=["style lora", "regional lora", "lora mask"],
+            search_aliases=["style lora", "cartoon", "watercolor", "regional lora", "lora mask"],
             inputs=[
                 node_input(io.Model, "model", tooltip="The denoiser: SD1.5, SD2, SDXL, SD3 or FLUX.1."),
                 node_input(
@@ -80,7 +80,7 @@ class Restyle(io.ComfyNode):
             category="RegionStyle",
             description="Cuts the region out with a margin, redraws it at the model's size with the attached experts, "
             "and pastes it back. Where the output mask is 0 the picture equals the input bit for bit.",
-            search_aliases=["regional style", "inpaint style", "style transfer"],
+            search_aliases=["inpaint style", "harmonize", "cartoon", "watercolor", "regional style", "style transfer"],
             inputs=[*_restyle_inputs(), *restyle_settings_inputs()],
             outputs=[
                 # ids of their own, since 0.3.64 wants inputs and outputs to differ

@@ -109,7 +109,7 @@ class SmsLoadGenerator(io.ComfyNode):
             display_name="SMS Load Generator",
             category=CATEGORY,
             description="Loads a network that paints one style in one pass. Nothing is downloaded.",
-            search_aliases=["style transfer", "feed-forward"],
+            search_aliases=["watercolor", "style transfer", "feed-forward"],
             inputs=[
                 node_input(
                     io.Combo,
