@@ -120,8 +120,8 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "prompt_routed_styles": (
         prompts(
             "2", "9", "10", "12", "a red star on plain background in mosaic style",
-            "a blue heart on plain background in neon style", "a green moon on plain background in pixel art style",
-            "a purple ring on plain background in neon style",
+            "a blue heart on plain background in pixel art style", "a green circle on plain background in mosaic style",
+            "a purple star on plain background in pixel art style",
         ),
         grid(2),
     ),
@@ -129,9 +129,9 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
         prompts(
             "2", "14", "15", "17", *(
                 f"a {thing} on plain background in {style} style" for thing, style in (
-                    ("red star", "mosaic"), ("blue heart", "neon"), ("green moon", "pixel art"),
-                    ("purple ring", "pencil sketch"), ("orange triangle", "halftone"), ("pink circle", "oil paint"),
-                    ("cyan cross", "watercolor"), ("yellow square", "neon"), ("blue star", "halftone"),
+                    ("red star", "mosaic"), ("blue heart", "pixel art"), ("green moon", "pencil sketch"),
+                    ("purple ring", "halftone"), ("orange triangle", "oil paint"), ("pink circle", "watercolor"),
+                    ("cyan cross", "mosaic"), ("yellow square", "pixel art"), ("blue star", "watercolor"),
                 )
             ),
         ),
@@ -146,7 +146,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "sms_train_and_apply": ((Shot((("2:0", 0), ("11", 0)), (PHOTOGRAPH,)),), halves),
     "phrase_masks": (one("8"), grid(1)),
     "three_regions": ((Shot((("5", 0), ("12", 0), ("13", 0), ("14", 0))),), grid(2)),
-    "refine_masks": ((Shot((("11", 0), ("13", 0))),), halves),
+    "refine_masks": ((Shot((("2:0", 0), ("9", 0), ("11", 0), ("13", 0))),), grid(2)),
     "text_grounded_masks": ((Shot((("8", 0), ("6", 0))),), halves),
     "detect_and_segment": ((Shot((("7", 0), ("8", 0))),), halves),
     "read_request_with_vlm": (one("7"), captioned("“what has three corners: mosaic,\n the round thing: like neon”")),
