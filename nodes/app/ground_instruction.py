@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.language.instruction import Instruction
 from ..engine.region.region import Region
 from ..engine.sam_network import PUBLIC_FILES
 from ..grounding.finders.attention import AttentionSettings
@@ -17,7 +18,6 @@ from ..grounding.finders.dino import PUBLIC_FOLDERS
 from ..grounding.finders.network_folders import CONFIG
 from ..grounding.finders.sam import SamNetwork, encode, load_network
 from ..grounding.finders.text_grounding import AttentionSource, BoxSource, DetectorSource, Grounded, ground
-from ..grounding.language.instruction import Instruction
 
 TINY_SAM = "tinyworld"
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ..engine.adapters.gates import Gates, RegionGate
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.language.instruction import Instruction
+from ..engine.language.region_words import bare_words, subject
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
 from ..grounding.finders.attention_finder import FoundRegions, find_regions
 from ..grounding.finders.sentence_regions import Finder, as_called
-from ..grounding.language.instruction import Instruction
-from ..grounding.language.region_words import bare_words, subject
 from ..router.restyle import Restyled, RestyleSettings, restyle_region
 from .stylize_generator import Painted
 

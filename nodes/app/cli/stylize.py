@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError
+from ...engine.language.instruction import Instruction
 from ...engine.region.region import Region, box_mask, checked_box
 from ...engine.region.regions import region_of
 from ...grounding.finders.sentence_regions import queries
-from ...grounding.language.instruction import Instruction
 from ...grounding.language.prompt import parse_sentence
 from ...router.restyle import Restyled
 from ..ground_instruction import check_finders, ground_instruction

@@ -9,6 +9,7 @@ from torch import Tensor
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import images_of
+from ...engine.language.instruction import EditRequest
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, missing_region, not_found_notice
@@ -25,7 +26,6 @@ from ..finders.text_grounding import (
     look_at_all,
     segment_all,
 )  # fmt: skip
-from ..language.instruction import EditRequest
 from ..language.prompt import parse_regions
 from ..language.written_words import check_words
 from ..masks.composition import join

@@ -192,7 +192,7 @@ class PickRegions(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..language.instruction import ORDERS
+        from ...engine.language.instruction import ORDERS
 
         return node_schema(
             node_id="RegionStylePickRegions",
@@ -231,9 +231,9 @@ class PickRegions(io.ComfyNode):
     def execute(
         cls, regions: Any, phrase: str = "", order: str = "as they are", first: int = 1, count: int = 0
     ) -> io.NodeOutput:
+        from ...engine.language.instruction import ORDERS
         from ...engine.node_schema import check_choice
         from ...engine.region.regions import not_found_notice
-        from ..language.instruction import ORDERS
         from ..masks.composition import pick
 
         check_choice(order, ["as they are", *ORDERS], "order")

@@ -18,11 +18,11 @@ from torch.nn import functional as F
 
 from ...engine.attention.tap import AttentionTap
 from ...engine.errors import RegionStyleError
+from ...engine.language.nouns import with_article
+from ...engine.language.region_words import without_determiners
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_phrase
 from ...engine.region.region import RegionCrop
-from ..language.nouns import with_article
-from ..language.region_words import without_determiners
 from ..masks.refine import guided_filter, mask_parts
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ...engine.language.instruction import Instruction
+from ...engine.language.nouns import with_article
 from ...engine.predictor.base import NoisePredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
-from ..language.instruction import Instruction
-from ..language.nouns import with_article
 from ..masks.refine import mask_parts
 from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
 from .sentence_regions import Finder, found_notice, queries, sentence_regions

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...engine.errors import wrong_input
+from ...engine.language.instruction import ORDERS, RELATIONS, Selector
 from ...engine.region.region import Box, Region
-from ..language.instruction import ORDERS, RELATIONS, Selector
 
 
 def center(box: Box) -> tuple[float, float]:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError
+from ...engine.language.instruction import EditRequest, Instruction, Selector
+from ...engine.language.region_words import bare_words, region_request
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, missing_region, not_found_notice, region_of
-from ..language.instruction import EditRequest, Instruction, Selector
-from ..language.region_words import bare_words, region_request
 from ..masks.composition import cut_overlaps, with_mask
 from .selection import select, suppress
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ...engine.errors import wrong_input
 from ...engine.host.base import Host
+from ...engine.language.instruction import EditRequest, Instruction, Selector
+from ...engine.language.region_words import bare_words
 from ...engine.predictor.base import NoisePredictor
 from ...engine.region.inner_points import INSIDE, inner_point
 from ...engine.region.region import Box, Region, box_mask, mask_box
 from ...engine.region.regions import Regions, region_of
-from ..language.instruction import EditRequest, Instruction, Selector
-from ..language.region_words import bare_words
 from .attention import AttentionSettings
 from .attention_finder import attention_finder
 from .dino import Detector, DetectorSettings, find_boxes

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import Host
-from ..language.instruction import EditRequest, Instruction
-from ..language.region_words import region_request
+from ...engine.language.instruction import EditRequest, Instruction
+from ...engine.language.region_words import region_request
 from ..language.written_words import LONGEST_SENTENCE, check_words
 from .network_folders import model_type
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .nouns import DETERMINERS
+from ...engine.language.nouns import DETERMINERS
 from .region_lists import DESCRIBING, is_region, split_regions
 from .style_names import STYLE_ENDINGS, clean_style, ends_as_style, key, style_at_end
 from .written_words import LONGEST_PHRASE

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ...engine.language.nouns import DETERMINERS
+from ...engine.language.region_words import clean_region
 from .clause_forms import APPLYING, Pair, read_bare, read_clause, split_verb, verb_at
-from .nouns import DETERMINERS
 from .region_lists import is_region, split_regions
-from .region_words import clean_region
 from .style_names import clean_style, ends_as_style, key
 
 MOST_JOINTS = 16  # commas and "and" within one clause

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...engine.errors import RegionStyleError, shortened, wrong_input
+from ...engine.language.instruction import EditRequest, Instruction
+from ...engine.language.region_words import region_request
 from .clause_forms import VERBS, Pair, split_verb
 from .clauses import joints_of, read_clauses
-from .instruction import EditRequest, Instruction
 from .region_lists import split_regions
-from .region_words import region_request
 from .style_names import all_names, clean_style, key, normal_style
 from .written_words import LONGEST_PHRASE, LONGEST_SENTENCE, check_parts, check_words
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from .nouns import DETERMINERS, singular_noun
-from .region_words import NUMBERS, ORDINALS, RANK_WORDS, region_request
+from ...engine.language.nouns import DETERMINERS, singular_noun
+from ...engine.language.region_words import NUMBERS, ORDINALS, RANK_WORDS, region_request
 from .written_words import LONGEST_PHRASE
 
 # Words that describe a noun: what follows them is the noun, never a style and never a thing of its own.

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.language.instruction import Selector
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions
 from regionstyle.nodes.grounding.finders.selection import related, select, sort_instances, suppress
 from regionstyle.nodes.grounding.finders.sentence_regions import found_notice, queries, sentence_regions
-from regionstyle.nodes.grounding.language.instruction import Selector
 from regionstyle.nodes.grounding.language.prompt import parse_sentence
 
 SIZE = (60, 100)

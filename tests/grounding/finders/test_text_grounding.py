@@ -6,6 +6,7 @@ from tiny_networks import save_tiny_dino
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.language.instruction import EditRequest, Instruction, Selector
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions
 from regionstyle.nodes.engine.sam_network import SamConfig, new_sam
@@ -19,7 +20,6 @@ from regionstyle.nodes.grounding.finders.text_grounding import (
     ground,
     segment_all,
 )
-from regionstyle.nodes.grounding.language.instruction import EditRequest, Instruction, Selector
 from regionstyle.nodes.grounding.language.prompt import parse_regions
 
 HOST = LocalHost("cpu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from regionstyle.nodes.grounding.language.nouns import with_article
+from regionstyle.nodes.engine.language.nouns import with_article
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from random import Random
 import pytest
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.grounding.language.instruction import EditRequest, Selector
+from regionstyle.nodes.engine.language.instruction import EditRequest, Selector
 from regionstyle.nodes.grounding.language.prompt import parse_prompt, parse_regions, parse_sentence, read_sentence
 from regionstyle.nodes.grounding.language.style_names import lexicon
 
