@@ -13,7 +13,23 @@ from typing import Any
 # Help pages and scripts that ComfyUI serves to the browser.
 WEB_DIRECTORY = "./nodes/web"
 
-__all__ = ["WEB_DIRECTORY", "__version__", "comfy_entrypoint", "kernels", "nodes"]
+__all__ = [
+    "RegionStyleError",
+    "WEB_DIRECTORY",
+    "__version__",
+    "comfy_entrypoint",
+    "find",
+    "kernels",
+    "nodes",
+    "stylize",
+]
+
+# The Python API: public names and the modules they come from when they are asked for.
+_API = {
+    "stylize": ".nodes.app.api",
+    "find": ".nodes.app.api",
+    "RegionStyleError": ".nodes.engine.errors",
+}
 
 
 async def comfy_entrypoint() -> Any:
@@ -27,9 +43,9 @@ def _version() -> str:
     """The version in pyproject.toml: read there in a checkout, from the installed package's metadata otherwise."""
     project = Path(__file__).with_name("pyproject.toml")
     if project.is_file():
-        found = re.search(r'^version = "([^"]+)"', project.read_text(encoding="utf-8"), re.MULTILINE)
-        if found:
-            return found[1]
+        line = re.search(r'^version = "([^"]+)"', project.read_text(encoding="utf-8"), re.MULTILINE)
+        if line:
+            return line[1]
     from importlib.metadata import version
 
     return version("regionstyle")
@@ -40,6 +56,8 @@ def __getattr__(name: str) -> Any:
         return _version()
     if name in ("kernels", "nodes"):
         return import_module(f".{name}", __name__)
+    if name in _API:
+        return getattr(import_module(_API[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -168,17 +168,17 @@ def _text_parts(folder: Path, kinds: Mapping[str, str], dtype: Any) -> tuple[lis
 
 
 def _stack(network: Any, expert: Path | None) -> Any:
-    """The expert attached. What its file has for the text encoder is left out, which `load_expert` says."""
+    """The expert attached. What its file has for the text encoder is left out, which `load_style_expert` says."""
     if expert is None:
         return None
     from ..engine.adapters.stack import ExpertStack
-    from ..engine.lora.load import load_expert
+    from ..router.published_experts import load_style_expert
 
     if not expert.exists():
         raise RegionStyleError(
             f"--expert: got {str(expert)!r}, expected a LoRA file (.safetensors) or a PEFT folder. There is no such "
             "file or folder; check the path."
         )
-    stack = ExpertStack(network, [load_expert(expert, network=network, ignore_text_encoder=True)])
+    stack = ExpertStack(network, [load_style_expert(expert, network=network, ignore_text_encoder=True)])
     stack.attach()
     return stack

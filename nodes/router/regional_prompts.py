@@ -11,7 +11,6 @@ Which tokens a style owns also decides how strongly its expert acts on them in a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -19,21 +18,10 @@ import torch
 from torch import Tensor
 
 from ..engine.adapters.gates import Gates, RegionGate
-from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.errors import RegionStyleError
 from ..engine.predictor.base import Text
 from ..engine.predictor.tokens import find_phrase
 from .gates.region_gates import RoutedStyle
-
-_ARTICLE = re.compile(r"^(the|an?)\s+", re.IGNORECASE)
-
-
-def region_prompt(routed: RoutedStyle, template: str) -> str:
-    """What a style's regions are told to show. RegionStyleError for a template without a place for the style."""
-    if "{style}" not in template:
-        accepts = "{style} in it, and {phrase} where the thing belongs"
-        raise wrong_input("template", repr(template), accepts, "Use 'a {phrase} in {style} style'.")
-    things = [_ARTICLE.sub("", thing) for thing in routed.things]  # the template has its own
-    return template.replace("{phrase}", " and ".join(things)).replace("{style}", routed.style)
 
 
 def own_prompts(routed: Sequence[RoutedStyle], lengths: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import torch
 
-from regionstyle.nodes.app.cli.demo import as_image, demo_scene
+from regionstyle.nodes.app.evaluation.scenes import as_image, demo_scene
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.attention import ground_by_attention

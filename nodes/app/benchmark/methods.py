@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host
+from ...engine.language.region_prompt import region_prompt
+from ...engine.region.regions import region_of
 from ...grounding.finders.attention import AttentionSettings, ground_by_attention
 from ...grounding.language.prompt import parse_prompt
 from ...metrics.datasets.samples import HARMONIZATION, PICTURES, REGIONAL, Sample
-from ...router.restyle import RestyleSettings, restyle_region
-from ..cli.demo import tiny_settings
-from ..cli.stylize import TINY
+from ..edit import EditResult, EditSettings, edit
+from ..local_model import TINY, LocalModel, known_styles, open_model
+from ..painters.registry import PainterContext, painter_named
 from ..pictures import read_image
-from ..sentence import style_gates
 
 UNCHANGED = "unchanged"
 
@@ -43,18 +44,10 @@ class Task:
             raise wrong_input("--style", "none", "a style, since the samples bring none", "Give --style NAME.")
         if not self.style:
             return self.sample.prompt
-        return f"a {self.phrase} in {self.style} style" if self.phrase else f"a picture in {self.style} style"
+        return region_prompt([self.phrase], self.style)
 
 
-@dataclass(frozen=True)
-class Made:
-    """A result `[1,3,H,W]` and the region that was worked on `[H,W]`."""
-
-    image: Tensor
-    mask: Tensor | None
-
-
-Method = Callable[[Task], Made]
+Method = Callable[[Task], EditResult]
 
 
 def read_task(sample: Sample, kind: str) -> Task:
@@ -79,91 +72,81 @@ def finished(folder: Path) -> Method:
         raise wrong_input("--results", str(folder), "a folder of pictures", "Check the path.")
     files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURES}
 
-    def method(task: Task) -> Made:
+    def method(task: Task) -> EditResult:
         if task.sample.name not in files:
             got = f"no picture {task.sample.name!r} in {folder}"
             raise wrong_input("--results", got, "one per sample", "Add it, or use --limit.")
-        return Made(read_image(files[task.sample.name]), task.mask)
+        return _result(read_image(files[task.sample.name]), task)
 
     return method
 
 
-def unchanged(task: Task) -> Made:
+def unchanged(task: Task) -> EditResult:
     """The input itself: what every method must beat."""
-    return Made(task.image, task.mask)
+    return _result(task.image, task)
+
+
+def _result(image: Tensor, task: Task) -> EditResult:
+    """A picture that was made elsewhere, as the result of a task: its region, where one is known."""
+    if task.mask is None:
+        return EditResult(image, torch.ones(1, *image.shape[-2:]))
+    return EditResult(image, task.mask[None], (region_of(task.phrase, task.mask, style=task.style),))
+
+
+@dataclass(frozen=True)
+class MethodRequest:
+    """results: a folder of finished pictures, or None; model: "unchanged", "tinyworld" or a folder, or None; expert:
+    the style's LoRA for a folder; seed: of the noise."""
+
+    results: Path | None = None
+    model: str | None = None
+    expert: Path | None = None
+    seed: int = 0
+
+    def check(self) -> None:
+        """RegionStyleError for a LoRA without a model that could take it."""
+        if self.expert is not None and self.model in (None, TINY, UNCHANGED):
+            raise wrong_input(
+                "--expert", str(self.expert), "--model FOLDER with it", "Leave it out, or name the model."
+            )
 
 
 def method_of(
-    args: argparse.Namespace, kind: str, styles: list[str]
+    request: MethodRequest, kind: str, styles: Sequence[str], host: Host
 ) -> tuple[Method, AbstractContextManager[Any], str]:
-    """The method of the command line, a context to run it in, and its name."""
-    _check_expert(args)
-    if args.results is not None:
-        return finished(args.results), nullcontext(), f"pictures of {args.results.name}"
-    if args.model == UNCHANGED:
+    """The method that is asked for, a context to run it in, and its name."""
+    request.check()
+    if request.results is not None:
+        return finished(request.results), nullcontext(), f"pictures of {request.results.name}"
+    if request.model is None or request.model == UNCHANGED:
         return unchanged, nullcontext(), "input, unchanged"
     if kind == HARMONIZATION:
         raise RegionStyleError(
-            f"--model: got {args.model!r}, expected {UNCHANGED!r} for a harmonisation data set, since a restyling "
+            f"--model: got {request.model!r}, expected {UNCHANGED!r} for a harmonisation data set, since a restyling "
             "model harmonises nothing. Score finished pictures with --results DIR."
         )
-    predictor = _predictor(args, styles)
-    return _restyling(predictor, args, kind), predictor.loaded(), args.model
+    named = [style for style in styles if style] or known_styles(request.model) or []
+    model = open_model(request.model, host, styles=named, expert=request.expert)
+    return _restyling(model, request.seed, kind), model.predictor.loaded(), request.model
 
 
-def _check_expert(args: argparse.Namespace) -> None:
-    if args.expert is not None and args.model in (None, TINY, UNCHANGED):
-        raise wrong_input("--expert", str(args.expert), "--model FOLDER with it", "Leave it out, or name the model.")
-
-
-def _predictor(args: argparse.Namespace, styles: list[str]) -> Any:
-    from ..cli.console import console_host
-
-    host = console_host(args.device)
-    if args.model != TINY:
-        from ..models import load_folder
-
-        return load_folder(Path(args.model), args.expert, host)
-    from ...tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
-
-    named = list(dict.fromkeys(style for style in styles if style)) or list(expert_files())
-    return load_predictor(host, [load_bundled_expert(style) for style in named])
-
-
-def _restyling(predictor: Any, args: argparse.Namespace, kind: str) -> Method:
-    def method(task: Task) -> Made:
-        mask = _region(predictor, task, kind, args.seed)
-        settings, negative = _settings(predictor, args, task.style)
-        result = restyle_region(
-            predictor,
-            task.image,
-            mask,
-            task.words,
-            negative=negative,
-            settings=settings,
-            gate=lambda region, cut: style_gates(predictor, task.style, region),
-        )
-        return Made(result.image.float().cpu().clamp(0, 1), mask)
+def _restyling(model: LocalModel, seed: int, kind: str) -> Method:
+    def method(task: Task) -> EditResult:
+        region = region_of(task.phrase, _mask_of(model.predictor, task, kind, seed), style=task.style)
+        settings = EditSettings(seed=seed, prompt=task.words)
+        edited = edit(task.image, [region], painter_named("expert", PainterContext(model, settings)), settings)
+        return replace(edited, image=edited.image.float().cpu().clamp(0, 1))
 
     return method
 
 
-def _region(predictor: Any, task: Task, kind: str, seed: int) -> Tensor:
+def _mask_of(predictor: Any, task: Task, kind: str, seed: int) -> Tensor:
     """The given region; everything for a whole-picture task; otherwise what the model's attention finds."""
     if kind != REGIONAL:
         return torch.ones(task.image.shape[-2:])
     if task.mask is not None:
         return task.mask
-    found = ground_by_attention(predictor, task.image, task.phrase, settings=AttentionSettings(seed=seed))
-    if not found.found:
+    grounding = ground_by_attention(predictor, task.image, task.phrase, settings=AttentionSettings(seed=seed))
+    if not grounding.found:
         raise wrong_input(task.sample.name, f"{task.phrase!r} not found", "a thing in the picture", "Give a mask file.")
-    return found.mask
-
-
-def _settings(predictor: Any, args: argparse.Namespace, style: str) -> tuple[RestyleSettings, str | None]:
-    """The settings and the negative prompt of `stylize`."""
-    from ..models import folder_settings
-
-    if args.model == TINY:
-        return tiny_settings(style, seed=args.seed), None
-    return folder_settings(predictor, seed=args.seed)
+    return grounding.mask

@@ -28,8 +28,9 @@ from ...metrics.scoring import score_edit
 from ...metrics.structure import FeatureMap, cfsd
 from ...metrics.text_image import TextImageModel, preference_score
 from ...metrics.vlm_questions import Ask, Edit, ask_questions
+from ..edit import EditResult
 from ..pictures import read_image
-from .methods import Made, Task
+from .methods import Task
 
 STYLE_SIDE = 512  # pixels, the shorter side whole pictures are compared at (that of the published ArtFID program)
 
@@ -94,45 +95,46 @@ class Scores:
     _composites: list[HarmonizationScore] = field(default_factory=list)
     _vectors: list[Tensor] = field(default_factory=list)
 
-    def add(self, task: Task, made: Made) -> None:
+    def add(self, task: Task, result: EditResult) -> None:
         """Measure one result. RegionStyleError naming the sample when it cannot be."""
         ways = {HARMONIZATION: self._add_composite, REGIONAL: self._add_regional, STYLE: self._add_style}
         try:
-            ways[self.kind](task, made)
+            ways[self.kind](task, result)
         except RegionStyleError as error:
             raise RegionStyleError(f"{task.sample.name}: {error}") from error
 
-    def _add_composite(self, task: Task, made: Made) -> None:
+    def _add_composite(self, task: Task, result: EditResult) -> None:
         if task.sample.truth is None or task.mask is None:
             raise wrong_input("sample", "no truth or mask", "both", "Use the data set's own files.")
         truth = read_image(task.sample.truth)
         mask = task.mask
         if mask.shape != truth.shape[-2:]:
             mask = F.interpolate(mask[None, None], truth.shape[-2:], mode="nearest")[0, 0]
-        self._composites.append(harmonization_score(made.image, truth, mask, self.composite, task.sample.subset))
+        self._composites.append(harmonization_score(result.image, truth, mask, self.composite, task.sample.subset))
 
-    def _add_regional(self, task: Task, made: Made) -> None:
-        if made.mask is None:
+    def _add_regional(self, task: Task, result: EditResult) -> None:
+        if not result.regions:
             got = "none, and none was found by a model"
             raise wrong_input("mask", got, "a mask", "Put mask files beside the data, or use --model.")
         networks = self._tools().networks
-        score = score_edit(networks, made.image, task.image, made.mask[None], [task.style], self.regional)
-        answers = self.questions.measure(made.image, task) if self.questions else []
+        mask = result.regions[0].mask[None]
+        score = score_edit(networks, result.image, task.image, mask, [task.style], self.regional)
+        answers = self.questions.measure(result.image, task) if self.questions else []
         self._edits.append((*score.per_image[0], *answers))
 
-    def _add_style(self, task: Task, made: Made) -> None:
+    def _add_style(self, task: Task, result: EditResult) -> None:
         tools = self._tools()
         distance = tools.networks.distance
-        result, source = _style_size(made.image), _style_size(task.image)
-        lpips, structure = float(distance(result, source)), float(cfsd(tools.features, result, source))
+        image, source = _style_size(result.image), _style_size(task.image)
+        lpips, structure = float(distance(image, source)), float(cfsd(tools.features, image, source))
         self._edits.append(
             (
                 Measurement(check_tiny("LPIPS", distance.backbone), lpips, distance.backbone, SIGNED),
                 Measurement(check_tiny("CFSD", tools.features_name), structure, tools.features_name, UNIT),
-                *(preference.measure(made.image, task.words) for preference in self.preferences),
+                *(preference.measure(result.image, task.words) for preference in self.preferences),
             )
         )
-        self._vectors.append(tools.embed(result))
+        self._vectors.append(tools.embed(image))
 
     def _tools(self) -> Instruments:
         if self.instruments is None:
@@ -172,8 +174,8 @@ class Scores:
         """FID of the results to the pictures of the style, and ArtFID."""
         tools = self._tools()
         styles = (_style_size(read_image(path)) for path in pictures_in(self.style_images or Path()))
-        made = torch.cat(self._vectors).double().cpu().numpy()
-        fid = frechet_distance(made, gather_features(tools.embed, styles))
+        vectors = torch.cat(self._vectors).double().cpu().numpy()
+        fid = frechet_distance(vectors, gather_features(tools.embed, styles))
         name, count = tools.embed_name, len(self._vectors)
         art = check_tiny("ArtFID", name)
         return [
@@ -193,11 +195,11 @@ def _style_size(image: Tensor) -> Tensor:
 
 def run_samples(
     tasks: Sequence[Callable[[], Task]],
-    method: Callable[[Task], Made],
+    method: Callable[[Task], EditResult],
     scores: Scores,
-    done: Callable[[Task, Made | None], None],
+    done: Callable[[Task, EditResult | None], None],
 ) -> None:
-    """Read, make, measure one sample after the other, so that memory holds one; done(task, made) after each.
+    """Read, make, measure one sample after the other, so that memory holds one; done(task, result) after each.
 
     A sample whose mask gives no number is left out and noted in `scores.left_out`: one of thousands must not end a run.
     """
@@ -208,6 +210,6 @@ def run_samples(
             done(task, None)
             continue
         with torch.no_grad():
-            made = method(task)
-            scores.add(task, made)
-        done(task, made)
+            result = method(task)
+            scores.add(task, result)
+        done(task, result)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ...engine.errors import wrong_input
 from ...sms.generator.apply import apply_generator
-from ...sms.generator.files import StyleGenerator, bundled_generators, load_generator
 from ...sms.generator.pictures import ENDINGS, picture_paths
+from ..painters.generator import find_generator
 from ..pictures import read_image, read_mask, save_image
 from .console import console_host
 
@@ -21,17 +21,11 @@ def run_apply(args: argparse.Namespace) -> int:
     for source, target in jobs:
         image = read_image(source)
         mask = None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]))[None]
-        made, _ = apply_generator(generator, image, host, mask=mask, feather=args.feather, tile=args.tile)
-        save_image(made, target)
+        painted, _ = apply_generator(generator, image, host, mask=mask, feather=args.feather, tile=args.tile)
+        save_image(painted, target)
     written = args.output if len(jobs) > 1 else jobs[0][1]
     sys.stdout.write(f"wrote {written}" + (f" ({len(jobs)} pictures)\n" if len(jobs) > 1 else "\n"))
     return 0
-
-
-def find_generator(named: str) -> StyleGenerator:
-    """A generator by the style of one that comes with the pack, or from its file."""
-    bundled = bundled_generators()
-    return load_generator(bundled.get(named.lower(), Path(named)))
 
 
 def planned(sources: list[Path], output: Path) -> list[tuple[Path, Path]]:
@@ -40,13 +34,13 @@ def planned(sources: list[Path], output: Path) -> list[tuple[Path, Path]]:
     RegionStyleError for sources that are missing, a folder without pictures, names that would collide, and results
     that would replace a source.
     """
-    found = [pair for source in sources for pair in _pictures_of(source)]
-    as_file = len(found) == 1 and sources[0].is_file() and output.suffix.lower() in ENDINGS
-    jobs = [(path, output if as_file else output / name) for path, name in found]
+    pictures = [pair for source in sources for pair in _pictures_of(source)]
+    as_file = len(pictures) == 1 and sources[0].is_file() and output.suffix.lower() in ENDINGS
+    jobs = [(path, output if as_file else output / name) for path, name in pictures]
     if not as_file and output.suffix.lower() in ENDINGS:
         remedy = "Give a folder with -o."
         raise wrong_input(
-            "--output", f"{output.name} for {len(found)} pictures of folders or files", "a folder", remedy
+            "--output", f"{output.name} for {len(pictures)} pictures of folders or files", "a folder", remedy
         )
     targets = [target.resolve() for _, target in jobs]
     if twice := sorted({str(target) for target in targets if targets.count(target) > 1}):

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NoReturn
 
-USER_ERROR = 2
+DONE, PARTLY_FAILED, USER_ERROR, NOTHING_TO_DO = 0, 1, 2, 3  # exit codes
 DEFAULT = "default: %(default)s"
 
 
@@ -53,6 +53,11 @@ def _number(text: str, kind: type[int] | type[float], accepts: Callable[[float],
 def fraction(text: str) -> float:
     """A number from 0 to 1."""
     return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def guidance(text: str) -> float:
+    """A classifier-free guidance scale from 0 to 100."""
+    return _number(text, float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
 
 
 def minutes(text: str) -> float:

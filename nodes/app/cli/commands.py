@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, fraction, minutes, positive
+from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, fraction, guidance, minutes, positive
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
@@ -42,9 +42,24 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--strength", type=fraction, metavar="F", help="how far to go, 0 (not at all) to 1")
     parser.add_argument("--steps", type=positive, metavar="N", help="sampling steps")
+    parser.add_argument("--cfg", type=guidance, metavar="F", help="classifier-free guidance scale, 1: off")
     parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
     parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
     parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
+    parser.add_argument("--strict", action="store_true", help="exit with 3, and write nothing, if nothing was changed")
+    add_device(parser)
+
+
+def add_find(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "find", "Find things in your own picture: a mask and a score for every phrase.")
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("phrases", nargs="+", metavar="PHRASE", help='for example "red ball" "the leftmost star"')
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--sam", metavar="FILE|tinyworld", help=SAM)
+    parser.add_argument("--detector", type=Path, metavar="FOLDER", help=DETECTOR)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
+    parser.add_argument("--strict", action="store_true", help="exit with 3 if nothing was found")
     add_device(parser)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +52,8 @@ def console_host(device: str | None, cancelled: Callable[[], bool] | None = None
             "--device cpu, or install a CUDA driver and a CUDA build of torch."
         )
     return LocalHost(device, on_progress=_Bars(), cancelled=cancelled)
+
+
+def say(message: str) -> None:
+    """One line on stderr, for what the user should know about a command that goes on."""
+    sys.stderr.write(f"regionstyle: {' '.join(message.split())}\n")

@@ -12,14 +12,28 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from .arguments import USER_ERROR, Parser
-from .commands import add_apply, add_benchmark, add_demo, add_evaluate, add_report, add_run, add_stylize, add_train
+from .commands import (
+    add_apply,
+    add_benchmark,
+    add_demo,
+    add_evaluate,
+    add_find,
+    add_report,
+    add_run,
+    add_stylize,
+    add_train,
+)
 
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 (wrong input), 130 (Ctrl-C), 1 (a fault of this program)."""
+    """Run one command; returns the exit code.
+
+    0: done; 1: part of a batch failed, or a fault of this program; 2: wrong input; 3: nothing to do (--strict);
+    130: Ctrl-C.
+    """
     args = build_parser().parse_args(argv)
     try:
         return _implementation(args.command)(args)
@@ -36,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 _COMMANDS = {
     "demo": (".demo", "run_demo"),
     "stylize": (".stylize", "run_stylize"),
+    "find": (".find", "run_find"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
     "train": (".tinyworld", "run_training"),
@@ -43,8 +58,8 @@ _COMMANDS = {
     "train gate": (".train_gate", "run_gate_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),
     "evaluate": (".tinyworld", "run_evaluation"),
-    "report": ("..report.report", "run_report"),
-    "benchmark": ("..benchmark.benchmark", "run_benchmark"),
+    "report": (".report", "run_report"),
+    "benchmark": (".benchmark", "run"),
 }
 
 
@@ -88,7 +103,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="regionstyle", description="Restyle the thing a sentence names; leave the rest as it is.")
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_demo, add_stylize, add_apply, add_run, add_train, add_evaluate, add_report, add_benchmark):
+    added = (add_demo, add_stylize, add_find, add_apply, add_run, add_train, add_evaluate, add_report, add_benchmark)
+    for add in added:
         add(commands)
     return parser
 

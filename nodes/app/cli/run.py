@@ -7,26 +7,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...engine.errors import RegionStyleError
+from ..comfyui.connect import Comfy, connect
 from ..comfyui.errors import missing_nodes
 from ..comfyui.progress import RunProgress
 from ..comfyui.workflow import Prompt, class_types, read_workflow, to_api_form
 from ..comfyui.workflow_edit import set_input_file, set_value
 from ..files import free_name
-
-
-class Comfy(Protocol):
-    """A ComfyUI that can run workflows: `ServerComfy` or `ProcessComfy`."""
-
-    place: str
-
-    def definitions(self, names: set[str]) -> dict[str, Any]: ...
-    def upload(self, file: Path) -> str: ...
-    def execute(self, prompt: Prompt, on_event: Any) -> dict[str, Any]: ...
-    def read(self, image: Mapping[str, Any]) -> bytes: ...
-    def close(self) -> None: ...
 
 
 def run_workflow(args: argparse.Namespace) -> int:
@@ -42,18 +31,6 @@ def run_workflow(args: argparse.Namespace) -> int:
     for path in written:
         sys.stdout.write(f"{path}\n")
     return 0
-
-
-def connect(server: str | None) -> Comfy:
-    """The running server named, or else the ComfyUI installed here in a process of its own."""
-    if server:
-        from ..comfyui.http_server import ServerComfy
-
-        return ServerComfy(server)
-    from ..comfyui.install import find_comfy
-    from ..comfyui.process import ProcessComfy
-
-    return ProcessComfy(find_comfy())
 
 
 def prepare(

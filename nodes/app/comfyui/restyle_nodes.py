@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...engine.errors import wrong_input
+from ...engine.language.region_prompt import TEMPLATE
 from ...engine.node_schema import check_range, node_input, node_output, node_schema
 from ...grounding.comfy.region_nodes import REGIONS, regions_input
 from ...router.comfy.expert_nodes import checked_settings, restyle_settings_inputs
-from ..sentence import TEMPLATE
 
 
 class RestyleSentence(io.ComfyNode):

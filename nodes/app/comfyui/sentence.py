@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...engine.adapters.comfy import attached_experts, attached_gates, without_experts
@@ -18,13 +17,15 @@ from ...engine.region.region import Region
 from ...engine.region.regions import Regions, not_found_notice
 from ...grounding.comfy.regions import check_found, check_pictures
 from ...grounding.finders.attention import AttentionSettings
-from ...grounding.finders.attention_finder import FoundRegions, regions_by_attention
+from ...grounding.finders.attention_finder import FoundRegions
 from ...grounding.language.prompt import parse_sentence
 from ...grounding.language.style_names import normal_style
 from ...grounding.masks.composition import without_overlaps
 from ...router.comfy.experts import check_gate_batches, region_gates
-from ...router.restyle import Restyled, RestyleSettings, restyle_region
-from ..sentence import named_in, prompt_for, restyle_in_turn
+from ...router.restyle import RestyleSettings
+from ..edit import EditSettings, edit
+from ..ground_instruction import Where, ground_instruction
+from ..painters.expert import ExpertPainter
 
 STRENGTH_KEY = "regionstyle_strength"  # metadata of a LoRA file: the strength its style wants
 
@@ -117,43 +118,36 @@ def restyle_sentence(
         found, understood = _found(finder, images, request, list(styles) or None, looking)
     check_found(found.notice, request.strict)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
-    with predictor.loaded():
-        for region in found.regions:
-            for_style(settings, region.style, own)  # an error now, not after the first region
-
-        def restyle(picture: Tensor, region: Region) -> Restyled:
-            return restyle_region(
-                predictor,
-                picture,
-                region.mask.to(picture),
-                prompt_for(region, request.template),
-                negative=request.negative if settings.cfg != 1 else None,
-                gate=region_gates(model, region.image, styles.get(region.style)),
-                settings=for_style(settings, region.style, own),
-            )
-
-        done = [restyle_in_turn(one[None], found.regions.of_image(at), restyle) for at, one in enumerate(images)]
-    notes = [found.notice, understood, "" if styles else "no experts attached: the prompt alone makes the style"]
-    pictures, masks = (list(part) for part in zip(*done, strict=True))
-    return SentenceResult(
-        image_of(torch.cat(pictures)), torch.stack(masks), found.regions, "\n".join(filter(None, notes))
+    painter = ExpertPainter(
+        predictor,
+        usual=lambda style: for_style(settings, style, own),
+        gate_of=lambda region: region_gates(model, region.image, styles.get(region.style)),
     )
+    words = EditSettings(template=request.template, negative=request.negative)
+    with predictor.loaded():
+        edited = edit(images, found.regions, painter, words)
+    notes = [found.notice, understood, "" if styles else "no experts attached: the prompt alone makes the style"]
+    return SentenceResult(image_of(edited.image), edited.mask, found.regions, "\n".join(filter(None, notes)))
 
 
 def _found(
     predictor: Any, images: Tensor, request: SentenceRequest, styles: list[str] | None, looking: AttentionSettings
 ) -> tuple[FoundRegions, str]:
     """The regions, and a line about what was understood."""
-    if request.regions is None:
-        read = parse_sentence(request.sentence, styles)
-        return regions_by_attention(predictor, images, read, looking), str(read)
-    check_pictures(request.regions, images)
-    if request.sentence.strip():
-        read = parse_sentence(request.sentence, styles)
-        return named_in(read, request.regions), str(read)
-    own = without_overlaps(request.regions.with_items(_styled(one, styles) for one in request.regions))
-    shown = "; ".join(dict.fromkeys(f"{one.phrase} -> {one.style}" for one in own)) or "no regions"
-    return FoundRegions(own, not_found_notice(own)), shown
+    if request.regions is not None:
+        check_pictures(request.regions, images)
+        if not request.sentence.strip():
+            return _as_they_are(request.regions, styles)
+    instruction = parse_sentence(request.sentence, styles)
+    where = Where(regions=request.regions, attention=looking)
+    return ground_instruction(predictor, images, instruction, where), str(instruction)
+
+
+def _as_they_are(regions: Regions, styles: list[str] | None) -> tuple[FoundRegions, str]:
+    """Regions that bring their own styles, without overlaps, and a line about them."""
+    styled = without_overlaps(regions.with_items(_styled(region, styles) for region in regions))
+    shown = "; ".join(dict.fromkeys(f"{region.phrase} -> {region.style}" for region in styled)) or "no regions"
+    return FoundRegions(styled, not_found_notice(styled)), shown
 
 
 def _styled(region: Region, styles: list[str] | None) -> Region:

@@ -19,7 +19,7 @@ from ...engine.host.base import Host
 from ...grounding.finders.attention import AttentionSettings, ground_by_attention, otsu, phrase_groups
 from ...metrics.pixels import mask_iou
 from ...tinyworld.world import Scene
-from ..cli.demo import as_image
+from .scenes import as_image
 
 
 def plain_attention_mask(predictor: Any, image: Tensor, phrase: str, settings: AttentionSettings) -> Tensor:

@@ -25,7 +25,7 @@ from ...metrics.pixels import mask_iou
 from ...tinyworld.bundled import load_predictor
 from ...tinyworld.tiny_sam import load_tiny_sam
 from ...tinyworld.world import SIZE, Scene, SceneObject, scene
-from ..cli.demo import as_image
+from .scenes import as_image
 
 SMALL = 0.04  # share of the picture below which a thing counts as small
 HIDDEN = 0.05  # share of a thing that others cover from which it counts as occluded

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...engine.host.base import Host, LocalHost
 from ...engine.predictor.sampling import ddim, partial_times
-from ...grounding.language.prompt import EditRequest
+from ...engine.region.region import Region
 from ...metrics.pixels import equal_outside, masked_psnr, psnr
 from ...tinyworld.backgrounds import HELD_OUT_PHOTOS, photo_crop
 from ...tinyworld.bundled import load_bundled_expert, load_predictor
@@ -23,8 +23,11 @@ from ...tinyworld.classifier import Classifier, load_classifier
 from ...tinyworld.clip import TinyClip, region_crop
 from ...tinyworld.styles import STYLES, UNSTYLED
 from ...tinyworld.world import COLORS, SHAPES, Scene, restyle_object, scene
-from ..cli.demo import as_image, stylize_tiny, tiny_settings
+from ..edit import EditSettings, edit
+from ..local_model import tiny_settings
+from ..painters.expert import ExpertPainter
 from .attention import attention_iou
+from .scenes import as_image
 
 Numbers = dict[str, Any]
 CROPS = 24  # of each held-out photograph
@@ -162,15 +165,15 @@ def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tup
     image, index = as_image(made), len(made.objects) - 1
     thing = made.objects[index]
     mask = torch.from_numpy(thing.mask)
-    settings = tiny_settings(style, seed=index, feather=0)
-    result = stylize_tiny(predictor, image, mask, EditRequest(thing.phrase, style), settings)
+    region = Region.of_mask(thing.phrase, mask, style=style)
+    result = edit(image, [region], ExpertPainter(predictor, tiny_settings), EditSettings(seed=index, feather=0))
     truth = as_image(restyle_object(made, index, style))
     score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
     return (
         score,
         float(masked_psnr(image, truth, mask)),
         float(masked_psnr(result.image, truth, mask)),
-        bool(equal_outside(result.image, image, result.mask)),
+        bool(equal_outside(result.image, image, result.mask[0])),
     )
 
 

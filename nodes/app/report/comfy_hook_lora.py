@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...engine.lora.style_key import style_slug
-from ..cli.demo import tiny_settings
-from ..cli.run import connect
+from ..comfyui.connect import connect
 from ..comfyui.workflow import Prompt
+from ..local_model import tiny_settings
 from ..pictures import save_image
 
 

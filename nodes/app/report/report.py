@@ -28,11 +28,9 @@ A row takes all randomness from `context.seeds`, so that the same seeds give the
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,11 +38,12 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import wrong_input
+from ...engine.host.base import Host
 from ...metrics.page import report_page as html
 from ...metrics.page.drawing import shown
 from ...metrics.scoring import BETTER
 from .plots import dot_plot
-from .rows import REPETITIONS, Row, RowContext, RowResult, Spread, all_rows, chosen_rows, spreads
+from .rows import REPETITIONS, Row, RowContext, RowResult, Spread, chosen_rows, spreads
 
 DIGITS = 6  # behind the point, in a table; smaller numbers get an exponent
 ARROWS = {"higher": " ↑", "lower": " ↓", "": ""}  # which way is better
@@ -93,8 +92,8 @@ def write_report(measured: Sequence[Measured], folder: Path, about: dict[str, An
     """report.html and report.json in a folder; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     page, data = folder / "report.html", folder / "report.json"
-    made = {"about": about, "rows": [each.as_json() for each in measured]}
-    data.write_text(json.dumps(made, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    contents = {"about": about, "rows": [each.as_json() for each in measured]}
+    data.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     facts = html.table(["what", "value"], list(about.items()))
     sections = [html.note(TINY_NOTE), *[_section(each) for each in measured], html.section("How it was made", facts)]
     page.write_text(html.page(TITLE, sections), encoding="utf-8")
@@ -155,35 +154,41 @@ def about_run(context: RowContext, began: float) -> dict[str, Any]:
     }
 
 
-def run_report(args: argparse.Namespace) -> int:
-    """`regionstyle report`."""
-    if args.list:
-        sys.stdout.write("".join(f"{r.name:16} {r.title}\n" for r in all_rows().values()))
-        return 0
-    if args.repetitions < REPETITIONS:
-        raise wrong_input("--repetitions", args.repetitions, f"{REPETITIONS} or more", "A spread needs them.")
-    rows, began = chosen_rows(args.row), time.monotonic()
-    context = _context(args)
+@dataclass(frozen=True)
+class ReportRequest:
+    """folder: where report.html and report.json go; rows: their names (none: all); quick: fewer scenes; repetitions:
+    `REPETITIONS` or more; comfy: whether ComfyUI may be started."""
+
+    folder: Path
+    rows: Sequence[str] = ()
+    quick: bool = False
+    repetitions: int = REPETITIONS
+    comfy: bool = True
+
+
+def make_report(request: ReportRequest, host: Host, say: Callable[[str], None]) -> None:
+    """Run the rows and write the report after each; say: takes a line about each row, and one about the files."""
+    if request.repetitions < REPETITIONS:
+        raise wrong_input("--repetitions", request.repetitions, f"{REPETITIONS} or more", "A spread needs them.")
+    rows, began = chosen_rows(request.rows), time.monotonic()
+    context = _context(request, host)
 
     def after(done: list[Measured]) -> None:
         """What is measured is written at once, so that a run that is stopped leaves it."""
-        page, data = write_report(done, args.out, about_run(context, began))
+        page, data = write_report(done, request.folder, about_run(context, began))
         last = done[-1]
-        sys.stdout.write(f"{last.row.name}: {last.seconds:.0f} s ({len(done)} of {len(rows)} rows)\n")
-        sys.stdout.write(f"wrote {page} and {data}\n" if len(done) == len(rows) else "")
-        sys.stdout.flush()
+        say(f"{last.row.name}: {last.seconds:.0f} s ({len(done)} of {len(rows)} rows)")
+        if len(done) == len(rows):
+            say(f"wrote {page} and {data}")
 
     run_rows(rows, context, after)
-    return 0
 
 
-def _context(args: argparse.Namespace) -> RowContext:
+def _context(request: ReportRequest, host: Host) -> RowContext:
     from ...metrics.networks.networks import MetricNetworks
     from ...tinyworld.classifier import load_classifier
-    from ..cli.console import console_host
     from ..metric_networks import tiny_distance, tiny_text_image
 
     classifier = load_classifier()
     networks = MetricNetworks(tiny_text_image(), tiny_distance(classifier))
-    seeds = tuple(range(args.repetitions))
-    return RowContext(console_host(args.device), args.quick, seeds, networks, classifier, not args.no_comfy)
+    return RowContext(host, request.quick, tuple(range(request.repetitions)), networks, classifier, request.comfy)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...engine.adapters.gates import Gates
 from ...engine.errors import RegionStyleError
+from ...engine.region.regions import region_of
 from ...grounding.finders.attention import AttentionSettings, ground_by_attention
-from ...grounding.language.prompt import EditRequest
 from ...metrics.measurement import UNIT, Measurement, check_tiny
 from ...metrics.pixels import masked_mse, psnr_of
 from ...metrics.regional_style import regional_style_score
@@ -21,8 +21,11 @@ from ...router.restyle import restyle_region
 from ...tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 from ...tinyworld.clip import region_crop
 from ...tinyworld.world import Scene, restyle_object, scene
-from ..cli.demo import as_image, stylize_tiny, tiny_settings
+from ..edit import EditSettings, edit
+from ..evaluation.scenes import as_image
+from ..local_model import tiny_settings
 from ..metric_networks import TINY_CLASSIFIER
+from ..painters.expert import ExpertPainter
 from .comfy_hook_lora import ComfyHookLora
 from .rows import RowContext, RowResult, row
 
@@ -117,8 +120,8 @@ def found_by_attention(predictor: Any, task: Task) -> Tensor:
 
 
 def _ours(predictor: Any, task: Task, mask: Tensor) -> Tensor:
-    settings = tiny_settings(task.style, seed=task.seed, feather=0)
-    return stylize_tiny(predictor, task.image, mask, EditRequest(task.phrase, task.style), settings).image
+    region, painter = region_of(task.phrase, mask, style=task.style), ExpertPainter(predictor, tiny_settings)
+    return edit(task.image, [region], painter, EditSettings(seed=task.seed, feather=0)).image
 
 
 METHODS: dict[str, Method] = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError
+from ...engine.language.region_prompt import region_prompt
 from ...engine.predictor.sampling import ddim, partial_times
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions
@@ -19,13 +20,12 @@ from ...metrics.pixels import masked_mse
 from ...metrics.regional_style import RegionalStyleSettings, regional_style_match
 from ...router.experts import Experts, StackedExpert
 from ...router.gates.region_gates import region_gates_of, route_regions
-from ...router.regional_prompts import each_its_own, joined, region_prompt
+from ...router.regional_prompts import each_its_own, joined
 from ...tinyworld.bundled import STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
 from ...tinyworld.clip import region_crop
 from ...tinyworld.world import Scene, scene
-from ..cli.demo import as_image
+from ..evaluation.scenes import as_image
 from ..metric_networks import TINY_CLASSIFIER
-from ..sentence import TEMPLATE
 from .comfy_hook_loras import ComfyHookLoras
 from .rows import RowContext, RowResult, row
 
@@ -86,7 +86,8 @@ def routed(predictor: Any, experts: Experts, task: Scenery, *, edge: int, isolat
     plan = route_regions(experts, task.regions, edge=edge)
     gates = region_gates_of(experts, plan)
     if isolated:
-        texts = [predictor.encode_text([words]) for words in (BASE, *(region_prompt(one, TEMPLATE) for one in plan))]
+        prompts = [BASE, *(region_prompt(one.things, one.style) for one in plan)]
+        texts = [predictor.encode_text([words]) for words in prompts]
         gates, text = each_its_own(gates, plan, texts), joined(texts)
     else:
         text = predictor.encode_text([task.sentence])

@@ -26,7 +26,7 @@ from ...sms.stylize import match_style
 from ...tinyworld.bundled import load_bundled_expert, load_predictor
 from ...tinyworld.styles import apply_style
 from ...tinyworld.world import scene
-from ..cli.demo import tiny_settings
+from ..local_model import tiny_settings
 from ..metric_networks import TINY_CLASSIFIER, tiny_embed
 from .rows import RowContext, RowResult, row
 

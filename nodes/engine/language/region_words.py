@@ -100,12 +100,6 @@ def region_request(words: str, style: str) -> EditRequest | None:
     return EditRequest(phrase, style, noun, selector)
 
 
-def subject(phrase: str) -> str:
-    """What a prompt calls a region: its noun without the position, "picture" for the background or the whole."""
-    request = region_request(phrase, "")
-    return request.query if request is not None and request.selector.kind == "thing" else "picture"
-
-
 def _special(phrase: str) -> Selector | None:
     if _match(_WHOLE, phrase):
         return Selector(kind="whole", count=None)

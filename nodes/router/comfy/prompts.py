@@ -8,9 +8,10 @@ import torch
 
 from ...engine.adapters.comfy import attach_to_comfy, attached_gates
 from ...engine.errors import wrong_input
+from ...engine.language.region_prompt import region_prompt
 from ...engine.predictor.base import Text
 from ...engine.predictor.comfy_text import encode_prompts
-from ..regional_prompts import apart, each_its_own, own_words, region_prompt, with_owners
+from ..regional_prompts import apart, each_its_own, own_words, with_owners
 from .routing import routed_styles
 
 
@@ -31,7 +32,7 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
         missing = ", ".join(thing for style in routed_before for thing in style.things)
         return model, encode_prompts(clip, [prompt]).native[0], f"not found: {missing}; every place reads the prompt"
     if mode == "own prompts":
-        prompts = [prompt, *(region_prompt(style, template) for style in routed)]
+        prompts = [prompt, *(region_prompt(style.things, style.style, template) for style in routed)]
         texts = [encode_prompts(clip, [words]) for words in prompts]
         prompt_gates, conditioning = each_its_own(gates, routed, texts), _joined(texts)
         shown = [

@@ -1,5 +1,7 @@
 """`regionstyle apply` and `regionstyle train sms-generator`, from the command line to the files they write."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -139,20 +141,29 @@ def test_stylize_paints_a_large_picture_by_the_bundled_generator(tmp_path):
 
 
 def test_which_pictures_a_generator_paints():
-    from argparse import Namespace
+    from regionstyle.nodes.app.edit import EditSettings
+    from regionstyle.nodes.app.local_model import LocalModel
+    from regionstyle.nodes.app.painters.expert import ExpertPainter
+    from regionstyle.nodes.app.painters.registry import PainterContext, painter_named
+    from regionstyle.nodes.engine.region.region import Region
 
-    from regionstyle.nodes.app.stylize_generator import generator_for
+    def painted_by(size, style, *, tiny=True, generator=None, name="automatic", **chosen):
+        """The style of the generator that paints; None for the expert."""
+        model = LocalModel(SimpleNamespace(host=None), tiny)
+        region = Region.of_mask("thing", torch.ones(size), style=style)
+        painter = painter_named(name, PainterContext(model, EditSettings(**chosen), generator))
+        painter = painter._painter(region) if name == "automatic" else painter
+        return None if isinstance(painter, ExpertPainter) else painter.generator.style
 
-    args = Namespace(generator=None, strength=None, steps=None)
-    large, small = torch.zeros(1, 3, 129, 400), torch.zeros(1, 3, 128, 400)
-    assert generator_for(args, large, "watercolor", tiny=True).style == "watercolor"
-    assert generator_for(args, small, "watercolor", tiny=True) is None
-    assert generator_for(args, large, "watercolor", tiny=False) is None
-    assert generator_for(args, large, "mosaic", tiny=True) is None
-    asked = Namespace(generator="watercolor", strength=None, steps=None)
-    assert generator_for(asked, small, "mosaic", tiny=False).style == "watercolor"
-    assert generator_for(Namespace(generator="off", strength=None, steps=None), large, "watercolor", tiny=True) is None
-    assert generator_for(Namespace(generator=None, strength=0.5, steps=None), large, "watercolor", tiny=True) is None
+    large, small = (129, 400), (128, 400)
+    assert painted_by(large, "watercolor") == "watercolor"
+    assert painted_by(small, "watercolor") is None
+    assert painted_by(large, "watercolor", tiny=False) is None
+    assert painted_by(large, "mosaic") is None
+    assert painted_by(small, "mosaic", tiny=False, name="generator", generator="watercolor") == "watercolor"
+    assert painted_by(large, "watercolor", name="expert") is None
+    for chosen in ({"strength": 0.5}, {"steps": 3}, {"cfg": 2.0}):
+        assert painted_by(large, "watercolor", **chosen) is None
 
 
 def test_a_generator_is_not_told_what_it_cannot_follow(tmp_path, capsys):

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from regionstyle.nodes.app.cli.demo import as_image
 from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.app.evaluation import tinyworld as evaluation
 from regionstyle.nodes.app.evaluation.attention import attention_iou, plain_attention_mask
+from regionstyle.nodes.app.evaluation.scenes import as_image
 from regionstyle.nodes.app.evaluation.tinyworld import held_out
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.attention import AttentionSettings, ground_by_attention

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from regionstyle.nodes.app.cli.demo import as_image
 from regionstyle.nodes.app.evaluation.masks import held_out_scene
+from regionstyle.nodes.app.evaluation.scenes import as_image
 from regionstyle.nodes.engine.errors import Cancelled
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.inner_points import inner_points

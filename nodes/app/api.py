@@ -1,0 +1,170 @@
+"""The Python API: `regionstyle.stylize` and `regionstyle.find`.
+
+    import regionstyle
+
+    own = {"model": "stable-diffusion-v1-5", "expert": "watercolor.safetensors"}
+    result = regionstyle.stylize("photo.jpg", "make the dog watercolor", **own)
+    result.image.save("out.png")
+    for region in regionstyle.find("photo.jpg", ["dog", "the leftmost cat"], model=own["model"]):
+        print(region.phrase, region.score, region.box)
+
+Both do what the commands of these names do, with the same seeds and the same results.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.host.base import LocalHost
+from ..engine.region.region import Region
+from ..engine.region.regions import Regions
+from ..grounding.finders.attention import AttentionSettings
+from . import stylize as use_case
+from .edit import EditSettings
+from .ground_instruction import Where
+from .image_types import given_image, given_mask
+from .local_model import TINY
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Stylized:
+    """image: in the kind that was given (a path gives a PIL image; PIL images come back as RGB or, with transparency,
+    RGBA); mask: where it is 0 every value of the image is the given one (PIL: mode L; array or tensor: `[H,W]` float32
+    in 0..1, `[1,H,W]` for a tensor `[1,H,W,3]`); regions: what was restyled, in order."""
+
+    image: Any
+    mask: Any
+    regions: tuple[Region, ...]
+
+
+def stylize(
+    image: Any,
+    prompt: str,
+    *,
+    mask: Any = None,
+    box: Sequence[float] | None = None,
+    whole: bool = False,
+    style: str | None = None,
+    model: PathLike | None = None,
+    expert: PathLike | None = None,
+    generator: PathLike | None = None,
+    detector: PathLike | None = None,
+    sam: PathLike | None = None,
+    strength: float | None = None,
+    steps: int | None = None,
+    cfg: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> Stylized:
+    """Restyle what a sentence names in a picture; everything else stays as it is.
+
+    image: a path, a PIL image of any mode, a numpy array `[H,W,3]` (uint8, or floating point in 0..1), or a torch
+    tensor `[H,W,3]` or `[1,H,W,3]` of the same. prompt: for example "make the dog watercolor".
+
+    Where: what the prompt names is found by the model's attention, or by a detector (a Grounding DINO folder, with
+    sam), and outlined by sam ("tinyworld", or a Segment Anything file). Instead, one of: mask (a path, PIL image, array
+    or tensor `[H,W]`, white or 1 = change), box (x0, y0, x1, y1 in pixels), whole.
+
+    How: style, when the prompt does not name it; model, None for the tiny world or a folder in diffusers' layout;
+    expert, the style's LoRA for it; generator, a trained generator's file, a bundled one's style, or "off". strength
+    (above 0, at most 1), steps, cfg: None for what the style and the model usually want. device: "cpu", "cuda" or None
+    for the best there is.
+
+    RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
+    that is not in the picture.
+    """
+    with _in_python_words():
+        given = given_image(image)
+        where = Where(
+            mask=None if mask is None else given_mask(mask, given.size),
+            box=None if box is None else _box(box),
+            whole=whole,
+            sam=_text(sam),
+            detector=_path("detector", detector),
+            attention=AttentionSettings(seed=_seed(seed)),
+        )
+        settings = EditSettings(strength=strength, steps=steps, cfg=cfg, seed=seed)
+        request = use_case.StylizeRequest(
+            _words("prompt", prompt), style, where, _model(model), _path("expert", expert), _text(generator), settings
+        )
+        result = use_case.stylize(given.image, request, LocalHost(device))
+        return Stylized(*given.returned(result.image, result.mask), result.regions)
+
+
+def find(
+    image: Any,
+    phrases: str | Sequence[str],
+    *,
+    model: PathLike | None = None,
+    detector: PathLike | None = None,
+    sam: PathLike | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> Regions:
+    """Where things are in a picture: `Regions`, in the order of the phrases.
+
+    image, model, detector, sam, seed, device: as for `stylize`. phrases: "red star", "the leftmost cat", "two dogs"
+    (a region each), "the background" (what no other phrase covers). Each region has a phrase, a score, a box (x0, y0,
+    x1, y1) in pixels and a mask `[H,W]`, a torch tensor in 0..1. What is not there has an empty mask, the box (0, 0, 0,
+    0) and score 0 (`Regions.missing`). RegionStyleError for wrong input.
+    """
+    with _in_python_words():
+        given = given_image(image)
+        named = [phrases] if isinstance(phrases, str) else list(phrases)
+        attention = AttentionSettings(seed=_seed(seed))
+        where = Where(sam=_text(sam), detector=_path("detector", detector), attention=attention)
+        request = use_case.FindRequest(named, where, _model(model))
+        return use_case.find(given.image, request, LocalHost(device)).regions
+
+
+@contextmanager
+def _in_python_words() -> Iterator[None]:
+    """Errors name arguments as Python does: the command line's `--mask FILE` is `mask` here."""
+    try:
+        yield
+    except RegionStyleError as error:
+        raise type(error)(re.sub(r"(?<![\w-])--([a-z])", r"\1", str(error))) from error
+
+
+def _words(name: str, text: Any) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise wrong_input(name, repr(text), "a sentence", "Write for example 'make the dog watercolor'.")
+    return text
+
+
+def _model(model: PathLike | None) -> str:
+    return TINY if model is None else os.fspath(model)
+
+
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _path(name: str, path: PathLike | None) -> Path | None:
+    if path is None:
+        return None
+    if not isinstance(path, (str, os.PathLike)):
+        raise wrong_input(name, f"a {type(path).__name__}", "a path", "Give the path of a file or folder.")
+    return Path(path)
+
+
+def _box(box: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in box)
+    except (TypeError, ValueError):
+        raise wrong_input("box", repr(box), "four numbers x0, y0, x1, y1", "Give the corners in pixels.") from None
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise wrong_input("seed", repr(seed), "a whole number, 0 or more", "Use 0, for example.")
+    return seed

@@ -1,0 +1,130 @@
+"""The one use case: pictures, the regions to change and a painter, to the edited pictures.
+
+The command line, the Python API, Restyle by Sentence, the demo, the report and the benchmark call `edit`; they differ
+in how regions are found and in whose model paints. Painters: `painters/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..engine.errors import wrong_input
+from ..engine.language.region_prompt import TEMPLATE, region_prompt
+from ..router.restyle import RestyleSettings
+
+if TYPE_CHECKING:
+    from ..engine.region.region import Region
+
+
+NOTHING = "0 would leave the picture as it is."
+
+
+def _check(name: str, value: Any, fits: Callable[[float], bool], accepts: str, remedy: str) -> None:
+    """RegionStyleError unless a value is None, or a finite number that fits."""
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not (number and fits(value)):
+        raise wrong_input(f"--{name}", f"{value:g}" if number else repr(value), accepts, remedy)
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What the user chose; None is what the style and the model usually want.
+
+    strength to largest_scale: see `RestyleSettings`. template: the prompt of a region, with {phrase} and {style};
+    prompt: what every region shall show in so many words, instead of the template; negative: what it shall not show,
+    which acts where cfg is not 1.
+    """
+
+    strength: float | None = None
+    steps: int | None = None
+    cfg: float | None = None
+    seed: int | None = None
+    margin: float | None = None
+    feather: int | None = None
+    largest_scale: float | None = None
+    template: str = TEMPLATE
+    prompt: str = ""
+    negative: str = ""
+
+    def __post_init__(self) -> None:
+        """RegionStyleError for a strength, steps or cfg that is no number in its range."""
+        remedy = "Leave it out for the usual value."
+        _check("strength", self.strength, lambda value: 0 < value <= 1, "more than 0, at most 1", NOTHING)
+        _check(
+            "steps", self.steps, lambda value: value >= 1 and value == int(value), "a whole number, 1 or more", remedy
+        )
+        _check("cfg", self.cfg, lambda value: 0 <= value <= 100, "a number from 0 to 100", remedy)
+
+    def chosen(self) -> dict[str, Any]:
+        """The values of `RestyleSettings` that were chosen."""
+        given = {field.name: getattr(self, field.name, None) for field in fields(RestyleSettings)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def prompt_of(self, region: Region) -> str:
+        """What a region is told to show. RegionStyleError for a template without a place for the style."""
+        return self.prompt or region_prompt([region.phrase], region.style, self.template)
+
+
+@dataclass(frozen=True, eq=False)
+class EditResult:
+    """image `[B,3,H,W]` in 0..1; mask `[B,H,W]`, the composited one: where it is 0 the image equals the input bit for
+    bit; regions: what was asked for, in order; those that were not found have an empty mask."""
+
+    image: Tensor
+    mask: Tensor
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was painted at all."""
+        return bool((self.mask > 0).any())
+
+
+class Painter(Protocol):
+    """Changes one region of a picture. What needs a loaded model is used inside its `loaded()`."""
+
+    def check(self, region: Region, settings: EditSettings) -> None:
+        """RegionStyleError for what this painter cannot do, before the first region is painted."""
+
+    def paint(self, image: Tensor, region: Region, settings: EditSettings) -> EditResult:
+        """A picture `[1,3,H,W]` with one region painted, whose mask is not empty."""
+
+
+def edit(
+    images: Tensor, regions: Iterable[Region], painter: Painter, settings: EditSettings | None = None
+) -> EditResult:
+    """Paint the regions of images `[B,3,H,W]` in 0..1, picture by picture in their order.
+
+    Each region is cut out of the result so far (LEAST, section A1 step 6: the composite is the next content image), by
+    its own mask. Regions with an empty mask are left out. RegionStyleError before anything is painted when the painter
+    cannot paint one of them.
+    """
+    settings, asked = settings or EditSettings(), tuple(regions)
+    for region in asked:
+        painter.check(region, settings)
+    there = [region for region in asked if bool((region.mask > 0).any())]
+    edited = [
+        _in_turn(image[None], [region for region in there if region.image == index], painter, settings)
+        for index, image in enumerate(images)
+    ]
+    pictures, masks = (torch.cat(part) for part in zip(*edited, strict=True))
+    return EditResult(pictures, masks, asked)
+
+
+def _in_turn(
+    image: Tensor, regions: Iterable[Region], painter: Painter, settings: EditSettings
+) -> tuple[Tensor, Tensor]:
+    """One picture `[1,3,H,W]` and the mask `[1,H,W]` of all that was blended in."""
+    mask = torch.zeros(1, *image.shape[-2:])
+    for region in regions:
+        painted = painter.paint(image, region, settings)
+        image, mask = painted.image, torch.maximum(mask, painted.mask.float().cpu())
+    return image, mask

@@ -1,0 +1,173 @@
+"""Pictures and masks of the Python API: what a caller may give, and results in the same kind.
+
+Inside, a picture is `[1,3,H,W]` float32 in 0..1 and a mask `[H,W]`. Outside the mask a result holds the very values
+that were given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.io.pictures import open_picture
+from .pictures import to_bytes, whole_steps
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ACCEPTED = (
+    "a path, a PIL image, a numpy array [H,W,3] (uint8, or floating point in 0..1), or a torch tensor [H,W,3] or "
+    "[1,H,W,3] of the same"
+)
+MASKS = "a path, a PIL image, or an array or tensor [H,W] (bool, uint8, or floating point in 0..1)"
+SIXTEEN_BITS = 65535
+
+
+@dataclass(frozen=True)
+class GivenImage:
+    """image `[1,3,H,W]` in 0..1; returned: (image `[1,3,H,W]`, mask `[1,H,W]`) -> both in the kind that was given."""
+
+    image: Tensor
+    returned: Callable[[Tensor, Tensor], tuple[Any, Any]]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(self.image.shape[-2]), int(self.image.shape[-1])
+
+
+def given_image(image: Any) -> GivenImage:
+    """A caller's picture. RegionStyleError for any other kind, shape, type of number, or range."""
+    if isinstance(image, (str, os.PathLike)):
+        return _of_pil(open_picture(Path(image)))
+    if isinstance(image, np.ndarray):
+        return _of_array(image)
+    if isinstance(image, Tensor):
+        return _of_tensor(image)
+    if is_pil(image):
+        return _of_pil(image)
+    raise wrong_input("image", f"a {type(image).__name__}", ACCEPTED, "Convert it first.")
+
+
+def given_mask(mask: Any, size: tuple[int, int]) -> Tensor:
+    """A caller's mask `[H,W]` in 0..1, 1 = change. RegionStyleError unless it is of the picture's size (H, W)."""
+    if isinstance(mask, (str, os.PathLike)):
+        mask = open_picture(Path(mask), "L")
+    if is_pil(mask):
+        mask = np.asarray(mask if mask.mode in ("1", "L") else mask.convert("L"))
+    if isinstance(mask, np.ndarray):
+        mask = torch.from_numpy(mask.copy())
+    if not isinstance(mask, Tensor):
+        raise wrong_input("mask", f"a {type(mask).__name__}", MASKS, "Convert it first.")
+    mask = mask[0] if mask.ndim == 3 and len(mask) == 1 else mask
+    if tuple(mask.shape) != size:
+        accepts = f"[{size[0]}, {size[1]}], the picture's height and width"
+        raise wrong_input("mask", list(mask.shape), accepts, "Give the mask at the picture's size.")
+    return mask.float() if mask.dtype == torch.bool else _in_range("mask", mask, MASKS)
+
+
+def is_pil(value: Any) -> bool:
+    """Whether a value is a PIL image."""
+    from PIL.Image import Image
+
+    return isinstance(value, Image)
+
+
+def _in_range(name: str, values: Tensor, accepts: str) -> Tensor:
+    """uint8, or floating point in 0..1, as float32 on the CPU."""
+    values = values.detach().cpu()
+    if values.dtype == torch.uint8:
+        return values.float() / 255
+    if not values.is_floating_point():
+        raise wrong_input(name, f"numbers of type {values.dtype}", accepts, "Convert them first.")
+    values = values.float()
+    if not values.numel() or not bool(((values >= 0) & (values <= 1)).all()):
+        low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
+        got = f"values from {low:g} to {high:g}" if values.numel() else "no values"
+        raise wrong_input(name, got, accepts, "Scale them to 0..1.")
+    return values
+
+
+def _of_array(array: np.ndarray) -> GivenImage:
+    if array.ndim != 3 or array.shape[-1] != 3:
+        raise wrong_input("image", f"an array {list(array.shape)}", ACCEPTED, "Put the colours last.")
+    try:
+        values = torch.from_numpy(np.ascontiguousarray(array))
+    except TypeError:
+        raise wrong_input("image", f"numbers of type {array.dtype}", ACCEPTED, "Convert them first.") from None
+    given = _in_range("image", values, ACCEPTED)
+
+    def returned(image: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return _kept(values, image, mask).numpy(), mask[0].numpy()
+
+    return GivenImage(given.permute(2, 0, 1)[None], returned)
+
+
+def _of_tensor(tensor: Tensor) -> GivenImage:
+    picture = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
+    if picture.ndim != 3 or picture.shape[-1] != 3:
+        remedy = "Put the colours last: image.permute(1, 2, 0). One picture at a time."
+        raise wrong_input("image", f"a tensor {list(tensor.shape)}", ACCEPTED, remedy)
+    given = _in_range("image", picture, ACCEPTED)
+
+    def returned(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        result = _kept(picture.detach(), image, mask)
+        return result.reshape(tensor.shape), (mask if tensor.ndim == 4 else mask[0]).to(tensor.device)
+
+    return GivenImage(given.permute(2, 0, 1)[None], returned)
+
+
+def _kept(given: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """The result `[H,W,3]` in the type and on the device of what was given, whose values stay where the mask is 0."""
+    painted = image[0].permute(1, 2, 0).float().cpu().clamp(0, 1)
+    if given.dtype == torch.uint8:
+        painted = (painted * 255).round()
+    inside = (mask[0] > 0)[..., None].to(given.device)
+    return torch.where(inside, painted.to(given), given).clone()
+
+
+def _of_pil(picture: Image) -> GivenImage:
+    """Any mode: transparency stays beside the colours, 16-bit grey is brought to 8 bits."""
+    colors, alpha = _colors(picture), _alpha(picture)
+    pixels = torch.from_numpy(np.asarray(colors).copy())
+
+    def returned(image: Tensor, mask: Tensor) -> tuple[Image, Image]:
+        from PIL import Image as pil
+
+        result = pil.fromarray(_kept(pixels, image, mask).numpy())
+        if alpha is not None:
+            result.putalpha(alpha)
+        return result, pil.fromarray(to_bytes(whole_steps(mask[0])))
+
+    return GivenImage(pixels.permute(2, 0, 1)[None].float() / 255, returned)
+
+
+def _colors(picture: Image) -> Image:
+    """A picture's colours in 8 bits, without its transparency."""
+    from PIL import Image as pil
+
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture, dtype=np.float64) / SIXTEEN_BITS
+    elif picture.mode == "F":
+        levels = np.asarray(picture, dtype=np.float64)
+    else:
+        return picture.convert("RGBA").convert("RGB") if picture.has_transparency_data else picture.convert("RGB")
+    if not ((levels >= 0) & (levels <= 1)).all():
+        low, high = levels.min(), levels.max()
+        raise RegionStyleError(
+            f"image: got a picture of mode {picture.mode!r} with values from {low:g} to {high:g} (1 is white), "
+            "expected 0 to 1. Scale them first."
+        )
+    return pil.fromarray((levels * 255).round().astype(np.uint8)).convert("RGB")
+
+
+def _alpha(picture: Image) -> Image | None:
+    return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None

@@ -1,0 +1,111 @@
+"""From a picture and a sentence to the restyled picture: the use case behind `regionstyle stylize` and
+`regionstyle.stylize`. And from phrases to regions, behind `regionstyle find` and `regionstyle.find`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ..engine.errors import RegionStyleError
+from ..engine.host.base import Host
+from ..engine.language.instruction import Instruction
+from ..grounding.finders.attention_finder import FoundRegions
+from ..grounding.language.prompt import parse_sentence
+from .edit import EditResult, EditSettings, Painter, edit
+from .ground_instruction import Where, check_all_found, check_tiny_words, ground_instruction, instruction_of
+from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
+from .painters.generator import check_settings
+from .painters.registry import PainterContext, painter_named
+
+OFF = "off"
+
+
+@dataclass(frozen=True, eq=False)
+class StylizeRequest:
+    """prompt: what to do; style: when the prompt does not name it; where: who says where the things are; model:
+    "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
+    style, "off", or None (a bundled one where it fits); settings: what else was chosen."""
+
+    prompt: str
+    style: str | None = None
+    where: Where = field(default_factory=Where)
+    model: str = TINY
+    expert: Path | None = None
+    generator: str | None = None
+    settings: EditSettings = field(default_factory=EditSettings)
+
+    @property
+    def painter(self) -> str:
+        """The name of the painter that this asks for."""
+        if self.generator is None:
+            return "automatic"
+        return "expert" if self.generator == OFF else "generator"
+
+    def check(self) -> None:
+        """RegionStyleError for what can be seen to be wrong without any picture or network."""
+        self.where.check()
+        if self.painter == "generator":
+            check_settings(self.settings)
+        check_expert(self.model, self.expert)
+
+
+def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
+    """Restyle what a sentence names in images `[B,3,H,W]` in 0..1; what is outside the result's mask stays as it is.
+
+    RegionStyleError for a prompt that cannot be read, options that do not fit each other and files that are missing;
+    NothingFound for a thing that is not there.
+    """
+    request.check()
+    instruction = _instruction(request)
+    model = open_model(
+        request.model, host, styles=[asked.style for asked in instruction.requests], expert=request.expert
+    )
+    with model.predictor.loaded():
+        found = check_all_found(_found(images, instruction, request.where, model))
+        painter: Painter = painter_named(request.painter, PainterContext(model, request.settings, request.generator))
+        return edit(images, found.regions, painter, request.settings)
+
+
+def _instruction(request: StylizeRequest) -> Instruction:
+    """The prompt as the model's styles read it. RegionStyleError for several styles and one LoRA."""
+    instruction = parse_sentence(request.prompt, known_styles(request.model), request.style)
+    styles = list(dict.fromkeys(asked.style for asked in instruction.requests))
+    if request.expert is not None and len(styles) > 1:
+        raise RegionStyleError(
+            f"prompt: got the styles {', '.join(styles)}, expected one, since --expert is one style's LoRA. Restyle "
+            "one style at a time."
+        )
+    return instruction
+
+
+def _found(images: Tensor, instruction: Instruction, where: Where, model: LocalModel) -> FoundRegions:
+    if model.tiny and where.needs_model:
+        check_tiny_words(instruction)
+    return ground_instruction(model.predictor, images, instruction, where)
+
+
+@dataclass(frozen=True, eq=False)
+class FindRequest:
+    """phrases: what to look for; where: by whom (attention, detector, sam); model: whose attention is read."""
+
+    phrases: Sequence[str]
+    where: Where = field(default_factory=Where)
+    model: str = TINY
+
+
+def find(images: Tensor, request: FindRequest, host: Host) -> FoundRegions:
+    """The regions of phrases in images `[B,3,H,W]` in 0..1, and a notice of what was not found.
+
+    What is not there has an empty mask and score 0. Regions do not overlap: what is named later lies on top, and "the
+    background" is what no other phrase covers. RegionStyleError for no phrases, and files that are missing.
+    """
+    request.where.check()
+    instruction = instruction_of(request.phrases)
+    if not request.where.needs_model:
+        return ground_instruction(None, images, instruction, request.where, host)
+    model = open_model(request.model, host)
+    with model.predictor.loaded():
+        return _found(images, instruction, request.where, model)

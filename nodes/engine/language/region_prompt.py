@@ -1,0 +1,40 @@
+"""What a model is told to draw in a region: one prompt for every way that leads to a restyled region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import wrong_input
+from .region_words import region_request
+
+TEMPLATE = "a {phrase} in {style} style"
+AREA, AREA_BESIDE_THINGS = "picture", "background"
+
+
+def region_prompt(phrases: Sequence[str], style: str, template: str = TEMPLATE) -> str:
+    """The prompt of the region that these phrases name, in a style; template: with {style} and, usually, {phrase}.
+
+    A text encoder knows things and no places, so each phrase is told as its noun: "the leftmost cat" and "two cats"
+    are "cat", each noun once. The background, everything but a thing, and the whole picture show whatever is there:
+    alone they are "picture", beside a thing of the same region "background" ("a dog and background in neon style").
+    No phrases: "picture". RegionStyleError when the template has no place for the style.
+    """
+    if "{style}" not in template:
+        accepts = "{style} in it, and {phrase} where the thing belongs"
+        raise wrong_input("template", repr(template), accepts, f"Use for example {TEMPLATE!r}.")
+    return template.replace("{phrase}", _subject(phrases)).replace("{style}", style)
+
+
+def _subject(phrases: Sequence[str]) -> str:
+    """The nouns of the phrases, joined."""
+    nouns = [noun_of(phrase) for phrase in phrases]
+    things = [noun for noun in dict.fromkeys(nouns) if noun]
+    if not things:
+        return AREA
+    return " and ".join([*things, *([AREA_BESIDE_THINGS] if None in nouns else [])])
+
+
+def noun_of(phrase: str) -> str | None:
+    """The thing a phrase names without article, number and position; None for an area such as the background."""
+    request = region_request(phrase, "")
+    return request.query if request is not None and request.selector.kind == "thing" else None

@@ -1,0 +1,103 @@
+"""`regionstyle stylize` on pictures of the tiny world: several things, and what it says when nothing was changed."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionstyle.nodes.app.cli.main import main
+
+
+@pytest.fixture
+def scene_file(tmp_path):
+    from regionstyle.nodes.tinyworld.world import scene
+
+    made = scene(10, split="held-out", count=2)
+    path = tmp_path / "scene.png"
+    pixels = np.round(made.image.transpose(1, 2, 0) if made.image.shape[0] == 3 else made.image, 6)
+    Image.fromarray((pixels * 255).astype(np.uint8)).save(path)
+    return path, [thing.phrase for thing in made.objects]
+
+
+@pytest.mark.slow
+def test_stylize_restyles_several_things_of_one_sentence(scene_file, tmp_path):
+    path, (first, second) = scene_file
+    outputs = {}
+    for name, prompt in (
+        ("both", f"the {first} in mosaic, the {second} like pixel art"),
+        ("first", f"make the {first} mosaic"),
+    ):
+        out = tmp_path / f"{name}.png"
+        assert main(["stylize", str(path), prompt, "-o", str(out), "--steps", "2", "--device", "cpu"]) == 0
+        outputs[name] = np.asarray(Image.open(out).convert("RGB"))
+    before = np.asarray(Image.open(path))
+    changed = {name: (after != before).any(-1) for name, after in outputs.items()}
+    assert 0 < changed["first"].mean() < changed["both"].mean() < 0.9
+
+
+def test_a_given_region_takes_one_thing(scene_file, tmp_path, capsys):
+    prompt = "make the star mosaic and the moon neon"
+    assert (
+        main(["stylize", str(scene_file[0]), prompt, "-o", str(tmp_path / "o.png"), "--whole", "--device", "cpu"]) == 2
+    )
+    assert "several things" in capsys.readouterr().err
+
+
+def stylized(path, out, prompt, *more):
+    return main(["stylize", str(path), prompt, "-o", str(out), "--steps", "1", "--device", "cpu", *more])
+
+
+def test_an_empty_mask_is_said_and_with_strict_writes_nothing(scene_file, tmp_path, capsys):
+    mask, out = tmp_path / "mask.png", tmp_path / "o.png"
+    with Image.open(scene_file[0]) as scene:
+        Image.new("L", scene.size, 0).save(mask)
+    assert stylized(scene_file[0], out, "make it mosaic", "--mask", str(mask), "--strict") == 3
+    assert "nothing was changed" in capsys.readouterr().err
+    assert not out.exists()
+    assert stylized(scene_file[0], out, "make it mosaic", "--mask", str(mask)) == 0
+    assert "nothing was changed" in capsys.readouterr().err
+    assert (np.asarray(Image.open(out)) == np.asarray(Image.open(scene_file[0]))).all()
+
+
+@pytest.mark.parametrize(("more", "code"), [([], 2), (["--strict"], 3)])
+def test_a_thing_that_is_not_there(tmp_path, capsys, more, code):
+    """A picture of one colour: whatever is looked for is not in it."""
+    path, out = tmp_path / "grey.png", tmp_path / "o.png"
+    Image.new("RGB", (128, 128), (120, 120, 120)).save(path)
+    assert stylized(path, out, "make the second star from the left neon", *more) == code
+    assert "star" in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "101", "much"])
+def test_a_guidance_that_is_none(scene_file, tmp_path, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        stylized(scene_file[0], tmp_path / "o.png", "make it mosaic", "--whole", f"--cfg={value}")
+    assert stop.value.code == 2
+    assert "from 0 to 100" in capsys.readouterr().err
+
+
+def test_guidance_changes_the_picture(scene_file, tmp_path):
+    pictures = []
+    for cfg in ("1", "6"):
+        out = tmp_path / f"{cfg}.png"
+        assert stylized(scene_file[0], out, "make it mosaic", "--box", "20,20,90,90", "--cfg", cfg) == 0
+        pictures.append(np.asarray(Image.open(out)))
+    assert (pictures[0] != pictures[1]).any()
+    assert (pictures[0][100:] == pictures[1][100:]).all()
+
+
+def test_an_expert_file_is_checked_as_in_comfyui(tmp_path):
+    """One that claims to be a published expert and is not whole is refused on the command line too."""
+    import torch
+
+    from regionstyle.nodes.app import models
+    from regionstyle.nodes.engine.errors import RegionStyleError
+    from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+    from regionstyle.nodes.engine.lora.files import save_expert
+    from regionstyle.nodes.router.published_experts import published_layers
+
+    layers = {path: LoraLayer(torch.zeros(4, 8), torch.zeros(8, 4)) for path in published_layers()[:5]}
+    path = tmp_path / "pixel-art.safetensors"
+    save_expert(Expert("pixel-art", layers), path, layout="diffusers")
+    with pytest.raises(RegionStyleError, match="as RegionRoute published it"):
+        models._stack(torch.nn.Module(), path)
