@@ -84,14 +84,15 @@ def is_pil(value: Any) -> bool:
 def _in_range(name: str, values: Tensor, accepts: str) -> Tensor:
     """uint8, or floating point in 0..1, as float32 on the CPU."""
     values = values.detach().cpu()
+    if not values.numel():
+        raise wrong_input(name, "no values", accepts, "Give at least one pixel.")
     if values.dtype == torch.uint8:
         return values.float() / 255
     if not values.is_floating_point():
         raise wrong_input(name, f"numbers of type {values.dtype}", accepts, "Convert them first.")
     values = values.float()
-    if not values.numel() or not bool(((values >= 0) & (values <= 1)).all()):
-        low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
-        got = f"values from {low:g} to {high:g}" if values.numel() else "no values"
+    if not bool(((values >= 0) & (values <= 1)).all()):
+        got = f"values from {float(values.min()):g} to {float(values.max()):g}"
         raise wrong_input(name, got, accepts, "Scale them to 0..1.")
     return values
 

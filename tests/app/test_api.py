@@ -1,0 +1,239 @@
+"""The Python API: what may be given, what comes back, and that it is the command line's use case."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import regionstyle
+from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.app.evaluation.masks import held_out_scene
+from regionstyle.nodes.app.ground_instruction import NothingFound
+from regionstyle.nodes.app.image_types import given_image, given_mask
+from regionstyle.nodes.engine.errors import RegionStyleError
+
+BOX = (10, 12, 90, 100)
+FAST = {"box": BOX, "steps": 1, "device": "cpu", "seed": 3}
+PROMPT = "make it mosaic"
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """A scene of 128 pixels, uint8 `[H,W,3]`."""
+    return (held_out_scene(660).image * 255).round().astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made(pixels):
+    return regionstyle.stylize(pixels, PROMPT, **FAST)
+
+
+def test_an_array_gives_an_array(pixels, made):
+    assert isinstance(made.image, np.ndarray)
+    assert (made.image.dtype, made.image.shape) == (np.uint8, pixels.shape)
+    assert made.mask.shape == pixels.shape[:2]
+    outside = made.mask == 0
+    assert 0.2 < outside.mean() < 0.9
+    assert (made.image[outside] == pixels[outside]).all()
+    assert (made.image[20:80, 20:80] != pixels[20:80, 20:80]).any()
+    assert made.regions[0].box == BOX
+
+
+def test_a_picture_gives_a_picture_and_a_path_too(pixels, made, tmp_path):
+    picture = Image.fromarray(pixels)
+    result = regionstyle.stylize(picture, PROMPT, **FAST)
+    assert (result.image.mode, result.mask.mode) == ("RGB", "L")
+    assert (np.asarray(result.image) == made.image).all()
+    assert ((np.asarray(result.mask) == 0) == (made.mask == 0)).all()
+    picture.save(tmp_path / "in.png")
+    for path in (tmp_path / "in.png", str(tmp_path / "in.png")):
+        assert (np.asarray(regionstyle.stylize(path, PROMPT, **FAST).image) == made.image).all()
+
+
+def test_it_is_what_the_command_does(pixels, made, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    line = ["stylize", str(tmp_path / "in.png"), PROMPT, "-o", str(tmp_path / "out.png"), "--device", "cpu"]
+    assert main([*line, "--box", ",".join(map(str, BOX)), "--steps", "1", "--seed", "3"]) == 0
+    assert (np.asarray(Image.open(tmp_path / "out.png")) == made.image).all()
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_tensor_gives_a_tensor(pixels, made, batched):
+    tensor = torch.from_numpy(pixels).double() / 255 + 1e-9
+    tensor = tensor.clamp(0, 1)[None] if batched else tensor.clamp(0, 1)
+    before = tensor.clone()
+    result = regionstyle.stylize(tensor, PROMPT, **FAST)
+    assert (result.image.dtype, result.image.shape) == (torch.float64, tensor.shape)
+    assert result.mask.shape == tensor.shape[:-1]
+    assert torch.equal(result.image[result.mask == 0], tensor[result.mask == 0])
+    assert torch.equal(tensor, before)
+    near = (result.image.reshape(pixels.shape) * 255).round().numpy()
+    assert np.abs(near - made.image).max() <= 1
+
+
+def test_given_masks_of_every_kind_are_one(pixels, tmp_path):
+    mask = np.zeros((128, 128), np.uint8)
+    mask[30:70, 20:60] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    kinds = [
+        mask, mask > 0, mask / 255, mask.astype(np.float32) / 255, torch.from_numpy(mask), torch.from_numpy(mask > 0),
+        torch.from_numpy(mask).float()[None] / 255, Image.fromarray(mask), Image.fromarray(mask).convert("1"),
+        Image.fromarray(mask).convert("RGB"), tmp_path / "mask.png", str(tmp_path / "mask.png"),
+    ]  # fmt: skip
+    wanted = torch.from_numpy(mask).float() / 255
+    assert all(torch.equal(given_mask(kind, (128, 128)), wanted) for kind in kinds)
+    result = regionstyle.stylize(pixels, PROMPT, mask=mask, steps=1, device="cpu")
+    assert (result.image[result.mask == 0] == pixels[result.mask == 0]).all()
+    assert (result.image[35:65, 25:55] != pixels[35:65, 25:55]).any()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"])
+def test_pictures_of_every_mode(mode):
+    grey = Image.fromarray(np.linspace(0, 255, 64 * 48).reshape(48, 64).astype(np.uint8))
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    elif mode == "F":
+        picture = Image.fromarray(np.asarray(grey).astype(np.float32) / 255)
+    else:
+        picture = grey.convert(mode)
+    given = given_image(picture)
+    assert given.image.shape == (1, 3, 48, 64)
+    back, mask = given.returned(1 - given.image, torch.zeros(1, 48, 64))
+    assert back.size == mask.size == (64, 48)
+    assert back.mode == ("RGBA" if mode in ("LA", "RGBA") else "RGB")
+    expected = grey if mode in ("I;16", "F") else picture.convert("RGB")
+    assert (np.asarray(back.convert("RGB")) == np.asarray(expected.convert("RGB"))).all()
+
+
+def test_transparency_stays():
+    alpha = np.arange(64 * 48, dtype=np.uint32).reshape(48, 64).astype(np.uint8)
+    picture = Image.fromarray(np.dstack([np.full((48, 64, 3), 90, np.uint8), alpha]))
+    back, _ = given_image(picture).returned(torch.ones(1, 3, 48, 64), torch.ones(1, 48, 64))
+    assert (np.asarray(back)[..., 3] == alpha).all()
+    assert (np.asarray(back)[..., :3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "image: got a NoneType"),
+        ([[1, 2, 3]], "image: got a list"),
+        (np.zeros((8, 8)), r"an array \[8, 8\]"),
+        (np.zeros((3, 8, 8), np.uint8), r"an array \[3, 8, 8\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"an array \[8, 8, 4\]"),
+        (np.zeros((8, 8, 3), np.int64), "int64"),
+        (np.zeros((8, 8, 3), np.complex64), "complex64"),
+        (np.full((8, 8, 3), 2.0), "values from 2 to 2"),
+        (np.full((8, 8, 3), np.nan), "values from nan"),
+        (np.zeros((0, 8, 3), np.uint8), "no values"),
+        (torch.zeros(1, 3, 8, 8), r"a tensor \[1, 3, 8, 8\].*permute"),
+        (torch.zeros(2, 8, 8, 3), "One picture at a time"),
+        (torch.full((8, 8, 3), -1.0), "values from -1"),
+        ("nowhere.png", "no such file"),
+        (Image.fromarray(np.full((8, 8), 300.0, np.float32)), "mode 'F'"),
+    ],
+)
+def test_what_is_no_picture(image, said):
+    with pytest.raises(RegionStyleError, match=said):
+        regionstyle.stylize(image, PROMPT, **FAST)
+    with pytest.raises(RegionStyleError, match=said):
+        regionstyle.find(image, "star")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"prompt": ""}, "prompt: got ''"),
+        ({"prompt": None}, "prompt: got None"),
+        ({"prompt": "hello"}, "not understood"),
+        ({"prompt": "make it cubism"}, "expected one of: .*mosaic"),
+        ({"mask": np.zeros((5, 5))}, r"mask: got \[5, 5\], expected \[128, 128\]"),
+        ({"mask": "nowhere.png"}, "no such file"),
+        ({"mask": 3}, "mask: got a int"),
+        ({"mask": np.full((128, 128), 3.0)}, "mask: got values from 3"),
+        ({"box": (1, 2, 3)}, "box"),
+        ({"box": "abcd"}, "box: got 'abcd'"),
+        ({"box": BOX, "whole": True}, "several of mask, box and whole"),
+        ({"whole": True, "sam": "tinyworld"}, "^sam: got it with mask, box or whole"),
+        ({"detector": "dino"}, "^detector: got it without sam"),
+        ({"sam": "nowhere.pth"}, "^sam: got 'nowhere.pth'"),
+        ({"model": "nowhere", "whole": True}, "^model: got 'nowhere'"),
+        ({"expert": "a.safetensors", "whole": True}, "^expert: got a file with the tiny world"),
+        ({"generator": "watercolor", "steps": 2, "whole": True}, "^generator: got it with steps"),
+        ({"generator": "moonlight", "whole": True}, "moonlight"),
+        ({"strength": 0, "whole": True}, "^strength: got 0"),
+        ({"steps": "many", "whole": True}, "^steps: got 'many'"),
+        ({"cfg": -1, "whole": True}, "^cfg: got -1"),
+        ({"seed": -1, "whole": True}, "^seed: got -1"),
+        ({"seed": 1.5, "whole": True}, "^seed: got 1.5"),
+        ({"prompt": "make the dog mosaic"}, "no word 'dog'"),
+        ({"prompt": "make the star mosaic and the moon neon", "whole": True}, "several things"),
+    ],
+)
+def test_wrong_options(pixels, options, said):
+    given = {"prompt": PROMPT, "device": "cpu", **options}
+    with pytest.raises(RegionStyleError, match=said) as error:
+        regionstyle.stylize(pixels, **given)
+    assert "--" not in str(error.value)
+
+
+def test_a_thing_that_is_not_there_is_an_error_of_its_own():
+    grey = np.full((128, 128, 3), 120, np.uint8)
+    with pytest.raises(NothingFound, match="second star from the left"):
+        regionstyle.stylize(grey, "make the second star from the left neon", device="cpu")
+
+
+class TestFind:
+    def test_phrases_in_their_order(self, pixels):
+        phrases = [thing.phrase for thing in held_out_scene(660).objects]
+        regions = regionstyle.find(pixels, [*phrases, "the background"], sam="tinyworld", device="cpu")
+        assert regions.phrases == (*phrases, "background")
+        for region, thing in zip(regions, held_out_scene(660).objects, strict=False):
+            truth = torch.from_numpy(thing.mask) > 0.5
+            inside = region.mask > 0.5
+            assert float((truth & inside).sum() / (truth | inside).sum()) > 0.7
+            assert 0 < region.score <= 1
+        background = regions.items[-1]
+        assert torch.equal(background.mask, 1 - regions.with_items(regions.items[:-1]).union()[0])
+
+    def test_one_phrase_may_be_a_string(self, pixels):
+        phrase = held_out_scene(660).objects[0].phrase
+        alone, listed = (regionstyle.find(Image.fromarray(pixels), asked, device="cpu") for asked in (phrase, [phrase]))
+        assert torch.equal(alone.items[0].mask, listed.items[0].mask)
+
+    def test_what_is_not_there_has_nothing(self):
+        regions = regionstyle.find(np.full((128, 128, 3), 120, np.uint8), "second star from the left", device="cpu")
+        assert (regions.missing, len(regions)) == (regions.items, 1)
+        assert (regions.items[0].score, regions.items[0].box) == (0, (0, 0, 0, 0))
+
+    @pytest.mark.parametrize(
+        ("phrases", "options", "said"),
+        [
+            ([], {}, "phrases: got nothing"),
+            ("", {}, "phrases: got ''"),
+            ([3], {}, "phrases: got 3"),
+            ("dog", {}, "no word 'dog'"),
+            ("background", {}, "without naming a thing"),
+            ("star", {"detector": "dino"}, "^detector: got it without sam"),
+            ("star", {"model": "nowhere"}, "^model: got 'nowhere'"),
+            ("star", {"seed": "x"}, "^seed"),
+        ],
+    )
+    def test_wrong_options(self, pixels, phrases, options, said):
+        with pytest.raises(RegionStyleError, match=said):
+            regionstyle.find(pixels, phrases, device="cpu", **options)
+
+
+def test_the_names_are_there_and_cost_nothing_until_used():
+    assert {"stylize", "find", "RegionStyleError"} <= set(dir(regionstyle))
+    assert regionstyle.RegionStyleError is RegionStyleError
+    program = """
+import sys, regionstyle
+assert not {"torch", "numpy", "PIL", "regionstyle.nodes.app"} & set(sys.modules)
+assert callable(regionstyle.stylize) and callable(regionstyle.find)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
