@@ -71,14 +71,14 @@ def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
     from ...tinyworld.world import COLORS
 
     draw = random.Random(seed)
-    made = []
+    examples = []
     for style in expert_files():
         for number in range(count):
             first, second = (f"a {draw.choice(list(COLORS))} {draw.choice(list(SHAPES))}" for _ in range(2))
             ground = draw.choice(("plain", "gradient", "leaves", "noise"))
             prompt = WAYS[number % len(WAYS)].format(first=first, second=second, ground=ground, style=style)
-            made.append(GateExample(prompt, style))
-    return made
+            examples.append(GateExample(prompt, style))
+    return examples
 
 
 def _encoder(model: str, host: Any) -> Any:
@@ -95,5 +95,7 @@ def _right(gate: Any, examples: list[GateExample], encode: Any) -> float:
     """The share of prompts whose likeliest expert is theirs."""
     from ...router.gates.training import encoded
 
-    likeliest = gate(encoded([one.prompt for one in examples], encode)).probabilities.argmax(-1).tolist()
-    return sum(gate.experts[at] == one.expert for at, one in zip(likeliest, examples, strict=True)) / len(examples)
+    likeliest = gate(encoded([example.prompt for example in examples], encode)).probabilities.argmax(-1).tolist()
+    return sum(
+        gate.experts[expert] == example.expert for expert, example in zip(likeliest, examples, strict=True)
+    ) / len(examples)

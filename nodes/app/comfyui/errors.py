@@ -15,10 +15,12 @@ def refused(prompt: Prompt, error: Any, node_errors: Mapping[str, Any]) -> Regio
 
     error: `{"message", "details", ...}` or text; node_errors: `{node id: {"errors": [...]}}`.
     """
-    found = [_node_problem(prompt, node_id, problem) for node_id, e in node_errors.items() for problem in e["errors"]]
-    if not found:
-        found = [_text(error)]
-    return RegionStyleError(f"ComfyUI refuses the workflow: {'; '.join(found)}")
+    problems = [
+        _node_problem(prompt, node_id, problem) for node_id, e in node_errors.items() for problem in e["errors"]
+    ]
+    if not problems:
+        problems = [_text(error)]
+    return RegionStyleError(f"ComfyUI refuses the workflow: {'; '.join(problems)}")
 
 
 def _node_problem(prompt: Prompt, node_id: str, problem: Mapping[str, Any]) -> str:

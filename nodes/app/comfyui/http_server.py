@@ -40,10 +40,10 @@ class ServerComfy:
         """`/object_info` of these node classes; unknown ones are absent."""
 
         async def fetch(web: Web) -> dict[str, Any]:
-            found: dict[str, Any] = {}
+            known: dict[str, Any] = {}
             for name in sorted(names):
-                found.update(await _json(web.get(f"{self.url}/object_info/{quote(name, safe='')}")))
-            return found
+                known.update(await _json(web.get(f"{self.url}/object_info/{quote(name, safe='')}")))
+            return known
 
         return self._call(fetch)
 

@@ -54,10 +54,10 @@ class SentenceResult:
 
 def expert_styles(model: Any) -> dict[str, list[str]]:
     """Style words in lower case -> the names of the MODEL's attached experts for them."""
-    found: dict[str, list[str]] = {}
+    names: dict[str, list[str]] = {}
     for expert in (weights.source for weights in attached_experts(model)):
-        found.setdefault(_style_words(expert), []).append(expert.name)
-    return found
+        names.setdefault(_style_words(expert), []).append(expert.name)
+    return names
 
 
 def _style_words(expert: Expert) -> str:
@@ -69,12 +69,12 @@ def own_strengths(model: Any) -> dict[str, float | None]:
     """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
     from ...tinyworld.bundled import preferred_strength
 
-    found: dict[str, float | None] = {}
+    strengths: dict[str, float | None] = {}
     for expert in (weights.source for weights in attached_experts(model)):
         named = expert.metadata.get(STRENGTH_KEY)
         own = preferred_strength(expert) if named is None else _named_strength(named, expert.name)
-        found.setdefault(_style_words(expert), own)
-    return found
+        strengths.setdefault(_style_words(expert), own)
+    return strengths
 
 
 def _named_strength(text: str, name: str) -> float:

@@ -29,11 +29,11 @@ def find_nodes(prompt: Prompt, name: str) -> list[str]:
     return [node_id for node_id in prompt if node_title(prompt, node_id).lower() == name.lower()]
 
 
-def _one(prompt: Prompt, found: list[str], option: str, name: str, candidates: list[str]) -> str:
-    if len(found) == 1:
-        return found[0]
-    problem = "several nodes are called" if found else "no node is called"
-    names = ", ".join(describe_node(prompt, node_id) for node_id in found or candidates)
+def _one(prompt: Prompt, nodes: list[str], option: str, name: str, candidates: list[str]) -> str:
+    if len(nodes) == 1:
+        return nodes[0]
+    problem = "several nodes are called" if nodes else "no node is called"
+    names = ", ".join(describe_node(prompt, node_id) for node_id in nodes or candidates)
     raise RegionStyleError(f"{option} {name}: {problem} {name!r}. Give the number of one of: {names or 'none'}.")
 
 
@@ -47,9 +47,9 @@ def set_input_file(
     if not file.is_file():
         raise RegionStyleError(f"--input {name}: there is no file {file}. Check the path.")
     loaders = {node_id: key for node_id in prompt if (key := _file_input(prompt[node_id], definitions))}
-    found = [node_id for node_id in find_nodes(prompt, name) if node_id in loaders]
-    found = found or [i for i, key in loaders.items() if _holds_file(prompt[i]["inputs"].get(key), name)]
-    node_id = _one(prompt, found, "--input", name, list(loaders))
+    nodes = [node_id for node_id in find_nodes(prompt, name) if node_id in loaders]
+    nodes = nodes or [i for i, key in loaders.items() if _holds_file(prompt[i]["inputs"].get(key), name)]
+    node_id = _one(prompt, nodes, "--input", name, list(loaders))
     prompt[node_id]["inputs"][loaders[node_id]] = upload(file)
 
 

@@ -34,8 +34,8 @@ def plain_attention_mask(predictor: Any, image: Tensor, phrase: str, settings: A
         with AttentionTap(predictor, groups=group, quantity="share") as tap:
             predictor.predict(predictor.add_noise(latent, noise, level), level, text)
         maps.append(tap.mean(size=(latent.shape[-2], latent.shape[-1]))[:, :1])
-    found = F.interpolate(torch.stack(maps).mean(0).float(), image.shape[-2:], mode="bicubic")[0, 0]
-    return (found > otsu(found)).float()
+    share = F.interpolate(torch.stack(maps).mean(0).float(), image.shape[-2:], mode="bicubic")[0, 0]
+    return (share > otsu(share)).float()
 
 
 def attention_iou(predictor: Any, scene_of: Callable[[int], Scene], count: int, host: Host) -> dict[str, Any]:
@@ -43,13 +43,13 @@ def attention_iou(predictor: Any, scene_of: Callable[[int], Scene], count: int, 
     settings, rows = AttentionSettings(), []
     progress = host.progress(count, "attention of object words")
     for number in range(count):
-        made = scene_of(number)
-        thing, image = made.objects[number % len(made.objects)], as_image(made)
+        scene = scene_of(number)
+        thing, image = scene.objects[number % len(scene.objects)], as_image(scene)
         truth = torch.from_numpy(thing.mask)[None]
         grounding = ground_by_attention(predictor, image, thing.phrase, settings=settings)
         plain = plain_attention_mask(predictor, image, thing.phrase, settings)
         scores = [float(mask_iou(mask[None].float().cpu(), truth)) for mask in (plain, grounding.mask)]
         rows.append((*scores, grounding.found))
         progress.update(number + 1)
-    plain_iou, logodds_iou, found = (round(float(value), 3) for value in np.mean(rows, axis=0))
-    return {"mean_iou": plain_iou, "mean_iou_logodds": logodds_iou, "found": found, "scenes": count}
+    plain_iou, logodds_iou, found_share = (round(float(value), 3) for value in np.mean(rows, axis=0))
+    return {"mean_iou": plain_iou, "mean_iou_logodds": logodds_iou, "found": found_share, "scenes": count}

@@ -52,10 +52,10 @@ def held_out_scene(number: int) -> Scene:
     return scene(number, split="held-out", count=2 + number % 2)
 
 
-def kinds_of(made: Scene, index: int) -> tuple[str, ...]:
+def kinds_of(scene: Scene, index: int) -> tuple[str, ...]:
     """The kinds, of `KINDS`, that a thing of a scene belongs to."""
-    thing = made.objects[index]
-    others = [other.mask > 0.5 for at, other in enumerate(made.objects) if at != index]
+    thing = scene.objects[index]
+    others = [other.mask > 0.5 for other_index, other in enumerate(scene.objects) if other_index != index]
     holds = {
         "small": float(thing.mask.sum()) < SMALL * SIZE**2,
         "occluded": thing.hidden >= HIDDEN,
@@ -70,24 +70,26 @@ def _touch(a: np.ndarray, b: np.ndarray) -> bool:
     return bool((binary_dilation(a, iterations=NEAR) & b).any())
 
 
-def twins(made: Scene) -> tuple[int, int] | None:
+def twins(scene: Scene) -> tuple[int, int] | None:
     """The two things of one shape, where a scene has exactly two that show."""
-    found = [at for at, one in enumerate(made.objects) if sum(o.shape == one.shape for o in made.objects) == 2]
-    return (found[0], found[1]) if len(found) == 2 and all(_seen(made.objects[at]) for at in found) else None
+    shapes = [thing.shape for thing in scene.objects]
+    pair = [index for index, shape in enumerate(shapes) if shapes.count(shape) == 2]
+    return (pair[0], pair[1]) if len(pair) == 2 and all(_seen(scene.objects[index]) for index in pair) else None
 
 
 def _seen(thing: SceneObject) -> bool:
     return int((thing.mask > 0.5).sum()) >= SEEN
 
 
-def placed_phrases(made: Scene, pair: tuple[int, int]) -> list[tuple[int, str]]:
+def placed_phrases(scene: Scene, pair: tuple[int, int]) -> list[tuple[int, str]]:
     """The two of one shape by their places: along the axis on which they are farther apart."""
-    centers = {at: ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for at in pair for b in [made.objects[at].box]}
+    centers = {index: ((b[0] + b[2]) / 2, (b[1] + b[3]) / 2) for index in pair for b in [scene.objects[index].box]}
     apart = [abs(centers[pair[0]][axis] - centers[pair[1]][axis]) for axis in (0, 1)]
     axis = int(apart[1] > apart[0])
-    first, second = sorted(pair, key=lambda at: centers[at][axis])
+    first, second = sorted(pair, key=lambda index: centers[index][axis])
     words = (("leftmost", "rightmost"), ("topmost", "lowest"))[axis]
-    return [(at, f"{word} {made.objects[at].shape}") for at, word in zip((first, second), words, strict=True)]
+    named = zip((first, second), words, strict=True)
+    return [(index, f"{word} {scene.objects[index].shape}") for index, word in named]
 
 
 def _iou(mask: Tensor, thing: SceneObject) -> float:
@@ -101,33 +103,33 @@ class MaskEvaluation:
         """host: for the networks' own loops; pass one that reports nothing."""
         self._predictor, self._network, self._host = predictor, network, host
 
-    def measure(self, made: Scene, number: int) -> list[Measured]:
+    def measure(self, scene: Scene, number: int) -> list[Measured]:
         """Every row of one scene; number: which of its things is the one that is named alone."""
-        image = as_image(made)
+        image = as_image(scene)
         embedding = encode(self._network, image, self._host)
-        seen = [at for at, thing in enumerate(made.objects) if _seen(thing)]
+        seen = [index for index, thing in enumerate(scene.objects) if _seen(thing)]
         if not seen:
             return []
-        named = [(at, made.objects[at].phrase) for at in seen]
+        named = [(index, scene.objects[index].phrase) for index in seen]
         together = self._grounded(image, embedding, named)
-        rows = {**self._prompted(made, seen, embedding), SENTENCE: together}
+        rows = {**self._prompted(scene, seen, embedding), SENTENCE: together}
         rows[ALONE] = self._grounded(image, embedding, [named[number % len(named)]])
-        if pair := twins(made):
-            rows[BY_COLOUR] = {at: together[at] for at in pair}
-            rows[BY_POSITION] = self._grounded(image, embedding, placed_phrases(made, pair))
+        if pair := twins(scene):
+            rows[BY_COLOUR] = {index: together[index] for index in pair}
+            rows[BY_POSITION] = self._grounded(image, embedding, placed_phrases(scene, pair))
         return [
-            Measured(row, kinds_of(made, at), _iou(mask, made.objects[at]))
+            Measured(row, kinds_of(scene, index), _iou(mask, scene.objects[index]))
             for row, masks in rows.items()
-            for at, mask in masks.items()
+            for index, mask in masks.items()
         ]
 
-    def _prompted(self, made: Scene, seen: Sequence[int], embedding: SamEmbedding) -> dict[str, dict[int, Tensor]]:
+    def _prompted(self, scene: Scene, seen: Sequence[int], embedding: SamEmbedding) -> dict[str, dict[int, Tensor]]:
         """The masks SAM gives for the exact boxes and points."""
-        segmenter, things = SamSegmenter(embedding, self._host), made.objects
-        boxes = {at: segmenter.ask(0, SamPrompt(things[at].box)).soft for at in seen}
+        segmenter, things = SamSegmenter(embedding, self._host), scene.objects
+        boxes = {index: segmenter.ask(0, SamPrompt(things[index].box)).soft for index in seen}
         points = {
-            at: segmenter.ask(0, SamPrompt(inside=(inner_point(torch.from_numpy(things[at].mask)),))).soft
-            for at in seen
+            index: segmenter.ask(0, SamPrompt(inside=(inner_point(torch.from_numpy(things[index].mask)),))).soft
+            for index in seen
         }
         return {BOX: boxes, POINT: points}
 
@@ -135,27 +137,27 @@ class MaskEvaluation:
         """The masks of the things named in one sentence, `(index, phrase)`."""
         sentence = parse_regions(", ".join(f"the {phrase}" for _, phrase in named))
         source = AttentionSource(self._predictor, sentence)
-        found = segment_all(look_at_all(image, source, self._host), embedding, self._host).regions
-        return {at: found.of_phrase(phrase).items[0].mask for at, phrase in named}
+        regions = segment_all(look_at_all(image, source, self._host), embedding, self._host).regions
+        return {index: regions.of_phrase(phrase).items[0].mask for index, phrase in named}
 
 
 def evaluate_masks(host: Host, scenes: int = 500) -> dict[str, Any]:
     """The table, by row and kind: mean IoU and the number of phrases; progress is reported scene by scene."""
     quiet = LocalHost(host.device)
     predictor, network = load_predictor(quiet), SamNetwork(load_tiny_sam(), "tinyworld/sam")
-    evaluation, found = MaskEvaluation(predictor, network, quiet), []
+    evaluation, measured = MaskEvaluation(predictor, network, quiet), []
     progress = host.progress(scenes, "scenes")
     with torch.no_grad(), predictor.loaded():
         for number in range(scenes):
-            found += evaluation.measure(held_out_scene(number), number)
+            measured += evaluation.measure(held_out_scene(number), number)
             progress.update(number + 1)
-    rows = {row: by_kind([one for one in found if one.row == row]) for row in MARKS}
+    rows = {row: by_kind([thing for thing in measured if thing.row == row]) for row in MARKS}
     return {"scenes": scenes, "marks": MARKS, "rows": rows}
 
 
 def by_kind(measured: Sequence[Measured]) -> dict[str, dict[str, float | int | None]]:
     """Per kind the number of phrases and their mean IoU, None where there are none."""
-    values = {kind: [one.iou for one in measured if kind in one.kinds] for kind in KINDS}
+    values = {kind: [thing.iou for thing in measured if kind in thing.kinds] for kind in KINDS}
     return {
         kind: {"phrases": len(part), "mean_iou": round(float(np.mean(part)), 3) if part else None}
         for kind, part in values.items()
@@ -173,5 +175,5 @@ def table(numbers: dict[str, Any]) -> str:
     return "\n".join([f"mean IoU per phrase (phrases), {numbers['scenes']} held-out scenes", head, *lines, ""])
 
 
-def _cell(one: dict[str, Any]) -> str:
-    return "-" if one["mean_iou"] is None else f"{one['mean_iou']:.3f} ({one['phrases']})"
+def _cell(measured: dict[str, Any]) -> str:
+    return "-" if measured["mean_iou"] is None else f"{measured['mean_iou']:.3f} ({measured['phrases']})"

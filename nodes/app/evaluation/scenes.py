@@ -13,6 +13,6 @@ def demo_scene(number: int) -> Scene:
     return scene(number, split="held-out", count=2, background_kind=("cat", "coffee")[number % 2])
 
 
-def as_image(made: Scene) -> Tensor:
+def as_image(scene: Scene) -> Tensor:
     """A scene's picture `[1,3,H,W]`."""
-    return torch.from_numpy(made.image.copy()).permute(2, 0, 1)[None]
+    return torch.from_numpy(scene.image.copy()).permute(2, 0, 1)[None]

@@ -36,17 +36,17 @@ def table(numbers: Mapping[str, Any]) -> str:
         for what, part, key, unit, mark, count in _ROWS
     ]
     rows += [
-        (f"  {style}: recognised; nearer to the truth", _pair(one), "", str(one["scenes"]))
-        for style, one in numbers["restyle"]["by_style"].items()
+        (f"  {style}: recognised; nearer to the truth", _pair(numbers_of_style), "", str(numbers_of_style["scenes"]))
+        for style, numbers_of_style in numbers["restyle"]["by_style"].items()
     ]
     head = ("measured on scenes and photographs nobody trained on", "value", "mark", "count")
-    widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in (head, *rows)]
     return "\n".join([*lines, f"held-out photographs: {', '.join(numbers['held_out_photographs'])}", ""])
 
 
-def _pair(one: Mapping[str, Any]) -> str:
-    return f"{_shown(one['recognised'], '%')}; {_shown(one['nearer_to_truth'], '%')}"
+def _pair(numbers_of_style: Mapping[str, Any]) -> str:
+    return f"{_shown(numbers_of_style['recognised'], '%')}; {_shown(numbers_of_style['nearer_to_truth'], '%')}"
 
 
 def _shown(value: float | bool, unit: str) -> str:

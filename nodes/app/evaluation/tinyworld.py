@@ -57,21 +57,21 @@ def held_out(number: int) -> Scene:
 
 def autoencoder(predictor: Any, count: int, host: Host) -> Numbers:
     """PSNR in dB after encoding and decoding, by held-out photograph and for scenes."""
-    random, found = np.random.default_rng(7), {}
+    random, decibels = np.random.default_rng(7), {}
     progress = host.progress(len(HELD_OUT_PHOTOS) + 1, "autoencoder")
     for done, (word, filename) in enumerate(HELD_OUT_PHOTOS.items(), 1):
         crops = np.stack([photo_crop(filename, 128, random) for _ in range(CROPS)])
-        found[f"psnr_{word}"] = _psnr_of(predictor, torch.from_numpy(crops).permute(0, 3, 1, 2))
+        decibels[f"psnr_{word}"] = _psnr_of(predictor, torch.from_numpy(crops).permute(0, 3, 1, 2))
         progress.update(done)
     images = torch.cat([as_image(held_out(i)) for i in range(min(count, 48))])
-    found["psnr_scenes"] = _psnr_of(predictor, images)
-    progress.update(len(found))
-    return {**found, "crops_per_photograph": CROPS, "scenes": len(images)}
+    decibels["psnr_scenes"] = _psnr_of(predictor, images)
+    progress.update(len(decibels))
+    return {**decibels, "crops_per_photograph": CROPS, "scenes": len(images)}
 
 
 def _psnr_of(predictor: Any, images: Tensor) -> float:
-    made = torch.cat([predictor.decode(predictor.encode(part)) for part in images.split(8)])
-    return round(float(psnr(made.to(images), images).mean()), 2)
+    decoded = torch.cat([predictor.decode(predictor.encode(part)) for part in images.split(8)])
+    return round(float(psnr(decoded.to(images), images).mean()), 2)
 
 
 def retrieval(clip: TinyClip, count: int, host: Host) -> Numbers:
@@ -80,9 +80,9 @@ def retrieval(clip: TinyClip, count: int, host: Host) -> Numbers:
     starts = range(0, max(count, 96) // 32 * 32 * 2, 64)
     progress = host.progress(len(starts), "retrieval")
     for done, start in enumerate(starts, 1):
-        chosen = {made.caption: made for made in map(held_out, range(start, start + 64))}
+        chosen = {scene.caption: scene for scene in map(held_out, range(start, start + 64))}
         pairs = list(chosen.items())[:32]
-        images = clip.embed_images(torch.cat([as_image(made) for _, made in pairs]))
+        images = clip.embed_images(torch.cat([as_image(scene) for _, scene in pairs]))
         best = (clip.embed_texts([caption for caption, _ in pairs]) @ images.T).argmax(1)
         right += int((best == torch.arange(len(pairs))).sum())
         total += len(pairs)
@@ -98,11 +98,11 @@ def classification(classifier: Classifier, count: int, host: Host) -> Numbers:
     names, right = [*STYLES, UNSTYLED], []
     progress = host.progress(count, "classifier")
     for number in range(count):
-        made, style = held_out(number), names[number % len(names)]
-        thing, index = made.objects[-1], len(made.objects) - 1
-        picture = made if style == UNSTYLED else restyle_object(made, index, style)
-        found = classifier.read(region_crop(as_image(picture), thing.box))[0]
-        right.append((found["shape"] == thing.shape, found["color"] == thing.color, found["style"] == style))
+        scene, style = held_out(number), names[number % len(names)]
+        thing, index = scene.objects[-1], len(scene.objects) - 1
+        picture = scene if style == UNSTYLED else restyle_object(scene, index, style)
+        read_as = classifier.read(region_crop(as_image(picture), thing.box))[0]
+        right.append((read_as["shape"] == thing.shape, read_as["color"] == thing.color, read_as["style"] == style))
         progress.update(number + 1)
     shares = np.mean(right, axis=0)
     read = {name: round(float(v), 3) for name, v in zip(("shape", "colour", "style"), shares, strict=True)}
@@ -111,25 +111,26 @@ def classification(classifier: Classifier, count: int, host: Host) -> Numbers:
 
 def _whole_pictures(classifier: Classifier, count: int = 64) -> Numbers:
     """Share of exact pictures of one object on a plain ground whose shape and colour are both read rightly."""
-    made = [scene(number, split="held-out", count=1, background_kind="plain") for number in range(count)]
-    found = classifier.read(torch.cat([as_image(one) for one in made]))
+    scenes = [scene(number, split="held-out", count=1, background_kind="plain") for number in range(count)]
+    readings = classifier.read(torch.cat([as_image(drawn) for drawn in scenes]))
     right = [
-        (f["shape"], f["color"]) == (m.objects[0].shape, m.objects[0].color) for f, m in zip(found, made, strict=True)
+        (read_as["shape"], read_as["color"]) == (drawn.objects[0].shape, drawn.objects[0].color)
+        for read_as, drawn in zip(readings, scenes, strict=True)
     ]
     return {"whole": round(float(np.mean(right)), 3), "whole_pictures": count}
 
 
 def generation(predictor: Any, classifier: Classifier, host: Host, steps: int = 20, cfg: float = 4.0) -> Numbers:
     """Share of pictures generated from "a COLOUR SHAPE on plain background" that the classifier reads the same way."""
-    words, made = [(color, shape) for color in COLORS for shape in SHAPES], []
+    words, batches = [(color, shape) for color in COLORS for shape in SHAPES], []
     progress = host.progress(len(words), "generation")
     for start in range(0, len(words), 16):
-        made.append(_generated(predictor, words[start : start + 16], steps, cfg))
+        batches.append(_generated(predictor, words[start : start + 16], steps, cfg))
         progress.update(min(start + 16, len(words)))
-    images = torch.cat(made)
+    images = torch.cat(batches)
     right = [
-        (found["color"] == color, found["shape"] == shape)
-        for found, (color, shape) in zip(classifier.read(images), words, strict=True)
+        (read_as["color"] == color, read_as["shape"] == shape)
+        for read_as, (color, shape) in zip(classifier.read(images), words, strict=True)
     ]
     share = {
         "colour": np.mean([a for a, _ in right]),
@@ -161,13 +162,13 @@ def restyle(predictor: Any, clip: TinyClip, styles: Sequence[str], count: int, h
     }
 
 
-def _restyle_one(predictor: Any, clip: TinyClip, made: Scene, style: str) -> tuple[float, float, float, bool]:
-    image, index = as_image(made), len(made.objects) - 1
-    thing = made.objects[index]
+def _restyle_one(predictor: Any, clip: TinyClip, scene: Scene, style: str) -> tuple[float, float, float, bool]:
+    image, index = as_image(scene), len(scene.objects) - 1
+    thing = scene.objects[index]
     mask = torch.from_numpy(thing.mask)
     region = Region.of_mask(thing.phrase, mask, style=style)
     result = edit(image, [region], ExpertPainter(predictor, tiny_settings), EditSettings(seed=index, feather=0))
-    truth = as_image(restyle_object(made, index, style))
+    truth = as_image(restyle_object(scene, index, style))
     score = float(clip.style_probabilities(region_crop(result.image, thing.box))[style])
     return (
         score,

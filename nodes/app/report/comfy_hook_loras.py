@@ -28,18 +28,21 @@ def hook_loras_workflow(image: str, masks: list[str], task: Any, steps: int) -> 
         "latent": ("VAEEncode", {"pixels": ["image", 0], "vae": ["world", 2]}),
     }
     together: list[Any] = []
-    for at, (mask, style, thing) in enumerate(zip(masks, task.styles, task.made.objects, strict=True)):
+    for index, (mask, style, thing) in enumerate(zip(masks, task.styles, task.scene.objects, strict=True)):
         lora = f"tinyworld/{style_slug(style)}.safetensors"
-        nodes[f"mask {at}"] = ("LoadImageMask", {"image": mask, "channel": "red"})
-        nodes[f"hook {at}"] = ("CreateHookLora", {"lora_name": lora, "strength_model": 1.0, "strength_clip": 0.0})
-        nodes[f"text {at}"] = ("CLIPTextEncode", {"clip": ["world", 1], "text": f"a {thing.phrase} in {style} style"})
-        own = {"strength": 1.0, "set_cond_area": "default", "mask": [f"mask {at}", 0], "hooks": [f"hook {at}", 0]}
+        nodes[f"mask {index}"] = ("LoadImageMask", {"image": mask, "channel": "red"})
+        nodes[f"hook {index}"] = ("CreateHookLora", {"lora_name": lora, "strength_model": 1.0, "strength_clip": 0.0})
+        nodes[f"text {index}"] = (
+            "CLIPTextEncode",
+            {"clip": ["world", 1], "text": f"a {thing.phrase} in {style} style"},
+        )
+        own = {"strength": 1.0, "set_cond_area": "default", "mask": [f"mask {index}", 0], "hooks": [f"hook {index}", 0]}
         if together:
-            kind, given = "ConditioningSetPropertiesAndCombine", {"cond": together, "cond_NEW": [f"text {at}", 0]}
+            kind, given = "ConditioningSetPropertiesAndCombine", {"cond": together, "cond_NEW": [f"text {index}", 0]}
         else:
-            kind, given = "ConditioningSetProperties", {"cond_NEW": [f"text {at}", 0]}
-        nodes[f"part {at}"] = (kind, {**given, **own})
-        together = [f"part {at}", 0]
+            kind, given = "ConditioningSetProperties", {"cond_NEW": [f"text {index}", 0]}
+        nodes[f"part {index}"] = (kind, {**given, **own})
+        together = [f"part {index}", 0]
     nodes |= {
         "positive": ("ConditioningSetDefaultCombine", {"cond": together, "cond_DEFAULT": ["base", 0]}),
         "sampled": (
@@ -69,9 +72,9 @@ class ComfyHookLoras(ComfyHookLora):
         folder = Path(self._folder.name)
         save_image(task.image, folder / "source.png")
         names = []
-        for at, region in enumerate(task.regions):
-            save_image(region.mask, folder / f"mask{at}.png")
-            names.append(self._comfy.upload(folder / f"mask{at}.png"))
+        for index, region in enumerate(task.regions):
+            save_image(region.mask, folder / f"mask{index}.png")
+            names.append(self._comfy.upload(folder / f"mask{index}.png"))
         prompt = hook_loras_workflow(self._comfy.upload(folder / "source.png"), names, task, steps)
         outputs = self._comfy.execute(prompt, lambda kind, data: None)
         data = self._comfy.read(outputs[SAVED]["images"][0])

@@ -101,13 +101,13 @@ def write_report(measured: Sequence[Measured], folder: Path, about: dict[str, An
 
 
 def _section(each: Measured) -> str:
-    found = spreads(each.result)
-    metrics = list(dict.fromkeys(name for values in found.values() for name in values))
+    measured = spreads(each.result)
+    metrics = list(dict.fromkeys(name for values in measured.values() for name in values))
     header = ["method", *(_header(name, each.result) for name in metrics)]
-    rows = [[method, *(_cell(values.get(name)) for name in metrics)] for method, values in found.items()]
-    plots = [dot_plot(name, {m: v[name] for m, v in found.items() if name in v}) for name in metrics]
+    rows = [[method, *(_cell(values.get(name)) for name in metrics)] for method, values in measured.items()]
+    plots = [dot_plot(name, {m: v[name] for m, v in measured.items() if name in v}) for name in metrics]
     missing = [html.note(f"Not run: {method} ({why})") for method, why in each.result.absent.items()]
-    used = "; ".join(dict.fromkeys(_measured_with(s) for values in found.values() for s in values.values()))
+    used = "; ".join(dict.fromkeys(_measured_with(s) for values in measured.values() for s in values.values()))
     notes = [html.note(remark) for remark in [each.row.paper, *each.result.remarks, f"Measured with: {used}."]]
     pictures = [html.grid(each.result.panels, each.result.columns)] if each.result.panels else []
     return html.section(each.row.title, *notes, html.table(header, rows), *missing, *pictures, html.plots(plots))

@@ -93,7 +93,7 @@ def row(
 def row_modules() -> list[str]:
     """The modules that may register rows, by name."""
     package = import_module(__package__)
-    return sorted(found.name for found in iter_modules(package.__path__) if found.name.startswith(ROW_MODULES))
+    return sorted(module.name for module in iter_modules(package.__path__) if module.name.startswith(ROW_MODULES))
 
 
 def all_rows() -> dict[str, Row]:
@@ -142,4 +142,4 @@ def spread_of(parts: Sequence[Measurement]) -> Spread:
 
 def spreads(result: RowResult) -> dict[str, dict[str, Spread]]:
     """Method -> metric -> spread."""
-    return {m: {name: spread_of(parts) for name, parts in found.items()} for m, found in result.values.items()}
+    return {m: {name: spread_of(parts) for name, parts in metrics.items()} for m, metrics in result.values.items()}

@@ -43,26 +43,26 @@ OURS, OURS_FOUND = "RegionStyle, given mask", "RegionStyle, found by attention"
 class Task:
     """One scene, the object to restyle, the style, and the exact truth; image and truth `[1,3,H,W]`, mask `[H,W]`."""
 
-    made: Scene
+    scene: Scene
     index: int
     style: str
     seed: int
 
     @property
     def phrase(self) -> str:
-        return self.made.objects[self.index].phrase
+        return self.scene.objects[self.index].phrase
 
     @property
     def image(self) -> Tensor:
-        return as_image(self.made)
+        return as_image(self.scene)
 
     @property
     def truth(self) -> Tensor:
-        return as_image(restyle_object(self.made, self.index, self.style))
+        return as_image(restyle_object(self.scene, self.index, self.style))
 
     @property
     def mask(self) -> Tensor:
-        return torch.from_numpy(self.made.objects[self.index].mask)
+        return torch.from_numpy(self.scene.objects[self.index].mask)
 
     @property
     def prompt(self) -> str:
@@ -76,7 +76,7 @@ def tasks_of(repetition: int, seed: int, count: int, styles: Sequence[str]) -> l
     """Held-out scenes, others in every repetition, the styles in turn, the last (uncovered) object of each."""
     numbers = range(repetition * count, (repetition + 1) * count)
     scenes = [(number, scene(number, split="held-out")) for number in numbers]
-    return [Task(made, len(made.objects) - 1, styles[number % len(styles)], seed) for number, made in scenes]
+    return [Task(scenery, len(scenery.objects) - 1, styles[number % len(styles)], seed) for number, scenery in scenes]
 
 
 def unchanged(predictor: Any, task: Task) -> Tensor:
@@ -115,8 +115,8 @@ def given_mask(predictor: Any, task: Task) -> Tensor:
 
 def found_by_attention(predictor: Any, task: Task) -> Tensor:
     """The mask from the phrase; a thing that is not found leaves the picture as it is and counts so."""
-    found = ground_by_attention(predictor, task.image, task.phrase, settings=AttentionSettings(seed=task.seed))
-    return _ours(predictor, task, found.mask) if found.found else task.image
+    grounding = ground_by_attention(predictor, task.image, task.phrase, settings=AttentionSettings(seed=task.seed))
+    return _ours(predictor, task, grounding.mask) if grounding.found else task.image
 
 
 def _ours(predictor: Any, task: Task, mask: Tensor) -> Tensor:
@@ -143,22 +143,22 @@ def measure(context: RowContext, tasks: Sequence[Task], results: Sequence[Tensor
     )
     region = psnr_of(masked_mse(result, truth, mask, UNIT)).mean()
     count = len(tasks)
-    made = [
+    measurements = [
         *score.all(),
         Measurement(check_tiny("style recognised", TINY_CLASSIFIER), _recognised(context, tasks, result),
                     TINY_CLASSIFIER, UNIT, count),
         Measurement("PSNR to the truth in the region", float(region), "", UNIT, count),
         Measurement("background equal", _equal(result, source, mask), "", UNIT, count),
     ]  # fmt: skip
-    return {measurement.name: measurement for measurement in made}
+    return {measurement.name: measurement for measurement in measurements}
 
 
 def _recognised(context: RowContext, tasks: Sequence[Task], result: Tensor) -> float:
     """Share of pictures whose region the classifier reads as the asked style."""
-    boxes = [task.made.objects[task.index].box for task in tasks]
+    boxes = [task.scene.objects[task.index].box for task in tasks]
     crops = torch.cat([region_crop(image[None], box) for image, box in zip(result, boxes, strict=True)])
     read = context.classifier.read(crops)
-    return sum(found["style"] == task.style for found, task in zip(read, tasks, strict=True)) / len(tasks)
+    return sum(read_as["style"] == task.style for read_as, task in zip(read, tasks, strict=True)) / len(tasks)
 
 
 def _equal(result: Tensor, source: Tensor, mask: Tensor) -> float:
@@ -211,8 +211,8 @@ def _panels(tasks: Sequence[Task], shown: dict[str, list[Tensor]]) -> list[tuple
 
 
 def _add(into: dict[str, list[Measurement]], rounds: Sequence[dict[str, Measurement]]) -> None:
-    for found in rounds:
-        for name, measurement in found.items():
+    for measured in rounds:
+        for name, measurement in measured.items():
             into.setdefault(name, []).append(measurement)
 
 

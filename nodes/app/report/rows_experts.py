@@ -42,17 +42,17 @@ WITHOUT_ROWS = "RegionStyle, without the text-row rule"
 class Scenery:
     """A scene and the style of each of its things; image `[1,3,H,W]`, masks `[H,W]`."""
 
-    made: Scene
+    scene: Scene
     styles: tuple[str, ...]
     seed: int
 
     @property
     def image(self) -> Tensor:
-        return as_image(self.made)
+        return as_image(self.scene)
 
     @property
     def regions(self) -> Regions:
-        things = zip(self.made.objects, self.styles, strict=True)
+        things = zip(self.scene.objects, self.styles, strict=True)
         items = [Region(o.phrase, o.box, torch.from_numpy(o.mask), style) for o, style in things]
         return Regions(tuple(items), *self.image.shape[-2:])
 
@@ -64,21 +64,21 @@ class Scenery:
     @property
     def sentence(self) -> str:
         """One prompt that says it all."""
-        return " and ".join(f"a {o.phrase} in {s} style" for o, s in zip(self.made.objects, self.styles, strict=True))
+        return " and ".join(f"a {o.phrase} in {s} style" for o, s in zip(self.scene.objects, self.styles, strict=True))
 
 
 def scenery_of(repetition: int, seed: int, things: int, count: int, styles: Sequence[str]) -> list[Scenery]:
     """Held-out scenes with so many things, each large enough to show a style, other scenes in every repetition."""
-    found: list[Scenery] = []
+    sceneries: list[Scenery] = []
     number = repetition * 10000
-    while len(found) < count:
-        made = scene(number, split="held-out", count=things)
-        if all(thing.mask.sum() >= SMALLEST for thing in made.objects):
-            first = len(found) * things
-            chosen = tuple(styles[(first + at) % len(styles)] for at in range(things))
-            found.append(Scenery(made, chosen, seed))
+    while len(sceneries) < count:
+        drawn = scene(number, split="held-out", count=things)
+        if all(thing.mask.sum() >= SMALLEST for thing in drawn.objects):
+            first = len(sceneries) * things
+            chosen = tuple(styles[(first + index) % len(styles)] for index in range(things))
+            sceneries.append(Scenery(drawn, chosen, seed))
         number += 1
-    return found
+    return sceneries
 
 
 def routed(predictor: Any, experts: Experts, task: Scenery, *, edge: int, isolated: bool) -> Tensor:
@@ -86,7 +86,7 @@ def routed(predictor: Any, experts: Experts, task: Scenery, *, edge: int, isolat
     plan = route_regions(experts, task.regions, edge=edge)
     gates = region_gates_of(experts, plan)
     if isolated:
-        prompts = [BASE, *(region_prompt(one.things, one.style) for one in plan)]
+        prompts = [BASE, *(region_prompt(routed_style.things, routed_style.style) for routed_style in plan)]
         texts = [predictor.encode_text([words]) for words in prompts]
         gates, text = each_its_own(gates, plan, texts), joined(texts)
     else:
@@ -95,8 +95,8 @@ def routed(predictor: Any, experts: Experts, task: Scenery, *, edge: int, isolat
     noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(task.seed)).to(latent)
     times = partial_times(task.strength, STEPS)
     start = predictor.add_noise(latent, noise, times[0])
-    made = ddim(predictor, start, times, text, gate=gates, on_step=lambda at, seen: predictor.host.check())
-    return predictor.decode(made)
+    denoised = ddim(predictor, start, times, text, gate=gates, on_step=lambda step, seen: predictor.host.check())
+    return predictor.decode(denoised)
 
 
 def measure(context: RowContext, tasks: Sequence[Scenery], results: Sequence[Tensor]) -> dict[str, Measurement]:
@@ -107,19 +107,21 @@ def measure(context: RowContext, tasks: Sequence[Scenery], results: Sequence[Ten
         masks = torch.stack([region.mask for region in task.regions])
         each = result.expand(len(masks), -1, -1, -1)
         match += float(regional_style_match(text_image, each, masks, task.styles, RegionalStyleSettings()).sum())
-        crops = torch.cat([region_crop(result, thing.box) for thing in task.made.objects])
-        read = [found["style"] for found in context.classifier.read(crops)]
-        own += sum(found == style for found, style in zip(read, task.styles, strict=True))
-        other += sum(found != s and found in task.styles for found, s in zip(read, task.styles, strict=True))
+        crops = torch.cat([region_crop(result, thing.box) for thing in task.scene.objects])
+        read = [style_read["style"] for style_read in context.classifier.read(crops)]
+        own += sum(style_read == style for style_read, style in zip(read, task.styles, strict=True))
+        other += sum(
+            style_read != s and style_read in task.styles for style_read, s in zip(read, task.styles, strict=True)
+        )
         union = task.regions.union()
         error += float(masked_mse(result, task.image, 1 - union, UNIT, "background").mean())
-    made = [
+    measurements = [
         Measurement(check_tiny("RSM", text_image.backbone), match / count, text_image.backbone, UNIT, count),
         Measurement(check_tiny("style recognised", TINY_CLASSIFIER), own / count, TINY_CLASSIFIER, UNIT, count),
         Measurement(check_tiny(LEAK, TINY_CLASSIFIER), other / count, TINY_CLASSIFIER, UNIT, count),
         Measurement("MSE_bg", error / len(tasks), "", UNIT, len(tasks)),
     ]  # fmt: skip
-    return {measurement.name: measurement for measurement in made}
+    return {measurement.name: measurement for measurement in measurements}
 
 
 def compare(context: RowContext, things: int) -> RowResult:
@@ -142,8 +144,8 @@ def compare(context: RowContext, things: int) -> RowResult:
                     results.append(method(task).float().cpu().clamp(0, 1))
                 done += 1
                 progress.update(done)
-            for metric, found in measure(context, tasks, results).items():
-                values.setdefault(name, {}).setdefault(metric, []).append(found)
+            for metric, measurement in measure(context, tasks, results).items():
+                values.setdefault(name, {}).setdefault(metric, []).append(measurement)
             if tasks is rounds[0]:
                 panels.extend((f"{name}: {t.sentence}", r[0]) for t, r in zip(tasks[:3], results, strict=False))
 

@@ -118,9 +118,9 @@ def measure(context: RowContext, pictures: Pictures, result: Tensor, true: Any) 
     distance, count = context.networks.distance, len(result)
     lpips = float(distance(result, pictures.source).mean())
     fid = frechet_distance(gather_features(tiny_embed(context.classifier), [patches(result)]), true)
-    read = [found["style"] for found in context.classifier.read(result)]
+    read = [read_as["style"] for read_as in context.classifier.read(result)]
     tiny = TINY_CLASSIFIER
-    made = [
+    measurements = [
         Measurement(check_tiny("LPIPS", distance.backbone), lpips, distance.backbone, SIGNED, count),
         Measurement(check_tiny("style recognised", tiny), read.count(STYLE) / count, tiny, UNIT, count),
         Measurement(check_tiny("FID", tiny), fid, tiny, UNIT, count),
@@ -128,7 +128,7 @@ def measure(context: RowContext, pictures: Pictures, result: Tensor, true: Any) 
         Measurement("PSNR to the exact filter", float(psnr_of(mse(result, pictures.truth, UNIT)).mean()), "", UNIT,
                     count),
     ]  # fmt: skip
-    return {measurement.name: measurement for measurement in made}
+    return {measurement.name: measurement for measurement in measurements}
 
 
 @row(
@@ -139,7 +139,7 @@ def measure(context: RowContext, pictures: Pictures, result: Tensor, true: Any) 
 def sms(context: RowContext) -> RowResult:
     """Every method on the same scenes and seeds."""
     count, iterations = (QUICK_SCENES, QUICK_ITERATIONS) if context.quick else (SCENES, ITERATIONS)
-    rounds = [pictures_of(at * APART, count, seed) for at, seed in enumerate(context.seeds)]
+    rounds = [pictures_of(repetition * APART, count, seed) for repetition, seed in enumerate(context.seeds)]
     true = gather_features(tiny_embed(context.classifier), [patches(pictures_of(FIRST_TRUE, TRUE_SCENES, 0).truth)])
     predictor = load_predictor(context.inner_host(), [load_bundled_expert(STYLE)])
     variants = {name: replace(settings, iterations=iterations) for name, settings in VARIANTS.items()}
@@ -148,13 +148,13 @@ def sms(context: RowContext) -> RowResult:
 
     def add(name: str, method: Callable[[Pictures], Tensor]) -> None:
         progress = context.host.progress(len(rounds), name)
-        for at, pictures in enumerate(rounds):
+        for repetition, pictures in enumerate(rounds):
             result = method(pictures).float().cpu().clamp(0, 1)
-            for metric, found in measure(context, pictures, result, true).items():
-                values.setdefault(name, {}).setdefault(metric, []).append(found)
-            if at == 0:
+            for metric, measurement in measure(context, pictures, result, true).items():
+                values.setdefault(name, {}).setdefault(metric, []).append(measurement)
+            if repetition == 0:
                 shown[name] = result
-            progress.update(at + 1)
+            progress.update(repetition + 1)
 
     add(SOURCE, lambda pictures: pictures.source)
     add(LIMIT, lambda pictures: through_autoencoder(predictor, pictures.truth))

@@ -23,7 +23,7 @@ def context():
 def test_every_thing_gets_another_style_and_repetitions_have_other_scenes():
     found = [rows.scenery_of(at, 0, 3, 2, ["a", "b", "c", "d"]) for at in (0, 1)]
     assert [task.styles for task in found[0]] == [("a", "b", "c"), ("d", "a", "b")]
-    assert all(len(task.made.objects) == 3 for tasks in found for task in tasks)
+    assert all(len(task.scene.objects) == 3 for tasks in found for task in tasks)
     assert not torch.equal(found[0][0].image, found[1][0].image)
     assert [item.style for item in found[0][0].regions] == ["a", "b", "c"]
     assert found[0][0].sentence.count(" style") == 3
@@ -36,10 +36,10 @@ def test_the_numbers_know_the_truth_from_its_opposite(context):
     def restyled(styles):
         pictures = []
         for task in tasks:
-            image = task.made.image
-            for thing, style in zip(task.made.objects, styles, strict=True):
+            image = task.scene.image
+            for thing, style in zip(task.scene.objects, styles, strict=True):
                 mask = thing.mask[..., None]
-                image = image * (1 - mask) + apply_style(task.made.image, style) * mask
+                image = image * (1 - mask) + apply_style(task.scene.image, style) * mask
             pictures.append(torch.from_numpy(image).permute(2, 0, 1)[None].float())
         return rows.measure(context, tasks, pictures)
 
