@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import wrong_input
-from .region_words import region_request
+from .region_words import clean_region, region_request, without_determiners
 
 TEMPLATE = "a {phrase} in {style} style"
 AREA, AREA_BESIDE_THINGS = "picture", "background"
@@ -35,6 +35,9 @@ def _subject(phrases: Sequence[str]) -> str:
 
 
 def noun_of(phrase: str) -> str | None:
-    """The thing a phrase names without article, number and position; None for an area such as the background."""
+    """The thing a phrase names without article, number and position; None for an area such as the background, and for
+    no words at all."""
     request = region_request(phrase, "")
-    return request.query if request is not None and request.selector.kind == "thing" else None
+    if request is None:  # a name that is no noun, such as "a", is told as it is
+        return without_determiners(clean_region(phrase))[0] or None
+    return request.query if request.selector.kind == "thing" else None

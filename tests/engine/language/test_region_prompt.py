@@ -20,6 +20,7 @@ from regionstyle.nodes.engine.language.region_prompt import noun_of, region_prom
         (["everything except the dog"], "a picture in neon style"),
         (["whole picture"], "a picture in neon style"),
         ([""], "a picture in neon style"),
+        (["the a"], "a a in neon style"),
         ([], "a picture in neon style"),
         (["red star", "moon"], "a red star and moon in neon style"),
         (["leftmost cat", "rightmost cat"], "a cat in neon style"),
