@@ -1,1 +1,2 @@
-"""The top layer: the command line and the commands behind it, the only place that joins slices."""
+"""The top layer, the only place that joins slices: the use case (`edit.py`) and its doors, which are the command line
+(`cli`), the Python API (`api.py`) and the nodes that join slices (`comfyui`)."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from . import stylize as use_case
 from .edit import EditSettings
 from .ground_instruction import Where
 from .image_types import given_image, given_mask
-from .local_model import TINY
+from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
 
@@ -88,14 +88,21 @@ def stylize(
             mask=None if mask is None else given_mask(mask, given.size),
             box=None if box is None else _box(box),
             whole=whole,
-            sam=_text(sam),
+            sam=_text("sam", sam),
             detector=_path("detector", detector),
             attention=AttentionSettings(seed=_seed(seed)),
         )
         settings = EditSettings(strength=strength, steps=steps, cfg=cfg, seed=seed)
         request = use_case.StylizeRequest(
-            _words("prompt", prompt), style, where, _model(model), _path("expert", expert), _text(generator), settings
+            _words("prompt", prompt),
+            None if style is None else _words("style", style),
+            where,
+            _model(model),
+            _path("expert", expert),
+            _text("generator", generator),
+            settings,
         )
+        check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
         return Stylized(*given.returned(result.image, result.mask), result.regions)
 
@@ -119,10 +126,11 @@ def find(
     """
     with _in_python_words():
         given = given_image(image)
-        named = [phrases] if isinstance(phrases, str) else list(phrases)
+        named = [phrases] if isinstance(phrases, str) else _listed(phrases)
         attention = AttentionSettings(seed=_seed(seed))
-        where = Where(sam=_text(sam), detector=_path("detector", detector), attention=attention)
+        where = Where(sam=_text("sam", sam), detector=_path("detector", detector), attention=attention)
         request = use_case.FindRequest(named, where, _model(model))
+        check_device(device)
         return use_case.find(given.image, request, LocalHost(device)).regions
 
 
@@ -141,20 +149,27 @@ def _words(name: str, text: Any) -> str:
     return text
 
 
+def _listed(phrases: Any) -> list[Any]:
+    if not isinstance(phrases, Iterable):
+        raise wrong_input("phrases", repr(phrases), "one phrase or a list of them", "Type for example 'red star'.")
+    return list(phrases)
+
+
 def _model(model: PathLike | None) -> str:
-    return TINY if model is None else os.fspath(model)
+    return _text("model", model) or TINY
 
 
-def _text(path: PathLike | None) -> str | None:
-    return None if path is None else os.fspath(path)
-
-
-def _path(name: str, path: PathLike | None) -> Path | None:
+def _text(name: str, path: PathLike | None) -> str | None:
     if path is None:
         return None
     if not isinstance(path, (str, os.PathLike)):
-        raise wrong_input(name, f"a {type(path).__name__}", "a path", "Give the path of a file or folder.")
-    return Path(path)
+        raise wrong_input(name, f"a {type(path).__name__}", "a path or a name", "Give a file or folder.")
+    return os.fspath(path)
+
+
+def _path(name: str, path: PathLike | None) -> Path | None:
+    text = _text(name, path)
+    return None if text is None else Path(text)
 
 
 def _box(box: Sequence[float]) -> tuple[float, ...]:

@@ -38,6 +38,22 @@ def known_styles(model: str) -> list[str] | None:
     return list(expert_files()) if model == TINY else None
 
 
+def check_device(device: Any) -> None:
+    """RegionStyleError unless torch can use a device here; None, the best there is, always fits."""
+    import torch
+
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        remedy = "Leave it out for the best there is."
+        raise wrong_input("--device", repr(device), "cpu or cuda", remedy) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        remedy = "Use --device cpu, or install a CUDA driver and a CUDA build of torch."
+        raise wrong_input("--device", device, "cpu, because torch finds no CUDA device here", remedy)
+
+
 def check_expert(model: str, expert: Path | None) -> None:
     """RegionStyleError for a LoRA with the tiny world."""
     if expert is not None and model == TINY:

@@ -170,6 +170,11 @@ def test_what_is_no_picture(image, said):
         ({"seed": -1, "whole": True}, "^seed: got -1"),
         ({"seed": 1.5, "whole": True}, "^seed: got 1.5"),
         ({"prompt": "make the dog mosaic"}, "no word 'dog'"),
+        ({"style": 3, "whole": True}, "^style: got 3"),
+        ({"model": 3, "whole": True}, "^model: got a int"),
+        ({"expert": 3, "whole": True}, "^expert: got a int"),
+        ({"device": "toaster", "whole": True}, "^device: got 'toaster'"),
+        ({"device": 1.5, "whole": True}, "^device: got 1.5"),
         ({"prompt": "make the star mosaic and the moon neon", "whole": True}, "several things"),
     ],
 )
@@ -220,11 +225,15 @@ class TestFind:
             ("star", {"detector": "dino"}, "^detector: got it without sam"),
             ("star", {"model": "nowhere"}, "^model: got 'nowhere'"),
             ("star", {"seed": "x"}, "^seed"),
+            (None, {}, "phrases: got None"),
+            (7, {}, "phrases: got 7"),
+            ("star", {"sam": 3}, "^sam: got a int"),
+            ("star", {"device": "toaster"}, "^device: got 'toaster'"),
         ],
     )
     def test_wrong_options(self, pixels, phrases, options, said):
         with pytest.raises(RegionStyleError, match=said):
-            regionstyle.find(pixels, phrases, device="cpu", **options)
+            regionstyle.find(pixels, phrases, **{"device": "cpu", **options})
 
 
 def test_the_names_are_there_and_cost_nothing_until_used():

@@ -104,13 +104,25 @@ class TestRegistry:
     def test_every_module_of_the_folder_registers(self):
         assert {"automatic", "expert", "generator"} <= set(all_painters())
 
+    def test_a_new_module_brings_its_painter_without_any_other_change(self, monkeypatch, tmp_path):
+        import importlib
+
+        package = importlib.import_module("regionstyle.nodes.app.painters")
+        (tmp_path / "brush.py").write_text(
+            "from regionstyle.nodes.app.painters.registry import painter\n"
+            "@painter('brush')\ndef brush(context):\n    return 'a brush'\n",
+            encoding="utf-8",
+        )
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+        monkeypatch.setattr("regionstyle.nodes.app.painters.registry.PAINTERS", dict(PAINTERS))
+        assert painter_named("brush", PainterContext(None, EditSettings())) == "a brush"
+
     def test_an_unknown_name_lists_the_others(self):
         with pytest.raises(RegionStyleError, match=r"painter: got 'brush'.*expert, generator"):
             painter_named("brush", PainterContext(None, EditSettings()))
 
-    def test_a_name_is_taken_once(self, monkeypatch):
+    def test_a_name_is_taken_once(self):
         all_painters()
-        monkeypatch.setattr("regionstyle.nodes.app.painters.registry.PAINTERS", PAINTERS)
         with pytest.raises(ValueError, match="already registered"):
             painter("expert")(lambda context: None)
 

@@ -88,8 +88,9 @@ def run_benchmark(request: BenchmarkRequest, host: Host, say: Callable[[str], ob
 
     with loaded:
         run_samples([partial(read_task, sample, dataset.kind) for sample in dataset.samples], method, scores, done)
-    _write(request.out, dataset, name, scores, panels)
-    say(as_text(name, scores.rows(), dataset.published))
+    rows = scores.rows()
+    _write(request.out, dataset, name, rows, scores, panels)
+    say(as_text(name, rows, dataset.published))
     say(f"{_left_out(scores.left_out)}\n" if scores.left_out else "")
     say(f"wrote {request.out / 'benchmark.html'}\n")
 
@@ -173,9 +174,8 @@ def _instruments(request: BenchmarkRequest, kind: str, host: Host) -> Instrument
     )
 
 
-def _write(out: Path, dataset: Dataset, name: str, scores: Scores, panels: Sequence[Any]) -> None:
+def _write(out: Path, dataset: Dataset, name: str, rows: Rows, scores: Scores, panels: Sequence[Any]) -> None:
     """benchmark.json and benchmark.html."""
-    rows = scores.rows()
     out.mkdir(parents=True, exist_ok=True)
     numbers = {
         "dataset": dataset.name,

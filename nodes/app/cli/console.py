@@ -42,15 +42,9 @@ def console_host(device: str | None, cancelled: Callable[[], bool] | None = None
     cancelled: asked between steps.
     RegionStyleError when CUDA is asked for and there is none.
     """
-    import torch
+    from ..local_model import check_device
 
-    from ...engine.errors import RegionStyleError
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RegionStyleError(
-            "--device: got cuda, expected cpu, because torch finds no CUDA device here. Use "
-            "--device cpu, or install a CUDA driver and a CUDA build of torch."
-        )
+    check_device(device)
     return LocalHost(device, on_progress=_Bars(), cancelled=cancelled)
 
 
