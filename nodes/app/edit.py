@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,16 +22,13 @@ from ..router.restyle import RestyleSettings
 if TYPE_CHECKING:
     from ..engine.region.region import Region
 
-
 NOTHING = "0 would leave the picture as it is."
 
 
-def _check(name: str, value: Any, fits: Callable[[float], bool], accepts: str, remedy: str) -> None:
-    """RegionStyleError unless a value is None, or a finite number that fits."""
-    if value is None:
-        return
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not (number and fits(value)):
+def _check(name: str, value: Any, kind: type, fits: Callable[[Any], bool], accepts: str, remedy: str) -> None:
+    """RegionStyleError unless a value is None, or a finite number of a kind that fits."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if value is not None and not (number and isinstance(value, kind) and fits(value)):
         raise wrong_input(f"--{name}", f"{value:g}" if number else repr(value), accepts, remedy)
 
 
@@ -57,11 +55,9 @@ class EditSettings:
     def __post_init__(self) -> None:
         """RegionStyleError for a strength, steps or cfg that is no number in its range."""
         remedy = "Leave it out for the usual value."
-        _check("strength", self.strength, lambda value: 0 < value <= 1, "more than 0, at most 1", NOTHING)
-        _check(
-            "steps", self.steps, lambda value: value >= 1 and value == int(value), "a whole number, 1 or more", remedy
-        )
-        _check("cfg", self.cfg, lambda value: 0 <= value <= 100, "a number from 0 to 100", remedy)
+        _check("strength", self.strength, Real, lambda value: 0 < value <= 1, "more than 0, at most 1", NOTHING)
+        _check("steps", self.steps, Integral, lambda value: value >= 1, "a whole number of 1 or more", remedy)
+        _check("cfg", self.cfg, Real, lambda value: 0 <= value <= 100, "a number from 0 to 100", remedy)
 
     def chosen(self) -> dict[str, Any]:
         """The values of `RestyleSettings` that were chosen."""
