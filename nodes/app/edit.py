@@ -27,7 +27,7 @@ NOTHING = "0 would leave the picture as it is."
 
 def _check(name: str, value: Any, kind: type, fits: Callable[[Any], bool], accepts: str, remedy: str) -> None:
     """RegionStyleError unless a value is None, or a finite number of a kind that fits."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    number = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     if value is not None and not (number and isinstance(value, kind) and fits(value)):
         raise wrong_input(f"--{name}", f"{value:g}" if number else repr(value), accepts, remedy)
 
