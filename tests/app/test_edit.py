@@ -4,16 +4,11 @@ import pytest
 import torch
 
 from regionstyle.nodes.app.edit import EditResult, EditSettings, edit
-from regionstyle.nodes.app.local_model import TINY, known_styles, open_model, tiny_settings
-from regionstyle.nodes.app.painters.expert import ExpertPainter
-from regionstyle.nodes.app.painters.registry import PAINTERS, PainterContext, all_painters, painter, painter_named
+from regionstyle.nodes.app.local_model import TINY, known_styles
 from regionstyle.nodes.app.stylize import StylizeRequest
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import missing_region
-from regionstyle.nodes.router.restyle import RestyleSettings
-from regionstyle.nodes.tinyworld.bundled import STRENGTHS
 
 SIZE = (20, 30)
 
@@ -98,61 +93,6 @@ class TestSettings:
         assert EditSettings().prompt_of(region) == "a cat in neon style"
         assert EditSettings(template="{style}").prompt_of(region) == "neon"
         assert EditSettings(prompt="two owls").prompt_of(region) == "two owls"
-
-
-class TestRegistry:
-    def test_every_module_of_the_folder_registers(self):
-        assert {"automatic", "expert", "generator"} <= set(all_painters())
-
-    def test_a_new_module_brings_its_painter_without_any_other_change(self, monkeypatch, tmp_path):
-        import importlib
-
-        package = importlib.import_module("regionstyle.nodes.app.painters")
-        (tmp_path / "brush.py").write_text(
-            "from regionstyle.nodes.app.painters.registry import painter\n"
-            "@painter('brush')\ndef brush(context):\n    return 'a brush'\n",
-            encoding="utf-8",
-        )
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
-        monkeypatch.setattr("regionstyle.nodes.app.painters.registry.PAINTERS", dict(PAINTERS))
-        assert painter_named("brush", PainterContext(None, EditSettings())) == "a brush"
-
-    def test_an_unknown_name_lists_the_others(self):
-        with pytest.raises(RegionStyleError, match=r"painter: got 'brush'.*expert, generator"):
-            painter_named("brush", PainterContext(None, EditSettings()))
-
-    def test_a_name_is_taken_once(self):
-        all_painters()
-        with pytest.raises(ValueError, match="already registered"):
-            painter("expert")(lambda context: None)
-
-    def test_a_generator_needs_a_name(self):
-        with pytest.raises(RegionStyleError, match="generator: got nothing"):
-            painter_named("generator", PainterContext(None, EditSettings()))
-
-
-class TestExpertPainter:
-    def test_what_is_not_chosen_is_usual(self):
-        painter = ExpertPainter(None, tiny_settings)
-        settings = painter._settings(box("star", 0, 5), EditSettings(steps=2))
-        assert settings == RestyleSettings(strength=STRENGTHS["neon"], steps=2)
-
-    def test_it_refuses_before_it_paints(self):
-        with pytest.raises(RegionStyleError, match="template"):
-            ExpertPainter(None, tiny_settings).check(box("star", 0, 5), EditSettings(template="a {phrase}"))
-
-    def test_it_paints_inside_its_region_only(self):
-        model = open_model(TINY, LocalHost("cpu"), styles=["neon"])
-        image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-        region = Region.of_box("star", (30, 30, 90, 90), (128, 128), style="neon")
-        settings = EditSettings(steps=1, seed=3)
-        painter = painter_named("expert", PainterContext(model, settings))
-        with model.predictor.loaded():
-            first, again = (edit(image, [region], painter, settings) for _ in range(2))
-        outside = (first.mask[0] == 0).expand_as(image)
-        assert torch.equal(first.image[outside], image[outside])
-        assert not torch.equal(first.image[~outside], image[~outside])
-        assert torch.equal(first.image, again.image)
 
 
 def test_the_painter_that_a_request_asks_for():
