@@ -1,12 +1,11 @@
 """The Python API: `regionstyle.stylize` and `regionstyle.find`.
 
-    import regionstyle
-
-    own = {"model": "stable-diffusion-v1-5", "expert": "watercolor.safetensors"}
-    result = regionstyle.stylize("photo.jpg", "make the dog watercolor", **own)
-    result.image.save("out.png")
-    for region in regionstyle.find("photo.jpg", ["dog", "the leftmost cat"], model=own["model"]):
-        print(region.phrase, region.score, region.box)
+    >>> import regionstyle
+    >>> own = {"model": "stable-diffusion-v1-5", "expert": "watercolor.safetensors"}
+    >>> result = regionstyle.stylize("photo.jpg", "make the dog watercolor", **own)
+    >>> result.image.save("out.png")
+    >>> for region in regionstyle.find("photo.jpg", ["dog", "the leftmost cat"], model=own["model"]):
+    ...     print(region.phrase, region.score, region.box)
 
 Both do what the commands of these names do, with the same seeds and the same results.
 """

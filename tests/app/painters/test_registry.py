@@ -26,8 +26,8 @@ def test_a_new_module_brings_its_painter_without_any_other_change(monkeypatch, t
 
 
 def test_an_unknown_name_lists_the_others():
-    with pytest.raises(RegionStyleError, match=r"painter: got 'brush'.*expert, generator"):
-        painter_named("brush", PainterContext(None, EditSettings()))
+    with pytest.raises(RegionStyleError, match=r"painter: got 'broom'.*expert, generator"):
+        painter_named("broom", PainterContext(None, EditSettings()))
 
 
 def test_a_name_is_taken_once():
