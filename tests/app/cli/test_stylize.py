@@ -93,7 +93,7 @@ def test_an_expert_file_is_checked_as_in_comfyui(tmp_path):
     from regionstyle.nodes.app import models
     from regionstyle.nodes.engine.errors import RegionStyleError
     from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
-    from regionstyle.nodes.engine.lora.files import save_expert
+    from regionstyle.nodes.engine.lora.save import save_expert
     from regionstyle.nodes.router.published_experts import published_layers
 
     layers = {path: LoraLayer(torch.zeros(4, 8), torch.zeros(8, 4)) for path in published_layers()[:5]}
