@@ -9,7 +9,7 @@ from typing import Any
 
 from ..engine.errors import wrong_input
 from ..router.restyle import RestyleSettings
-from ..tinyworld.bundled import STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
+from ..tinyworld.bundled import RESTYLE, STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
 
 TINY = "tinyworld"
 
@@ -30,7 +30,7 @@ class LocalModel:
 
 def tiny_settings(style: str, **chosen: Any) -> RestyleSettings:
     """The tiny world's settings for a style; whatever is chosen replaces them."""
-    return RestyleSettings(**{"strength": STRENGTHS.get(style, USUAL_STRENGTH), **chosen})
+    return RestyleSettings(**{**RESTYLE, "strength": STRENGTHS.get(style, USUAL_STRENGTH), **chosen})
 
 
 def known_styles(model: str) -> list[str] | None:

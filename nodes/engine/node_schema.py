@@ -9,8 +9,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .errors import RegionStyleError
-
 # Added to io.Schema and to the inputs after 0.3.64. None of them changes what a node computes.
 LATER_SCHEMA_FIELDS = frozenset({"search_aliases", "essentials_category", "is_dev_only", "has_intermediate_output"})
 LATER_INPUT_FIELDS = frozenset({"advanced", "extra_dict", "gradient_stops", "raw_link"})
@@ -43,18 +41,3 @@ def known_fields(call: Callable[..., Any], fields: dict[str, Any], later: Iterab
     """`fields` without those of `later` that `call` has no parameter for."""
     known = inspect.signature(call).parameters
     return {name: value for name, value in fields.items() if name in known or name not in later}
-
-
-def check_choice(value: str, choices: Iterable[str], name: str) -> str:
-    """`value` when it is one of `choices`: 0.3.64 hands a combo's value to the node without looking at it."""
-    choices = list(choices)
-    if value not in choices:
-        raise RegionStyleError(f"{name}: {value!r} is not a choice. Choose one of: {', '.join(choices)}.")
-    return value
-
-
-def check_range(value: float, low: float, high: float, name: str) -> float:
-    """`value` when it is a number in low..high: a linked value is not checked by ComfyUI."""
-    if not low <= value <= high:  # also true for NaN
-        raise RegionStyleError(f"{name}: {value} is out of range. Give a number from {low} to {high}.")
-    return value

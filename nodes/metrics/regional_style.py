@@ -13,42 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
 from .checks import check_mask, check_not_empty, check_one_each, check_pair
-from .measurement import SIGNED, Measurement, check_tiny
+from .measurement import Measurement, check_tiny
 from .networks.perceptual import PerceptualDistance
 from .pixels import masked_mse
+from .settings import RegionalStyleSettings
 from .text_image import TextImageModel, region_crop, similarity
-
-BACKGROUNDS = ("map", "fill")
-SENTENCE = "a picture in {style} style"
-
-
-@dataclass(frozen=True)
-class RegionalStyleSettings:
-    """The options that the paper leaves open.
-
-    margin: around the mask's box, as a share of its longer side ("a small margin"; 0.1).
-    sentence: the text of a style, `{style}` replaced ("a picture in {style} style").
-    background: how LPIPS is restricted to the outside: "map" averages its per-pixel map there, "fill" puts the
-    source's region into the result and takes the ordinary number.
-    pixel_range: of MSE_bg; "-1..1", since the published values reach 0.44, which 0..1 hardly can.
-    soft: weigh by the soft mask; False cuts it at 0.5 first.
-    """
-
-    margin: float = 0.1
-    sentence: str = SENTENCE
-    background: str = "map"
-    pixel_range: str = SIGNED
-    soft: bool = True
-
-    def __post_init__(self) -> None:
-        if self.background not in BACKGROUNDS:
-            raise wrong_input("background", repr(self.background), ", ".join(BACKGROUNDS), "Choose one of these.")
-        if "{style}" not in self.sentence:
-            raise wrong_input("sentence", repr(self.sentence), "a text with {style} in it", "Add {style}.")
-        if not 0 <= self.margin <= 4:
-            raise wrong_input("margin", self.margin, "0 to 4", "0.1 is usual.")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from .measurement import SIGNED, UNIT, Measurement, check_tiny, mean_of
 from .networks.networks import MetricNetworks
 from .page.drawing import draw_table, shown
 from .pixels import mse, psnr, ssim
-from .regional_style import RegionalStyleSettings, regional_style_score
+from .regional_style import regional_style_score
+from .settings import RegionalStyleSettings
 from .text_image import masked_crop_clip_score
 
 BETTER = {

@@ -18,24 +18,10 @@ from ..engine.errors import RegionStyleError
 from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import ddim, partial_times
 from ..engine.region.region import RegionCrop, feather_mask
+from .settings import RestyleSettings
 
 # From the region in the crop `[1,n,n]`, and the function that cuts any other mask like the picture, to the gates.
 GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]
-
-
-@dataclass(frozen=True)
-class RestyleSettings:
-    """strength: share of the noise schedule that is redrawn, 0..1; steps: sampler steps; cfg: guidance (1: off);
-    seed: of the noise; margin: context around the region, as a share of its size; feather: seam in pixels (negative:
-    inwards); largest_scale: how far a small region may be enlarged (1: never)."""
-
-    strength: float = 0.2
-    steps: int = 6
-    cfg: float = 1.0
-    seed: int = 0
-    margin: float = 0.25
-    feather: int = 2
-    largest_scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from ..engine.adapters.gates import Gate
 from ..engine.errors import wrong_input
 from ..engine.host.memory import BatchSlice, in_parts
 from ..engine.predictor.base import NoisePredictor
-from .schedule import Kind, rate_share
-from .score import BaseModel, Prompts, SmsSettings, StyleScore
+from .schedule import rate_share
+from .score import BaseModel, Prompts, StyleScore
+from .settings import Kind, SmsSettings
 
 __all__ = ["BaseModel", "History", "Prompts", "SmsSettings", "StyleMatcher"]
 

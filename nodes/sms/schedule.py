@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..engine.errors import wrong_input
 from .presets import Preset
+from .settings import KINDS, LARGEST, SMALLEST, Kind
 
-Kind = Literal["narrowing", "uniform", "linear"]
-KINDS = ("narrowing", "uniform", "linear")
-SMALLEST, LARGEST = 20, 500  # t_min and t_max
 PUBLISHED_WARM_UP = 100  # iterations
 STEEPEST = 5  # times the published rate, at most, at the first iteration of a short run
 GRID_STEPS = 500  # the published code's sampler grid: every second of 1000 timesteps

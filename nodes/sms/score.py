@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,64 +17,12 @@ from ..engine.host.memory import BatchSlice
 from ..engine.predictor.base import NoisePredictor, Text
 from .fake import NAME
 from .objective import fake_loss, guided_noise, latent_loss, relevance_map, spectrum_loss, style_gradient, style_loss
-from .presets import REFERENCE, Preset
+from .presets import Preset
 from .roles import Role, predict_roles
-from .schedule import LARGEST, SMALLEST, Kind, draw_times, frequency_limit, squared_alpha, style_weight
+from .schedule import draw_times, frequency_limit, squared_alpha, style_weight
+from .settings import Kind, SmsSettings
 
 INSTRUCTION = "Turn it into {style}"
-Content = Literal["spectrum", "fixed cutoff", "latent"]
-STARTS = ("mode", "sample")
-CONTENTS = ("spectrum", "fixed cutoff", "latent")
-
-
-@dataclass(frozen=True)
-class SmsSettings:
-    """How SMS runs; the defaults are the published ones.
-
-    iterations: N; balance: weight of the spectrum term (None: the preset's; 0 switches it off, more keeps more of the
-    content); guidance: None: the preset's; rate, fake_rate: learning rates of latent and fake predictor; relevance:
-    whether the gradient is weighed by the relevance map; schedule: of the timesteps; lowest, highest: their range;
-    content: what is held, "spectrum" (low frequencies up to a bound that follows t), or, to compare with, "fixed
-    cutoff" (up to the middle one whatever t is) or "latent" (mean square distance in place of frequencies); seed;
-    start: the source's latent is the "mode" of the autoencoder's distribution, or a "sample" of it (published code);
-    tolerance: stop early when the mean of |R * gradient| / w_t over `window` iterations falls below (0: never);
-    preview_every: iterations between two previews.
-    """
-
-    preset: Preset = REFERENCE
-    iterations: int = 500
-    balance: float | None = None
-    guidance: float | None = None
-    rate: float = 0.1
-    fake_rate: float = 1e-3
-    relevance: bool = True
-    schedule: Kind = "narrowing"
-    lowest: int = SMALLEST
-    highest: int = LARGEST
-    seed: int = 0
-    tolerance: float = 0.0
-    window: int = 25
-    preview_every: int = 50
-    content: Content = "spectrum"
-    start: Literal["mode", "sample"] = "mode"
-
-    def __post_init__(self) -> None:
-        if self.iterations < 2:
-            # the first one has a learning rate of 0, as published: alone it would change nothing
-            raise wrong_input("iterations", self.iterations, "2 or more", "The paper takes 500.")
-        if self.content not in CONTENTS:
-            raise wrong_input("content", repr(self.content), f"one of {list(CONTENTS)}", "'spectrum' is the paper's.")
-        if self.start not in STARTS:
-            raise wrong_input("start", repr(self.start), f"one of {list(STARTS)}", "'sample' is the published code's.")
-        if self.preview_every < 1 or self.window < 1:
-            got = f"{self.preview_every} and {self.window}"
-            raise wrong_input("preview_every, window", got, "1 or more", "Correct them.")
-        if not 3 <= self.lowest < self.highest <= 1000:
-            got = f"{self.lowest}..{self.highest}"
-            raise wrong_input("timesteps", got, "3 <= lowest < highest <= 1000", "The paper takes 20..500.")
-        for name in ("rate", "fake_rate", "tolerance", "balance", "guidance"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise wrong_input(name, getattr(self, name), "0 or more", "Correct it.")
 
 
 @dataclass(frozen=True, eq=False)

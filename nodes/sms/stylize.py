@@ -14,19 +14,11 @@ from ..engine.adapters.gates import Gate, RegionGate
 from ..engine.errors import wrong_input
 from ..engine.predictor.base import NoisePredictor
 from ..engine.region.region import RegionCrop
-from .optimise import BaseModel, History, Prompts, SmsSettings, StyleMatcher
+from .optimise import BaseModel, History, Prompts, StyleMatcher
+from .settings import Framing, SmsSettings
 
 FRAMES = 8  # pictures of the progression strip, at most
 LONGEST = 2  # times the native size: the longer side of a whole picture, or memory would grow with its length
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How much of a picture is worked on around a mask, and the seam in pixels (negative: inwards)."""
-
-    margin: float = 0.25
-    feather: int = 2
-    largest_scale: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

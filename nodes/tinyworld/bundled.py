@@ -41,6 +41,7 @@ STRENGTHS = {
     "watercolor": 0.45,
 }
 USUAL_STRENGTH = 0.3
+RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance: fields of `RestyleSettings`
 
 
 @dataclass(frozen=True)

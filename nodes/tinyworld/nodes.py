@@ -7,9 +7,10 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ..engine.node_schema import node_output, node_schema
+from ..engine.settings.node import Node
 
 
-class TinyWorldLoader(io.ComfyNode):
+class TinyWorldLoader(Node):
     """MODEL, CLIP and VAE that come with the pack."""
 
     @classmethod

@@ -18,7 +18,8 @@ from regionstyle.nodes.app.evaluation.scenes import as_image, demo_scene
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.attention import ground_by_attention
-from regionstyle.nodes.router.restyle import RestyleSettings, restyle_region
+from regionstyle.nodes.router.restyle import restyle_region
+from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 
 
@@ -41,7 +42,7 @@ def rows(device: str | None) -> dict[str, float]:
     predictor = load_predictor(host, [load_bundled_expert(style) for style in styles])
     image, mask = as_image(demo_scene(10)), torch.zeros(128, 128)
     mask[40:90, 40:100] = 1
-    settings = RestyleSettings()
+    settings = RestyleSettings(strength=0.2, steps=6, cfg=1.0)
 
     def restyle(count: int) -> object:
         def gate(region, cut):  # noqa: ANN001, ANN202

@@ -37,7 +37,8 @@ from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import REFERENCE
-from regionstyle.nodes.sms.score import Prompts, SmsSettings
+from regionstyle.nodes.sms.score import Prompts
+from regionstyle.nodes.sms.settings import SmsSettings
 from regionstyle.nodes.tinyworld.bundled import load_bundled_expert, load_components
 from regionstyle.nodes.tinyworld.networks import scheduler
 

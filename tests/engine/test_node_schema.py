@@ -2,8 +2,7 @@
 
 import pytest
 
-from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.engine.node_schema import check_choice, check_range, known_fields
+from regionstyle.nodes.engine.node_schema import known_fields
 
 SCRIPT = """
 from comfy_api.latest import io
@@ -60,13 +59,3 @@ def test_only_later_keywords_are_left_out():
 
     fields = {"name": 1, "default": 2, "advanced": True, "misspelt": 3}
     assert known_fields(old, fields, {"advanced"}) == {"name": 1, "default": 2, "misspelt": 3}
-
-
-def test_values_are_checked():
-    assert check_choice("a", ["a", "b"], "style") == "a"
-    assert check_range(0.5, 0, 1, "strength") == 0.5
-    with pytest.raises(RegionStyleError, match=r"style: 'c' is not a choice. Choose one of: a, b\."):
-        check_choice("c", ["a", "b"], "style")
-    for value in (-0.1, 1.1, float("nan")):
-        with pytest.raises(RegionStyleError, match=r"strength: .* from 0 to 1"):
-            check_range(value, 0, 1, "strength")

@@ -11,7 +11,7 @@ from regionstyle.nodes.engine.lora.style_key import style_key
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.region.regions import Regions, region_of
 from regionstyle.nodes.router.experts import Experts, StackedExpert, phrases_of
-from regionstyle.nodes.router.gates.noise_range import NoiseRange, gates_at
+from regionstyle.nodes.router.gates.noise_range import gates_at
 from regionstyle.nodes.router.gates.prompt_gates import (
     embedding,
     hard_weights,
@@ -20,6 +20,7 @@ from regionstyle.nodes.router.gates.prompt_gates import (
     weighted_gates,
 )
 from regionstyle.nodes.router.gates.region_gates import region_gates_of, route_regions
+from regionstyle.nodes.router.settings import NoiseRange
 
 
 def stack(*styles: str, strength: float = 1.0) -> Experts:

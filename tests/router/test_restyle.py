@@ -1,12 +1,15 @@
 """Restyling a region with the shipped tiny world."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
-from regionstyle.nodes.router.restyle import RestyleSettings, gate_region, restyle_region
+from regionstyle.nodes.router.restyle import gate_region, restyle_region
+from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld.bundled import expert_files, load_bundled_expert, load_predictor
 from regionstyle.nodes.tinyworld.world import scene
 
@@ -26,7 +29,7 @@ def gate(region, cut):
     return Gates({STYLE: RegionGate(region)})
 
 
-FEW = RestyleSettings(steps=2)
+FEW = RestyleSettings(strength=0.2, steps=2, cfg=1.0)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (101, 243), (64, 50), (400, 300)])
@@ -35,7 +38,7 @@ def test_outside_the_mask_every_pixel_is_equal(predictor, size, feather):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     mask = torch.zeros(size)
     mask[size[0] // 3 : size[0] // 2, size[1] // 4 : size[1] // 2] = 1
-    settings = RestyleSettings(steps=1, feather=feather)
+    settings = replace(FEW, steps=1, feather=feather)
     result = restyle_region(predictor, image, mask, f"a picture in {STYLE} style", gate=gate, settings=settings)
     outside = (result.mask == 0).expand_as(image)
     assert torch.equal(result.image[outside], image[outside])
@@ -48,7 +51,7 @@ def test_same_seed_same_picture(predictor):
     image, mask = picture(3), torch.zeros(128, 128)
     mask[20:70, 20:70] = 1
     prompt = f"a picture in {STYLE} style"
-    made = [restyle_region(predictor, image, mask, prompt, gate=gate, settings=RestyleSettings(steps=2, seed=s)).image
+    made = [restyle_region(predictor, image, mask, prompt, gate=gate, settings=replace(FEW, seed=s)).image
             for s in (4, 5, 4)]  # fmt: skip
     assert torch.equal(made[0], made[2])
     assert not torch.equal(made[0], made[1])
@@ -77,7 +80,7 @@ def test_cancel_at_every_step(stop_after):
                      cancelled=lambda: len(previews) >= stop_after)  # fmt: skip
     with pytest.raises(Cancelled):
         restyle_region(
-            load_predictor(host), picture(0), torch.ones(128, 128), "a picture", settings=RestyleSettings(steps=4)
+            load_predictor(host), picture(0), torch.ones(128, 128), "a picture", settings=replace(FEW, steps=4)
         )
     assert len(previews) == stop_after
     assert previews[-1].shape == (3, 128, 128)

@@ -15,7 +15,8 @@ from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.presets import PAPER, REFERENCE
-from regionstyle.nodes.sms.score import Prompts, SmsSettings, StyleScore
+from regionstyle.nodes.sms.score import Prompts, StyleScore
+from regionstyle.nodes.sms.settings import SmsSettings
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 ABAR = (1 - BETAS).cumprod(0)

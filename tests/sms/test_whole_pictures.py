@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from regionstyle.nodes.sms.stylize import Framing, _Work
+from regionstyle.nodes.sms.settings import Framing
+from regionstyle.nodes.sms.stylize import _Work
 
 
 @pytest.mark.parametrize(

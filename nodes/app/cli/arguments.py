@@ -50,16 +50,6 @@ def _number(text: str, kind: type[int] | type[float], accepts: Callable[[float],
     return value
 
 
-def fraction(text: str) -> float:
-    """A number from 0 to 1."""
-    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-
-
-def guidance(text: str) -> float:
-    """A classifier-free guidance scale from 0 to 100."""
-    return _number(text, float, lambda value: 0 <= value <= 100, "a number from 0 to 100")
-
-
 def minutes(text: str) -> float:
     """A finite number above 0."""
     return _number(text, float, lambda value: 0 < value < float("inf"), "a number of minutes above 0")

@@ -8,7 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, fraction, guidance, minutes, positive
+from ...engine.settings.options import add_setting_options
+from ...engine.settings.setting import override, settings_of
+from ...metrics.settings import RegionalStyleSettings
+from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
+from ...sms.presets import REFERENCE
+from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
+from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
@@ -24,7 +30,7 @@ DETECTOR = "Grounding DINO finds the things, instead of the model's attention: i
 def add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "demo", "Restyle one object of a bundled picture and write every step as an image.")
     parser.add_argument("--out", type=Path, default=Path("regionstyle-demo"), metavar="DIR", help=DEFAULT)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    add_setting_options(parser, RestyleSettings, "seed")
     parser.add_argument("--scene", type=int, metavar="N", help="another picture (default: the demo's own)")
     parser.add_argument("--style", help="another style (default: the one of the demo's sentence)")
     add_device(parser)
@@ -39,10 +45,11 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--sam", metavar="FILE|tinyworld", help=SAM)
     parser.add_argument("--detector", type=Path, metavar="FOLDER", help=DETECTOR)
     parser.add_argument("--style", help="the style, when the prompt does not name it")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    parser.add_argument("--strength", type=fraction, metavar="F", help="how far to go, 0 (not at all) to 1")
-    parser.add_argument("--steps", type=positive, metavar="N", help="sampling steps")
-    parser.add_argument("--cfg", type=guidance, metavar="F", help="classifier-free guidance scale, 1: off")
+    add_setting_options(parser, RestyleSettings, "seed")
+    strength = override(default=None, help="How far to go, 0 (not at all) to 1 (default: what suits model and style)")
+    steps = override(default=None, help="Sampling steps (default: what suits the model)")
+    cfg = override(default=None, help="Classifier-free guidance scale, 1: off (default: what suits the model)")
+    add_setting_options(parser, RestyleSettings, strength=strength, steps=steps, cfg=cfg)
     parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
     parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
     parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
@@ -115,21 +122,21 @@ def _add_train_style(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--style", metavar="WORDS", help="the style's words, for prompts (default: the name)")
     add("--name", help="what the expert is called (default: the output's name)")
     add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, SD1.5 or SDXL class")
-    add("--steps", type=positive, default=1000, metavar="N", help=DEFAULT)
-    add("--rank", type=positive, default=8, metavar="N", help=DEFAULT)
-    add("--lr", type=float, metavar="RATE", help="learning rate (default: 1e-4; 1e-3 for the tiny world)")
-    add("--resolution", type=positive, metavar="PIXELS", help="side of the training pictures (default: the model's)")
-    add("--batch", type=positive, default=4, metavar="N", help=f"pictures per step ({DEFAULT})")
-    add("--accumulate", type=positive, default=1, metavar="N", help="take a batch in N parts, to save memory")
+    _add_style_settings(parser)
     add("--checkpointing", action="store_true", help="compute activations twice, to save memory")
-    add("--layers", choices=["attention", "all"], default="all", help=f"which layers learn ({DEFAULT})")
-    add("--crop", type=fraction, default=1.0, metavar="F", help="smallest crop, as a share of the shorter side")
-    add("--no-flip", action="store_true", help="do not use mirrored pictures, for styles with a left and a right")
     add("--layout", choices=["kohya", "diffusers"], help="of the file (default: what ComfyUI reads)")
-    add("--preview-every", type=positive, default=100, metavar="N", help=f"steps between two previews ({DEFAULT})")
-    add("--seed", type=int, default=0, help=DEFAULT)
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
     add_device(parser)
+
+
+def _add_style_settings(parser: Parser) -> None:
+    rate = override(default=None, help=f"Learning rate (default: {TrainSettings.rate:g}; 1e-3 for the tiny world)")
+    side = override(default=None, low=8, help="Side of the training pictures (default: the model's)")
+    flip = override(help="Do not use mirrored pictures, for styles with a left and a right")
+    first, last = ("steps", "rank", "rate"), ("batch", "accumulate", "layers", "preview_every", "seed")
+    add_setting_options(parser, TrainSettings, *first, options={"rate": "--lr"}, rate=rate)
+    add_setting_options(parser, CropSettings, "resolution", "crop", "flip", resolution=side, flip=flip)
+    add_setting_options(parser, TrainSettings, *last)
 
 
 def _add_train_gate(networks: argparse._SubParsersAction[Parser]) -> None:
@@ -140,11 +147,7 @@ def _add_train_gate(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--prompts", type=Path, metavar="FILE", help="lines 'expert: prompt' (default: the tiny world's own)")
     add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
     add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder: its text encoders")
-    add("--steps", type=positive, default=600, metavar="N", help=DEFAULT)
-    add("--lr", type=float, default=2e-3, metavar="RATE", help=f"learning rate ({DEFAULT})")
-    add("--top-k", type=positive, default=2, metavar="N", help=f"how many experts act at most ({DEFAULT})")
-    add("--balance", type=float, default=0.1, metavar="F", help=f"of the load-balance term ({DEFAULT})")
-    add("--seed", type=int, default=0, help=DEFAULT)
+    add_setting_options(parser, GateSettings, "steps", "rate", "top_k", "balance", "seed", options={"rate": "--lr"})
     add_device(parser)
 
 
@@ -161,23 +164,32 @@ def _add_train_generator(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--validation", type=Path, metavar="DIR", help="pictures to look at (default: the first of the training)")
     add("--strict", action="store_true", help="stop at a picture that cannot be read, instead of leaving it out")
     add("--caption", default="", metavar="WORDS", help="of pictures without a .txt beside them (default: none)")
-    add("--architecture", choices=["tiny", "residual"], default="tiny", help=f"2 MB, or the paper's 43 MB ({DEFAULT})")
-    add("--iterations", type=positive, default=2000, metavar="N", help=f"after the warm-up ({DEFAULT})")
-    add("--warm-up", type=int, default=100, metavar="N", help=f"of reconstruction ({DEFAULT})")
-    add("--copies", type=positive, default=4, metavar="N", help=f"noisy versions per picture ({DEFAULT})")
-    add("--size", type=positive, metavar="PIXELS", help="side of the crops (default: the model's)")
-    add("--lr", type=float, metavar="RATE", help="learning rate (default: 1e-3 for tiny, 3e-4 for residual)")
-    add("--fake-lr", type=float, default=1e-3, metavar="RATE", help=f"of the fake predictor ({DEFAULT})")
-    add("--guidance", type=float, default=4.5, metavar="F", help=f"classifier-free guidance ({DEFAULT})")
-    add("--content", type=float, default=5e-4, metavar="F", help=f"how much low frequencies are held ({DEFAULT})")
-    add("--strength", type=float, default=0.8, metavar="F", help=f"of the expert ({DEFAULT})")
-    add("--no-relevance", action="store_true", help="let every place change alike, without a relevance map")
-    add("--preset", choices=["reference", "paper"], default="reference", help=f"whose formulas ({DEFAULT})")
-    add("--preview-every", type=positive, default=100, metavar="N", help=f"iterations between pictures ({DEFAULT})")
-    add("--seed", type=int, default=0, help=DEFAULT)
+    _add_generator_settings(parser)
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
     add("--accelerate", action="store_true", help="this is one of several processes of 'accelerate launch'")
     add_device(parser)
+
+
+def _add_generator_settings(parser: Parser) -> None:
+    size = override(default=None, low=1, help="Side of the crops (default: the model's)")
+    add_setting_options(parser, DistillSettings, "architecture", "warm_up", "copies", size=size)
+    add_setting_options(parser, StyleStrength, "strength")
+    usual = ", ".join(f"{rate:g} for {name}" for name, rate in GENERATOR_RATES.items())
+    flags = {"rate": "--lr", "fake_rate": "--fake-lr", "balance": "--content"}
+    add_setting_options(
+        parser,
+        SmsSettings,
+        options=flags,
+        iterations=override(default=DistillSettings.sms.iterations, help="How many after the warm-up; a picture each."),
+        rate=override(default=None, help=f"Learning rate (default: {usual})"),
+        fake_rate=override(help="Learning rate of the fake predictor, which follows the results."),
+        guidance=override(default=REFERENCE.guidance),
+        balance=override(default=REFERENCE.balance),
+        relevance=override(help="Let every place change alike, without a relevance map"),
+        preset=override(),
+        preview_every=override(default=100, help="Iterations between two pictures of the validation."),
+        seed=override(help="Seed of weights, pictures, timesteps and noise."),
+    )
 
 
 def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -188,8 +200,7 @@ def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
     add("--generator", required=True, metavar="FILE|STYLE", help="a generator's file, or the style of a bundled one")
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture for one picture, else a folder")
     add("--mask", type=Path, metavar="FILE", help="image of their size: white is restyled, black stays")
-    add("--feather", type=int, default=0, metavar="PIXELS", help=f"seam of the mask, negative: inwards ({DEFAULT})")
-    add("--tile", type=positive, default=512, metavar="PIXELS", help=f"worked on at once; less needs less ({DEFAULT})")
+    add_setting_options(parser, ApplySettings, feather=override(default=0), tile=override(low=1))
     add_device(parser)
 
 
@@ -229,18 +240,19 @@ def add_benchmark(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--hps", type=Path, metavar="DIR", help="HPS v2's folder, likewise")
     _add_score_options(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N samples")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    add_setting_options(parser, RestyleSettings, "seed")
     parser.add_argument("--out", type=Path, default=Path("regionstyle-benchmark"), metavar="DIR", help=DEFAULT)
     add_device(parser)
 
 
 def _add_score_options(parser: Parser) -> None:
-    """What the papers leave open, or vary, about their scores; nodes/metrics has the defaults and checks the values."""
+    """What the papers leave open, or vary, about their scores; None where it is not given, since a data set has one of
+    the two scores only."""
     group = parser.add_argument_group("options of the regional score, which its paper leaves open")
-    group.add_argument("--margin", type=float, metavar="SHARE", help="around the region's box for RSM (default: 0.1)")
-    group.add_argument("--sentence", metavar="TEXT", help="for RSM (default: a picture in {style} style)")
-    group.add_argument("--background", metavar="map|fill", help="how LPIPS_bg leaves out the region (default: map)")
-    group.add_argument("--pixel-range", metavar="RANGE", help="of MSE_bg: 0..1, 0..255 or -1..1 (default)")
+    for name in ("margin", "sentence", "background", "pixel_range"):
+        known = settings_of(RegionalStyleSettings)[name]
+        unset = override(default=None, help=f"{known.help.rstrip('.')} (default: {known.default})")
+        add_setting_options(group, RegionalStyleSettings, **{name: unset})
     group.add_argument("--hard-mask", action="store_true", help="cut soft masks at 0.5 first")
     group = parser.add_argument_group("options of the harmonisation score")
     group.add_argument("--full-resolution", action="store_true", help="the truth's own size (default: 256 x 256)")

@@ -38,8 +38,8 @@ def run_gate_training(args: argparse.Namespace) -> int:
     examples, own = _examples(args)
     host = console_host(args.device)
     encode = _encoder(args.model, host)
-    settings = GateSettings(args.steps, rate=args.lr, balance=args.balance, seed=args.seed)
-    gate, losses = train_gate(examples, encode, settings, host, top_k=args.top_k)
+    settings = GateSettings(args.steps, rate=args.lr, balance=args.balance, seed=args.seed, top_k=args.top_k)
+    gate, losses = train_gate(examples, encode, settings, host)
     save_gate(gate, args.output, "MIT, trained by this project" if own else "")
     right = _right(gate, examples, encode)
     sys.stdout.write(

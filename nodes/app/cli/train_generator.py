@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ...sms.generator.workers import Workers
 
 PHOTOGRAPHS = ("astronaut", "rocket", "motorcycle")  # of the tiny world; its cat and coffee stay unseen
-RATES = {"tiny": 1e-3, "residual": 3e-4}
 
 
 def run_generator_training(args: argparse.Namespace) -> int:
@@ -89,8 +88,9 @@ def _settings(args: argparse.Namespace) -> DistillSettings:
     from ...sms.generator.training import DistillSettings
     from ...sms.presets import preset
     from ...sms.score import SmsSettings
+    from ...sms.settings import GENERATOR_RATES
 
-    rate = args.lr if args.lr is not None else RATES[args.architecture]
+    rate = args.lr if args.lr is not None else GENERATOR_RATES[args.architecture]
     sms = SmsSettings(
         preset(args.preset), args.iterations, args.content, args.guidance, rate, args.fake_lr, not args.no_relevance,
         seed=args.seed, preview_every=args.preview_every,

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 TINY = "tinyworld"
 RATES = {TINY: 1e-3}
-USUAL_RATE = 1e-4
 
 
 def run_style_training(args: argparse.Namespace) -> int:
@@ -100,13 +99,13 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from ...router.training.style import TrainSettings
+    from ...router.settings import TrainSettings
 
     return TrainSettings(
         steps=args.steps,
         batch=args.batch,
         accumulate=args.accumulate,
-        rate=args.lr if args.lr is not None else RATES.get(args.model, USUAL_RATE),
+        rate=args.lr if args.lr is not None else RATES.get(args.model, TrainSettings.rate),
         rank=args.rank,
         layers=args.layers,
         seed=args.seed,

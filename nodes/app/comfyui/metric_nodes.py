@@ -6,7 +6,8 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ...engine.node_schema import check_choice, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.node import Node
 from ...metrics.comfy.metric_nodes import METRIC_NETWORKS
 from ..metric_networks import LPIPS, TINY
 
@@ -33,7 +34,7 @@ def clip_choices() -> list[str]:
     return [TINY, *dict.fromkeys(found)]
 
 
-class MetricNetworksLoader(io.ComfyNode):
+class MetricNetworksLoader(Node):
     """The networks that Score Result measures with."""
 
     @classmethod
@@ -71,8 +72,6 @@ class MetricNetworksLoader(io.ComfyNode):
 
         from ..metric_networks import load_networks
 
-        check_choice(text_image, clip_choices(), "text_image")
-        check_choice(perceptual, [TINY, *LPIPS], "perceptual")
         clip = None if text_image == TINY else next(r / text_image for r in _roots() if (r / text_image).is_dir())
         with torch.inference_mode(False):
             return io.NodeOutput(load_networks(text_image, perceptual, _weights_root(perceptual), clip))

@@ -8,12 +8,18 @@ from comfy_api.latest import io, ui
 
 from ...engine.errors import wrong_input
 from ...engine.language.region_prompt import TEMPLATE
-from ...engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.setting import override
 from ...grounding.comfy.region_nodes import REGIONS, regions_input
-from ...router.comfy.expert_nodes import checked_settings, restyle_settings_inputs
+from ...grounding.settings import AttentionSettings, Finding
+from ...router.comfy.expert_nodes import restyle_settings_inputs
+from ...router.settings import RestyleSettings
 
 
-class RestyleSentence(io.ComfyNode):
+class RestyleSentence(Node):
     """Restyle everything a sentence names; everything else stays bit for bit."""
 
     @classmethod
@@ -63,30 +69,22 @@ class RestyleSentence(io.ComfyNode):
         vae: Any,
         image: Any,
         sentence: str,
-        template: str = TEMPLATE,
-        negative: str = "",
-        seed: int = 0,
-        steps: int = 20,
-        cfg: float = 7.0,
-        strength: float = 0.6,
-        margin: float = 0.25,
-        feather: int = 2,
-        enlarge: float = 1.0,
-        bias: float = 0.0,
-        strict: bool = False,
-        regions: Any = None,
+        template: str,
+        negative: str,
+        bias: float,
+        strict: bool,
+        regions: Any,
+        **settings: Any,
     ) -> io.NodeOutput:
-        from ...grounding.finders.attention import AttentionSettings
         from .sentence import SentenceRequest, restyle_sentence
 
-        check_range(bias, -10, 10, "bias")
         if regions is not None and bias != 0:
             remedy = "Set it to 0, or leave regions unconnected."
             raise wrong_input("bias", bias, "0 with regions, since attention is not used then", remedy)
-        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge, own=True)
+        (chosen,) = settings_from(settings, RestyleSettings)
         request = SentenceRequest(sentence, template, negative, regions, strict)
-        looking = AttentionSettings(seed=int(seed), bias=bias)
-        made = restyle_sentence(model, clip, vae, image, request, settings, looking)
+        looking = AttentionSettings(seed=chosen.seed, bias=bias)
+        made = restyle_sentence(model, clip, vae, image, request, chosen, looking)
         return io.NodeOutput(made.image, made.mask, made.regions, ui=ui.PreviewText(made.notice))
 
 
@@ -132,31 +130,16 @@ def _words() -> list[Any]:
             tooltip="What no region shall show; acts when cfg is not 1.",
             advanced=True,
         ),
-        node_input(
-            io.Int, "seed", default=0, min=0, max=2**32 - 1, control_after_generate=True, tooltip="Seed of all noise."
-        ),
+        *node_inputs(RestyleSettings, seed=override(help="Seed of all noise.")),
     ]
 
 
 def _looking() -> list[Any]:
+    bias = "Moves the threshold of masks found by attention: higher gives smaller masks. In log-odds."
+    strict = "On: a thing that is not found stops the workflow with an error. Off: it is left out and named."
     return [
-        node_input(
-            io.Float,
-            "bias",
-            default=0.0,
-            min=-10.0,
-            max=10.0,
-            step=0.1,
-            tooltip="Moves the threshold of masks found by attention: higher gives smaller masks. In log-odds.",
-            advanced=True,
-        ),
-        node_input(
-            io.Boolean,
-            "strict",
-            default=False,
-            tooltip="On: a thing that is not found stops the workflow with an error. Off: it is left out and named.",
-            advanced=True,
-        ),
+        *node_inputs(AttentionSettings, bias=override(help=bias)),
+        *node_inputs(Finding, strict=override(help=strict)),
     ]
 
 

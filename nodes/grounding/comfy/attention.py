@@ -13,8 +13,9 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.heatmap import overlay
 from ...engine.predictor.comfy import ComfyPredictor
-from ..finders.attention import AttentionSettings, Grounding, ground_by_attention
+from ..finders.attention import Grounding, ground_by_attention
 from ..language.written_words import check_text, check_words
+from ..settings import AttentionSettings
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,7 @@ def find_in_batch(
     image: Tensor,
     phrase: str,
     caption: str,
-    bias: float,
-    noise_samples: int,
-    seed: int,
+    settings: AttentionSettings,
     strict: bool,
 ) -> BatchGrounding:
     """Look for a phrase in every image of a batch. RegionStyleError for an empty phrase, or one not found if strict."""
@@ -48,7 +47,6 @@ def find_in_batch(
     check_text(caption, "caption")
     images = images_of(image)
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
-    settings = AttentionSettings(seed=seed, noise_samples=noise_samples, bias=bias)
     with predictor.loaded():
         groundings = [
             ground_by_attention(predictor, picture[None], phrase.strip(), caption.strip() or None, settings)

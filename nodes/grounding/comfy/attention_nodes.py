@@ -6,10 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ..settings import AttentionSettings, Finding
 
 
-class AttentionMask(io.ComfyNode):
+class AttentionMask(Node):
     """A mask for a phrase, from the model's own attention."""
 
     @classmethod
@@ -39,17 +43,14 @@ class AttentionMask(io.ComfyNode):
         vae: Any,
         image: Any,
         phrase: str,
-        caption: str = "",
-        bias: float = 0.0,
-        draws: int = 2,
-        seed: int = 0,
-        strict: bool = False,
+        caption: str,
+        strict: bool,
+        **settings: Any,
     ) -> io.NodeOutput:
         from .attention import find_in_batch
 
-        check_range(bias, -10, 10, "bias")
-        check_range(draws, 1, 16, "draws")
-        found = find_in_batch(model, clip, vae, image, phrase, caption, bias, int(draws), seed, strict)
+        (chosen,) = settings_from(settings, AttentionSettings)
+        found = find_in_batch(model, clip, vae, image, phrase, caption, chosen, strict)
         return io.NodeOutput(found.masks, found.pictures, found.score, ui=ui.PreviewText(found.notice))
 
 
@@ -80,37 +81,7 @@ def _phrase_inputs() -> list[Any]:
 
 def search_inputs() -> list[Any]:
     """How attention looks, for every node that finds by it."""
-    return [
-        node_input(
-            io.Float,
-            "bias",
-            default=0.0,
-            min=-10.0,
-            max=10.0,
-            step=0.1,
-            tooltip="Moves the threshold, which is "
-            "chosen by Otsu's method: higher gives a smaller mask, lower a larger one. In log-odds.",
-            advanced=True,
-        ),
-        node_input(
-            io.Int,
-            "draws",
-            default=2,
-            min=1,
-            max=16,
-            tooltip="Noise draws per noise level that are averaged. More is steadier and slower.",
-            advanced=True,
-        ),
-        node_input(io.Int, "seed", default=0, min=0, max=2**32 - 1, tooltip="Seed of the noise.", advanced=True),
-        node_input(
-            io.Boolean,
-            "strict",
-            default=False,
-            tooltip="On: a phrase that is not found stops the workflow with an "
-            "error. Off: it gives an empty mask and a notice.",
-            advanced=True,
-        ),
-    ]
+    return [*node_inputs(AttentionSettings, "bias", "noise_samples", "seed"), *node_inputs(Finding, "strict")]
 
 
 NODES = [AttentionMask]

@@ -6,15 +6,19 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from ..finders.sam import BEST, MASK_CHOICES
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.sockets import custom_socket
+from ..settings import DetectorSettings, Finding, SegmentSettings
 from .network_nodes import CATEGORY, DETECTOR, SAM_EMBEDDING, VLM
 from .region_nodes import REGIONS, regions_input
 
-BOUNDING_BOX = io.Custom("BOUNDING_BOX")  # core's type, by its name: 0.3.64 has no class for it
+BOUNDING_BOX = custom_socket("BOUNDING_BOX", dict, list)  # core's type, by its name: 0.3.64 has no class for it
 
 
-class SegmentBoxes(io.ComfyNode):
+class SegmentBoxes(Node):
     """Boxes and points to masks."""
 
     @classmethod
@@ -42,23 +46,22 @@ class SegmentBoxes(io.ComfyNode):
     def execute(
         cls,
         embedding: Any,
-        regions: Any = None,
-        bboxes: Any = None,
-        boxes: str = "",
-        points_inside: str = "",
-        points_outside: str = "",
-        phrase: str = "object",
-        masks: str = BEST,
+        regions: Any,
+        bboxes: Any,
+        boxes: str,
+        points_inside: str,
+        points_outside: str,
+        phrase: str,
+        masks: str,
     ) -> io.NodeOutput:
         from ...engine.region.regions import not_found_notice
         from .grounding import segment
 
-        check_choice(masks, MASK_CHOICES, "masks")
         made = segment(embedding, regions, boxes, bboxes, points_inside, points_outside, phrase, masks)
         return io.NodeOutput(made, made.union(), ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
 
 
-class DetectPhrases(io.ComfyNode):
+class DetectPhrases(Node):
     """Phrases to boxes with Grounding DINO."""
 
     @classmethod
@@ -94,23 +97,15 @@ class DetectPhrases(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        detector: Any,
-        image: Any,
-        phrases: str,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
-        strict: bool = False,
-    ) -> io.NodeOutput:
+    def execute(cls, detector: Any, image: Any, phrases: str, strict: bool, **thresholds: Any) -> io.NodeOutput:
         from .grounding import detect
 
-        settings = detector_settings(box_threshold, text_threshold)
-        regions, seen = detect(detector, image, phrases, settings, strict)
+        (chosen,) = settings_from(thresholds, DetectorSettings)
+        regions, seen = detect(detector, image, phrases, chosen, strict)
         return io.NodeOutput(regions, seen, ui=ui.PreviewText(seen))
 
 
-class ReadWithVlm(io.ComfyNode):
+class ReadWithVlm(Node):
     """A request read together with the picture."""
 
     @classmethod
@@ -148,15 +143,6 @@ class ReadWithVlm(io.ComfyNode):
         regions, sentence, reply = ask_vlm(vlm, image, request)
         shown = "\n".join(filter(None, [not_found_notice(regions), sentence]))
         return io.NodeOutput(regions, sentence, reply, ui=ui.PreviewText(shown))
-
-
-def detector_settings(box_threshold: float, text_threshold: float) -> Any:
-    """Grounding DINO's settings, checked."""
-    from ..finders.dino import DetectorSettings
-
-    check_range(box_threshold, 0, 1, "box_threshold")
-    check_range(text_threshold, 0, 1, "text_threshold")
-    return DetectorSettings(box_threshold, text_threshold)
 
 
 def _segment_inputs() -> list[Any]:
@@ -201,54 +187,17 @@ def _segment_inputs() -> list[Any]:
 
 def masks_input() -> Any:
     """Which of SAM's masks is taken."""
-    return node_input(
-        io.Combo,
-        "masks",
-        options=list(MASK_CHOICES),
-        default=BEST,
-        tooltip="SAM answers three masks (usually part, larger part, whole): the best by its own estimate, or always "
-        "one of them; 'single' is its one answer for clear boxes, as the LEAST paper uses it.",
-        advanced=True,
-    )
+    return node_inputs(SegmentSettings, "masks")[0]
 
 
 def threshold_inputs() -> list[Any]:
     """Grounding DINO's two thresholds."""
-    return [
-        node_input(
-            io.Float,
-            "box_threshold",
-            default=0.35,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Grounding DINO's boxes below this score are dropped: lower finds more, also wrong ones.",
-            advanced=True,
-        ),
-        node_input(
-            io.Float,
-            "text_threshold",
-            default=0.25,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="A word counts as seen in a box of Grounding DINO from this probability on; a box in which no word "
-            "was seen is dropped.",
-            advanced=True,
-        ),
-    ]
+    return node_inputs(DetectorSettings, "box_threshold", "text_threshold")
 
 
 def strict_input() -> Any:
     """Whether a thing that is not found is an error."""
-    return node_input(
-        io.Boolean,
-        "strict",
-        default=False,
-        tooltip="On: a thing that is not found stops the workflow with an error. Off: it gives an empty mask and a "
-        "notice.",
-        advanced=True,
-    )
+    return node_inputs(Finding, "strict")[0]
 
 
 NODES = [SegmentBoxes, DetectPhrases, ReadWithVlm]

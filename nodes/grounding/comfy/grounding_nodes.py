@@ -7,14 +7,16 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...engine.errors import wrong_input
-from ...engine.node_schema import check_choice, node_input, node_output, node_schema
-from ..finders.sam import BEST, MASK_CHOICES
-from .box_nodes import detector_settings, masks_input, strict_input, threshold_inputs
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ..settings import DetectorSettings
+from .box_nodes import masks_input, strict_input, threshold_inputs
 from .network_nodes import CATEGORY, DETECTOR, SAM_EMBEDDING, VLM
 from .region_nodes import REGIONS, regions_input
 
 
-class TextGroundedMask(io.ComfyNode):
+class TextGroundedMask(Node):
     """A sentence and a picture to a mask per thing."""
 
     @classmethod
@@ -63,24 +65,23 @@ class TextGroundedMask(io.ComfyNode):
         image: Any,
         embedding: Any,
         sentence: str,
-        detector: Any = None,
-        vlm: Any = None,
-        regions: Any = None,
-        model: Any = None,
-        clip: Any = None,
-        vae: Any = None,
-        box_threshold: float = 0.35,
-        text_threshold: float = 0.25,
-        masks: str = BEST,
-        strict: bool = False,
+        detector: Any,
+        vlm: Any,
+        regions: Any,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        masks: str,
+        strict: bool,
+        **thresholds: Any,
     ) -> io.NodeOutput:
         from .grounding import ground_sentence
         from .regions import masks_and_words, preview
 
-        check_choice(masks, MASK_CHOICES, "masks")
-        settings = detector_settings(box_threshold, text_threshold)
-        if detector is None and settings != type(settings)():
-            got, accepts = f"{box_threshold} and {text_threshold}", "0.35 and 0.25 where no detector is connected"
+        (settings,) = settings_from(thresholds, DetectorSettings)
+        if detector is None and settings != (usual := DetectorSettings()):
+            got = f"{settings.box_threshold} and {settings.text_threshold}"
+            accepts = f"{usual.box_threshold} and {usual.text_threshold} where no detector is connected"
             raise wrong_input("box_threshold, text_threshold", got, accepts, "Only Grounding DINO has such scores.")
         sources = {"detector": detector, "vlm": vlm, "regions": regions, "denoiser": (model, clip, vae)}
         found = ground_sentence(image, sentence, embedding, sources, settings, masks, strict)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ..settings import RefineSettings
 from .region_nodes import CATEGORY, REGIONS, regions_input
-
-if TYPE_CHECKING:
-    from ..masks.refine import RefineSettings
 
 
 def _refine_inputs() -> list[Any]:
@@ -21,52 +22,11 @@ def _refine_inputs() -> list[Any]:
             optional=True,
             tooltip="The picture the edges follow; needed when edges is above 0, and only then used.",
         ),
-        node_input(
-            io.Float,
-            "threshold",
-            default=0.0,
-            min=0.0,
-            max=0.99,
-            step=0.01,
-            tooltip="0 keeps the mask soft. Above: what is over this value becomes 1, the rest 0.",
-        ),
-        node_input(io.Boolean, "largest_part", default=False, tooltip="On: only the largest connected part stays."),
-        node_input(io.Boolean, "fill_holes", default=False, tooltip="On: what the mask walls in becomes part of it."),
-        node_input(
-            io.Int, "grow", default=0, min=-512, max=512, tooltip="Pixels: positive grows all around, negative shrinks."
-        ),
-        node_input(
-            io.Int,
-            "edges",
-            default=0,
-            min=0,
-            max=256,
-            tooltip="Moves the outline to the picture's edges within about this many pixels (guided filter); 0 is off.",
-        ),
-        node_input(
-            io.Int,
-            "feather",
-            default=0,
-            min=-256,
-            max=256,
-            tooltip="Soft seam in pixels: positive outwards, negative inwards; exactly 0 beyond it.",
-        ),
+        *node_inputs(RefineSettings, "threshold", "largest", "fill", "grow", "edges", "feather"),
     ]
 
 
-def _settings(
-    threshold: float, largest_part: bool, fill_holes: bool, grow: int, edges: int, feather: int
-) -> RefineSettings:
-    from ..masks.refine import RefineSettings
-
-    check_range(threshold, 0, 0.99, "threshold")
-    check_range(grow, -512, 512, "grow")
-    check_range(edges, 0, 256, "edges")
-    check_range(feather, -256, 256, "feather")
-    return RefineSettings(threshold, largest_part, fill_holes, int(grow), int(edges), int(feather))
-
-
-class RefineMask(io.ComfyNode):
+class RefineMask(Node):
     """A mask made better."""
 
     @classmethod
@@ -86,24 +46,14 @@ class RefineMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        mask: Any,
-        threshold: float = 0.0,
-        largest_part: bool = False,
-        fill_holes: bool = False,
-        grow: int = 0,
-        edges: int = 0,
-        feather: int = 0,
-        image: Any = None,
-    ) -> io.NodeOutput:
+    def execute(cls, mask: Any, image: Any, **settings: Any) -> io.NodeOutput:
         from .regions import refine_masks
 
-        settings = _settings(threshold, largest_part, fill_holes, grow, edges, feather)
-        return io.NodeOutput(refine_masks(mask, settings, image))
+        (chosen,) = settings_from(settings, RefineSettings)
+        return io.NodeOutput(refine_masks(mask, chosen, image))
 
 
-class RefineRegions(io.ComfyNode):
+class RefineRegions(Node):
     """Every region's mask made better."""
 
     @classmethod
@@ -127,26 +77,16 @@ class RefineRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        regions: Any,
-        threshold: float = 0.0,
-        largest_part: bool = False,
-        fill_holes: bool = False,
-        grow: int = 0,
-        edges: int = 0,
-        feather: int = 0,
-        image: Any = None,
-    ) -> io.NodeOutput:
+    def execute(cls, regions: Any, image: Any, **settings: Any) -> io.NodeOutput:
         from ...engine.region.regions import not_found_notice
         from .regions import refine_regions
 
-        settings = _settings(threshold, largest_part, fill_holes, grow, edges, feather)
-        made = refine_regions(regions, settings, image)
+        (chosen,) = settings_from(settings, RefineSettings)
+        made = refine_regions(regions, chosen, image)
         return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
 
 
-class CombineMasks(io.ComfyNode):
+class CombineMasks(Node):
     """Set operations on masks."""
 
     @classmethod
@@ -176,14 +116,13 @@ class CombineMasks(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, a: Any, operation: str = "union", b: Any = None) -> io.NodeOutput:
-        from ..masks.composition import OPERATIONS
+    def execute(cls, a: Any, operation: str, b: Any) -> io.NodeOutput:
         from .regions import combined
 
-        return io.NodeOutput(combined(a, b, check_choice(operation, OPERATIONS, "operation")))
+        return io.NodeOutput(combined(a, b, operation))
 
 
-class ComposeRegions(io.ComfyNode):
+class ComposeRegions(Node):
     """Regions joined, made free of overlaps, and given a background."""
 
     @classmethod
@@ -218,12 +157,9 @@ class ComposeRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, regions: Any, overlaps: str = "later on top", background: str = "", more: Any = None
-    ) -> io.NodeOutput:
-        from ..masks.composition import PRIORITIES, join, with_background, without_overlaps
+    def execute(cls, regions: Any, overlaps: str, background: str, more: Any) -> io.NodeOutput:
+        from ..masks.composition import join, with_background, without_overlaps
 
-        check_choice(overlaps, ["keep", *PRIORITIES], "overlaps")
         made = regions if more is None else join(regions, more)
         made = made if overlaps == "keep" else without_overlaps(made, overlaps)
         return io.NodeOutput(with_background(made, background.strip()) if background.strip() else made)

@@ -7,15 +7,20 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.node import Node
+from ...engine.settings.sockets import custom_socket
+from ..finders.dino import Detector
+from ..finders.sam import SamEmbedding, SamNetwork
+from ..finders.vlm import Vlm
 
-SAM = io.Custom("REGIONSTYLE_SAM")
-SAM_EMBEDDING = io.Custom("REGIONSTYLE_SAM_EMBEDDING")
-DETECTOR = io.Custom("REGIONSTYLE_DETECTOR")
-VLM = io.Custom("REGIONSTYLE_VLM")
+SAM = custom_socket("REGIONSTYLE_SAM", SamNetwork)
+SAM_EMBEDDING = custom_socket("REGIONSTYLE_SAM_EMBEDDING", SamEmbedding)
+DETECTOR = custom_socket("REGIONSTYLE_DETECTOR", Detector)
+VLM = custom_socket("REGIONSTYLE_VLM", Vlm)
 CATEGORY = "RegionStyle/grounding"
 
 
-class LoadSam(io.ComfyNode):
+class LoadSam(Node):
     """A Segment Anything network from a file."""
 
     @classmethod
@@ -58,7 +63,7 @@ class LoadSam(io.ComfyNode):
         return io.NodeOutput(network, network.name)
 
 
-class EncodeImage(io.ComfyNode):
+class EncodeImage(Node):
     """The expensive half of SAM, once per picture."""
 
     @classmethod
@@ -86,7 +91,7 @@ class EncodeImage(io.ComfyNode):
         return io.NodeOutput(encode_image(sam, image))
 
 
-class LoadDetector(io.ComfyNode):
+class LoadDetector(Node):
     """A Grounding DINO network from a folder."""
 
     @classmethod
@@ -125,7 +130,7 @@ class LoadDetector(io.ComfyNode):
         return io.NodeOutput(load_detector(folder))
 
 
-class LoadVlm(io.ComfyNode):
+class LoadVlm(Node):
     """A vision-language model from a folder."""
 
     @classmethod

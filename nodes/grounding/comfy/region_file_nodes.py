@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.node import Node
 from .region_nodes import CATEGORY, REGIONS, regions_input
 
 
-class SaveRegions(io.ComfyNode):
+class SaveRegions(Node):
     """Regions into a JSON file and PNG masks."""
 
     @classmethod
@@ -36,14 +37,14 @@ class SaveRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, regions: Any, filename_prefix: str = "regions/regions") -> io.NodeOutput:
+    def execute(cls, regions: Any, filename_prefix: str) -> io.NodeOutput:
         from .regions import save_to_output
 
         file = save_to_output(regions, filename_prefix)
         return io.NodeOutput(file, ui=ui.PreviewText(f"wrote {file}, {len(regions)} masks"))
 
 
-class LoadRegions(io.ComfyNode):
+class LoadRegions(Node):
     """Regions from a JSON file and its PNG masks."""
 
     @classmethod
@@ -80,7 +81,7 @@ class LoadRegions(io.ComfyNode):
         return io.NodeOutput(regions, ui=ui.PreviewText(f"{len(regions)} regions: {', '.join(regions.phrases)}"))
 
 
-class PreviewRegions(io.ComfyNode):
+class PreviewRegions(Node):
     """Regions drawn over their picture."""
 
     @classmethod

@@ -6,11 +6,16 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_range, node_input, node_output, node_schema
-from ...engine.region.regions import REGIONS_TYPE
+from ...engine.errors import wrong_input
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.region.regions import REGIONS_TYPE, Regions
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.sockets import custom_socket
+from ..settings import AttentionSettings
 from .attention_nodes import model_inputs, search_inputs
 
-REGIONS = io.Custom(REGIONS_TYPE)
+REGIONS = custom_socket(REGIONS_TYPE, Regions)
 CATEGORY = "RegionStyle/regions"
 
 
@@ -21,7 +26,7 @@ def regions_input(name: str = "regions", **options: Any) -> Any:
     )
 
 
-class ParsePrompt(io.ComfyNode):
+class ParsePrompt(Node):
     """A sentence read into things and styles."""
 
     @classmethod
@@ -55,18 +60,20 @@ class ParsePrompt(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sentence: str, number: int = 1) -> io.NodeOutput:
+    def execute(cls, sentence: str, number: int) -> io.NodeOutput:
         from ..language.prompt import parse_sentence
 
         read = parse_sentence(sentence)
-        check_range(number, 1, len(read.requests), "number")
-        chosen = read.requests[int(number) - 1]
+        if number > len(read.requests):
+            accepts = f"a number from 1 to {len(read.requests)}, as so many things are named"
+            raise wrong_input("number", number, accepts, "Give one of these.")
+        chosen = read.requests[number - 1]
         phrases, styles = ("\n".join(getattr(one, name) for one in read.requests) for name in ("phrase", "style"))
         text = ui.PreviewText(str(read))
         return io.NodeOutput(chosen.phrase, chosen.style, phrases, styles, len(read.requests), ui=text)
 
 
-class RegionsFromMask(io.ComfyNode):
+class RegionsFromMask(Node):
     """Any pack's MASK as a region with words."""
 
     @classmethod
@@ -95,7 +102,7 @@ class RegionsFromMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, mask: Any, phrase: str, style: str = "", regions: Any = None) -> io.NodeOutput:
+    def execute(cls, mask: Any, phrase: str, style: str, regions: Any) -> io.NodeOutput:
         from ...engine.region.regions import not_found_notice
         from .regions import regions_from_mask
 
@@ -103,7 +110,7 @@ class RegionsFromMask(io.ComfyNode):
         return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
 
 
-class RegionsFromAttention(io.ComfyNode):
+class RegionsFromAttention(Node):
     """The things of a sentence, by the model's own attention."""
 
     @classmethod
@@ -137,23 +144,18 @@ class RegionsFromAttention(io.ComfyNode):
         vae: Any,
         image: Any,
         sentence: str,
-        bias: float = 0.0,
-        draws: int = 2,
-        seed: int = 0,
-        strict: bool = False,
+        strict: bool,
+        **settings: Any,
     ) -> io.NodeOutput:
-        from ..finders.attention import AttentionSettings
         from .regions import attention_regions
 
-        check_range(bias, -10, 10, "bias")
-        check_range(draws, 1, 16, "draws")
-        settings = AttentionSettings(seed=int(seed), noise_samples=int(draws), bias=bias)
-        found, understood = attention_regions(model, clip, vae, image, sentence, settings, strict)
+        (chosen,) = settings_from(settings, AttentionSettings)
+        found, understood = attention_regions(model, clip, vae, image, sentence, chosen, strict)
         text = f"{found.notice}\n{understood}" if found.notice else understood
         return io.NodeOutput(found.regions, found.regions.union(), ui=ui.PreviewText(text))
 
 
-class RegionsToMasks(io.ComfyNode):
+class RegionsToMasks(Node):
     """Masks and words of regions."""
 
     @classmethod
@@ -181,13 +183,13 @@ class RegionsToMasks(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, regions: Any, phrase: str = "") -> io.NodeOutput:
+    def execute(cls, regions: Any, phrase: str) -> io.NodeOutput:
         from .regions import masks_and_words
 
         return io.NodeOutput(*masks_and_words(regions, phrase))
 
 
-class PickRegions(io.ComfyNode):
+class PickRegions(Node):
     """Some of the regions, sorted."""
 
     @classmethod
@@ -228,19 +230,12 @@ class PickRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, regions: Any, phrase: str = "", order: str = "as they are", first: int = 1, count: int = 0
-    ) -> io.NodeOutput:
-        from ...engine.language.instruction import ORDERS
-        from ...engine.node_schema import check_choice
+    def execute(cls, regions: Any, phrase: str, order: str, first: int, count: int) -> io.NodeOutput:
         from ...engine.region.regions import not_found_notice
         from ..masks.composition import pick
 
-        check_choice(order, ["as they are", *ORDERS], "order")
-        check_range(first, 1, 999, "first")
-        check_range(count, 0, 999, "count")
         chosen = regions.of_phrase(phrase.strip()) if phrase.strip() else regions
-        made = pick(chosen, "" if order == "as they are" else order, int(first), int(count) or None)
+        made = pick(chosen, "" if order == "as they are" else order, first, count or None)
         return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
 
 

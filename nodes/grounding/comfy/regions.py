@@ -14,14 +14,14 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import check_numbers, image_of, images_of, masks_of
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.regions import Regions, region_of
-from ..finders.attention import AttentionSettings
 from ..finders.attention_finder import FoundRegions, regions_by_attention
 from ..language.prompt import parse_regions
 from ..language.written_words import check_words
 from ..masks.composition import combine_masks, join, with_mask
 from ..masks.overlay import labelled_overlay
-from ..masks.refine import RefineSettings, refine_mask
+from ..masks.refine import refine_mask
 from ..masks.region_files import load_regions, save_regions
+from ..settings import AttentionSettings, RefineSettings
 
 LONGEST_NAME = 200  # bytes of a file's or folder's name; file systems allow 255, with what is added to it
 

@@ -24,29 +24,7 @@ from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_phrase
 from ...engine.region.region import RegionCrop
 from ..masks.refine import guided_filter, mask_parts
-
-
-@dataclass(frozen=True)
-class AttentionSettings:
-    """How to look.
-
-    levels: noise levels 0..1 that are averaged; noise_samples: noises drawn per level; seed: of the noise;
-    bias: moves the threshold in log-odds: higher gives a smaller mask; softness: width of the soft edge in log-odds;
-    smallest: the least contrast (log-odds inside minus outside) that counts as found; radius: window of the edge
-    refinement, as a share of the model's native size (0: none); peak_margin: log-odds below the strongest places
-    at which a thing ends, as what lies lower is another thing that the words fit less; component_tolerance: how far the
-    means of separate parts of the mask may lie below the best one's (the things of one name are alike, others are not).
-    """
-
-    levels: Sequence[float] = (0.1, 0.2)
-    noise_samples: int = 2
-    seed: int = 0
-    bias: float = 0.0
-    softness: float = 0.5
-    smallest: float = 0.5
-    radius: float = 0.12
-    peak_margin: float = 2.0
-    component_tolerance: float = 0.5
+from ..settings import AttentionSettings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ...engine.predictor.base import NoisePredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..masks.refine import mask_parts
-from .attention import AttentionSettings, Grounding, attention_logodds, mask_from_logodds
+from ..settings import AttentionSettings
+from .attention import Grounding, attention_logodds, mask_from_logodds
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.

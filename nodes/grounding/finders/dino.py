@@ -21,6 +21,7 @@ from ...engine.host.base import Host
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, missing_region
 from ..language.written_words import LONGEST_SENTENCE, check_parts, check_words
+from ..settings import DetectorSettings
 from .network_folders import model_type
 
 MODEL_TYPES = ("grounding-dino", "mm-grounding-dino")
@@ -35,16 +36,6 @@ class Detector:
     model: Any
     processor: Any
     name: str
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """box_threshold: lowest probability of a box's best word; text_threshold: lowest probability of a word that counts
-    as seen in the box, and a box in which no word is seen is left out. most: boxes per phrase and picture."""
-
-    box_threshold: float = 0.35
-    text_threshold: float = 0.25
-    most: int = 20
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,8 @@ from ...engine.host.base import Host
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ...engine.sam_network import config_of, load_sam
+from ..settings import BEST, MASK_CHOICES, SINGLE
 
-BEST, SINGLE = "best of three", "single"
-MASK_CHOICES = (BEST, SINGLE, "first of three", "second of three", "third of three")
 CLEARED = 0.02  # a probability below this is 0: what lies far outside must stay out of the composite
 
 

@@ -22,10 +22,10 @@ from ...engine.predictor.base import NoisePredictor
 from ...engine.region.inner_points import INSIDE, inner_point
 from ...engine.region.region import Box, Region, box_mask, mask_box
 from ...engine.region.regions import Regions, region_of
-from .attention import AttentionSettings
+from ..settings import BEST, AttentionSettings, DetectorSettings
 from .attention_finder import attention_finder
-from .dino import Detector, DetectorSettings, find_boxes
-from .sam import BEST, SamEmbedding, SamMask, SamPrompt, SamSegmenter
+from .dino import Detector, find_boxes
+from .sam import SamEmbedding, SamMask, SamPrompt, SamSegmenter
 from .sentence_regions import Finder, as_called, found_notice, queries, sentence_regions
 from .split_instances import split_instances
 from .vlm import Corners, Vlm, ask

@@ -6,7 +6,6 @@ Masks are `[...,H,W]` in 0..1 and stay soft where nothing else is said; every fu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from ...engine.errors import RegionStyleError
 from ...engine.region.inner_points import INSIDE
 from ...engine.region.region import feather_mask
+from ..settings import RefineSettings
 
 FAINTEST = 0.02  # what the edge refinement leaves below this is none of the thing
 
@@ -138,23 +138,6 @@ def largest_part(mask: Tensor) -> Tensor:
     """Only the largest connected part of a mask `[H,W]`."""
     parts = mask_parts(mask)
     return parts[0] if parts else mask.clone()
-
-
-@dataclass(frozen=True)
-class RefineSettings:
-    """Applied in this order; each value's default leaves the mask as it is.
-
-    threshold: harden at this value, 0 keeps the mask soft; largest: keep only the largest connected part; fill: fill
-    holes; grow: pixels, negative shrinks; edges: radius in pixels of the guided filter; feather: seam in pixels,
-    positive outwards, negative inwards.
-    """
-
-    threshold: float = 0.0
-    largest: bool = False
-    fill: bool = False
-    grow: int = 0
-    edges: int = 0
-    feather: int = 0
 
 
 def refine_mask(mask: Tensor, settings: RefineSettings, image: Tensor | None = None) -> Tensor:

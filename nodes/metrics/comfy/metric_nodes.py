@@ -7,15 +7,19 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...engine.errors import wrong_input
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from ..measurement import RANGE_SCALE, SIGNED
-from ..regional_style import BACKGROUNDS, SENTENCE
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.sockets import custom_socket
+from ..networks.networks import MetricNetworks
+from ..settings import RegionalStyleSettings
 
-METRIC_NETWORKS = io.Custom("REGIONSTYLE_METRIC_NETWORKS")
+METRIC_NETWORKS = custom_socket("REGIONSTYLE_METRIC_NETWORKS", MetricNetworks)
 SLOTS = 6
 
 
-class Score(io.ComfyNode):
+class Score(Node):
     """How well a region was restyled, and how much else changed."""
 
     @classmethod
@@ -42,27 +46,11 @@ class Score(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        networks: Any,
-        before: Any,
-        after: Any,
-        mask: Any,
-        style: str,
-        margin: float = 0.1,
-        background: str = BACKGROUNDS[0],
-        pixel_range: str = SIGNED,
-        soft_mask: bool = True,
-        sentence: str = SENTENCE,
-    ) -> io.NodeOutput:
-        from ..regional_style import RegionalStyleSettings
+    def execute(cls, networks: Any, before: Any, after: Any, mask: Any, style: str, **settings: Any) -> io.NodeOutput:
         from .metrics import score_in_comfy
 
-        check_range(margin, 0, 4, "margin")
-        check_choice(background, BACKGROUNDS, "background")
-        check_choice(pixel_range, RANGE_SCALE, "pixel_range")
-        settings = RegionalStyleSettings(margin, sentence, background, pixel_range, soft_mask)
-        score, table, report = score_in_comfy(networks, before, after, mask, style, settings)
+        (chosen,) = settings_from(settings, RegionalStyleSettings)
+        score, table, report = score_in_comfy(networks, before, after, mask, style, chosen)
         values = [score.value(name) for name in ("RSM", "LPIPS_bg", "MSE_bg")]
         return io.NodeOutput(*values, table, report, ui=ui.PreviewImage(table, cls=cls))
 
@@ -84,52 +72,10 @@ def _score_inputs() -> list[Any]:
 
 
 def _score_options() -> list[Any]:
-    return [
-        node_input(
-            io.Float,
-            "margin",
-            default=0.1,
-            min=0.0,
-            max=4.0,
-            step=0.05,
-            tooltip="RSM looks at the mask's box plus this share of its longer side.",
-            advanced=True,
-        ),
-        node_input(
-            io.Combo,
-            "background",
-            options=list(BACKGROUNDS),
-            default=BACKGROUNDS[0],
-            tooltip="LPIPS outside the mask: 'map' averages its per-pixel map there; 'fill' puts the source's region "
-            "into the result first and takes the whole picture.",
-            advanced=True,
-        ),
-        node_input(
-            io.Combo,
-            "pixel_range",
-            options=list(RANGE_SCALE),
-            default=SIGNED,
-            tooltip="Pixels of MSE_bg. -1..1 gives four times the number of 0..1.",
-            advanced=True,
-        ),
-        node_input(
-            io.Boolean,
-            "soft_mask",
-            default=True,
-            tooltip="On: half-covered pixels count half. Off: the mask is cut at 0.5 first.",
-            advanced=True,
-        ),
-        node_input(
-            io.String,
-            "sentence",
-            default=SENTENCE,
-            tooltip="What RSM compares the region with; {style} stands for the style's words.",
-            advanced=True,
-        ),
-    ]
+    return node_inputs(RegionalStyleSettings, "margin", "background", "pixel_range", "soft", "sentence")
 
 
-class Compare(io.ComfyNode):
+class Compare(Node):
     """Several results side by side, each under its label."""
 
     @classmethod
@@ -169,20 +115,16 @@ class Compare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, image_1: Any, labels: str = "", title: str = "", columns: int = 0, side: int = 320, **images: Any
-    ) -> io.NodeOutput:
+    def execute(cls, image_1: Any, labels: str, title: str, columns: int, side: int, **images: Any) -> io.NodeOutput:
         from .metrics import compare_in_comfy
 
-        check_range(columns, 0, 64, "columns")
-        check_range(side, 16, 2048, "side")
-        others = [images.get(f"image_{i}") for i in range(2, SLOTS + 1)]
+        others = [images[f"image_{i}"] for i in range(2, SLOTS + 1)]
         connected = [image_1, *(image for image in others if image is not None)]
-        grid = compare_in_comfy(connected, labels, title, int(columns), int(side))
+        grid = compare_in_comfy(connected, labels, title, columns, side)
         return io.NodeOutput(grid, ui=ui.PreviewImage(grid, cls=cls))
 
 
-class MaskIoU(io.ComfyNode):
+class MaskIoU(Node):
     """How well two masks agree."""
 
     @classmethod
@@ -214,15 +156,14 @@ class MaskIoU(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, found: Any, truth: Any, threshold: float = 0.5) -> io.NodeOutput:
+    def execute(cls, found: Any, truth: Any, threshold: float) -> io.NodeOutput:
         from .metrics import iou_in_comfy
 
-        check_range(threshold, 0, 0.95, "threshold")
         value, lines = iou_in_comfy(found, truth, threshold)
         return io.NodeOutput(value, lines, ui=ui.PreviewText(lines))
 
 
-class SaveReport(io.ComfyNode):
+class SaveReport(Node):
     """Numbers and pictures of a run as files."""
 
     @classmethod
@@ -251,7 +192,7 @@ class SaveReport(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, report: str, filename_prefix: str = "RegionStyle/report", images: Any = None) -> io.NodeOutput:
+    def execute(cls, report: str, filename_prefix: str, images: Any) -> io.NodeOutput:
         from .metrics import save_report
 
         if not filename_prefix.strip():

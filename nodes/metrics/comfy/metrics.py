@@ -18,8 +18,8 @@ from ..measurement import with_json
 from ..networks.networks import MetricNetworks
 from ..page.drawing import draw_grid, shown
 from ..pixels import mask_iou
-from ..regional_style import RegionalStyleSettings
 from ..scoring import EditScore, score_edit, score_table
+from ..settings import RegionalStyleSettings
 
 
 def paired(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:

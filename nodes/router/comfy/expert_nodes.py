@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_range, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.setting import override, settings_of
+from ..settings import ExpertSettings, RestyleSettings
 
-if TYPE_CHECKING:
-    from ..restyle import RestyleSettings
 
-
-class StyleExpert(io.ComfyNode):
+class StyleExpert(Node):
     """A style LoRA on a MODEL, everywhere or inside a mask."""
 
     @classmethod
@@ -35,16 +37,7 @@ class StyleExpert(io.ComfyNode):
                     tooltip="A LoRA file from models/loras; those under "
                     "tinyworld/ come with the pack and fit its tiny world only.",
                 ),
-                node_input(
-                    io.Float,
-                    "strength",
-                    default=1.0,
-                    min=-4.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="How strongly the style "
-                    "acts: 0 is off (the plain model, bit for bit), 1 as trained, negative pushes away from it.",
-                ),
+                *node_inputs(ExpertSettings, "strength"),
                 node_input(
                     io.Mask,
                     "mask",
@@ -62,14 +55,13 @@ class StyleExpert(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, expert: str, strength: float = 1.0, mask: Any = None) -> io.NodeOutput:
+    def execute(cls, model: Any, expert: str, strength: float, mask: Any) -> io.NodeOutput:
         from .experts import attach
 
-        check_range(strength, -4, 4, "strength")
         return io.NodeOutput(*attach(model, expert, strength, mask))
 
 
-class Restyle(io.ComfyNode):
+class Restyle(Node):
     """Restyle the masked region of a picture; everything else stays bit for bit."""
 
     @classmethod
@@ -101,52 +93,13 @@ class Restyle(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        image: Any,
-        mask: Any,
-        prompt: str,
-        negative: str = "",
-        seed: int = 0,
-        steps: int = 20,
-        cfg: float = 7.0,
-        strength: float = 0.6,
-        margin: float = 0.25,
-        feather: int = 2,
-        enlarge: float = 1.0,
+        cls, model: Any, clip: Any, vae: Any, image: Any, mask: Any, prompt: str, negative: str, **settings: Any
     ) -> io.NodeOutput:
         from .experts import restyle_batch
 
-        settings = checked_settings(seed, steps, cfg, strength, margin, feather, enlarge)
-        result = restyle_batch(model, clip, vae, image, mask, prompt, negative, settings)
+        (chosen,) = settings_from(settings, RestyleSettings)
+        result = restyle_batch(model, clip, vae, image, mask, prompt, negative, chosen)
         return io.NodeOutput(result.image, result.mask, ui=ui.PreviewText(result.notice))
-
-
-def checked_settings(
-    seed: int,
-    steps: int,
-    cfg: float,
-    strength: float,
-    margin: float,
-    feather: int,
-    enlarge: float,
-    own: bool = False,
-) -> RestyleSettings:
-    """The settings of `restyle_settings_inputs`, made for the same `own`; RegionStyleError for a value out of range."""
-    from ..restyle import RestyleSettings
-
-    for name, value, low, high in (
-        ("strength", strength, 0 if own else 0.01, 1),
-        ("steps", steps, 1, 1000),
-        ("cfg", cfg, 0, 100),
-        ("margin", margin, 0, 4),
-        ("feather", feather, -256, 256),
-        ("enlarge", enlarge, 0.05, 64),
-    ):
-        check_range(value, low, high, name)
-    return RestyleSettings(strength, int(steps), cfg, int(seed), margin, int(feather), enlarge)
 
 
 def _restyle_inputs() -> list[Any]:
@@ -168,69 +121,16 @@ def _restyle_inputs() -> list[Any]:
             tooltip="What the region shall show, with the style's words.",
         ),
         node_input(io.String, "negative", default="", tooltip="What it shall not show; acts when cfg is not 1."),
-        node_input(
-            io.Int, "seed", default=0, min=0, max=2**32 - 1, control_after_generate=True, tooltip="Seed of the noise."
-        ),
+        *node_inputs(RestyleSettings, "seed"),
     ]
 
 
 def restyle_settings_inputs(own: bool = False) -> list[Any]:
     """How a region is redrawn, for every node that does it; own: strength 0 means what the style itself prefers."""
-    low = " 0: each style's own, where its file names one." if own else ""
-    return [
-        node_input(
-            io.Int, "steps", default=20, min=1, max=1000, tooltip="Sampling steps. SD1.5 about 20, tiny world 6."
-        ),
-        node_input(
-            io.Float,
-            "cfg",
-            default=7.0,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Guidance. 1 is off and half the work (right for the tiny world's experts); SD1.5 about 7.",
-        ),
-        node_input(
-            io.Float,
-            "strength",
-            default=0.6,
-            min=0.0 if own else 0.01,
-            max=1.0,
-            step=0.01,
-            tooltip=f"How much is redrawn: low keeps the drawing, 1 draws anew. SD1.5 about 0.6, tiny world 0.3.{low}",
-        ),
-        node_input(
-            io.Float,
-            "margin",
-            default=0.25,
-            min=0.0,
-            max=4.0,
-            step=0.05,
-            tooltip="Context around the region, as a share of its size.",
-            advanced=True,
-        ),
-        node_input(
-            io.Int,
-            "feather",
-            default=2,
-            min=-256,
-            max=256,
-            tooltip="Seam in pixels; positive grows outwards, negative "
-            "inwards, so that nothing outside the mask changes.",
-            advanced=True,
-        ),
-        node_input(
-            io.Float,
-            "enlarge",
-            default=1.0,
-            min=0.05,
-            max=64.0,
-            step=0.05,
-            tooltip="How far a small region may be "
-            "enlarged before it is redrawn: 1 never, 4 up to four times. More detail, coarser texture scale.",
-            advanced=True,
-        ),
-    ]
+    help = settings_of(RestyleSettings)["strength"].help
+    strength = override(help=f"{help} 0: each style's own, where its file names one.") if own else override(low=0.01)
+    names = ("steps", "cfg", "strength", "margin", "feather", "largest_scale")
+    return node_inputs(RestyleSettings, *names, strength=strength)
 
 
 NODES = [StyleExpert, Restyle]

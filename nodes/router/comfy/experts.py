@@ -15,7 +15,8 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.predictor.comfy import ComfyPredictor
-from ..restyle import Restyled, RestyleSettings, restyle_region
+from ..restyle import Restyled, restyle_region
+from ..settings import RestyleSettings
 
 
 def expert_choices() -> list[str]:

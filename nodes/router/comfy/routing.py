@@ -17,7 +17,7 @@ from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions
 from ..experts import Experts, StackedExpert, phrases_of
 from ..gates.learnt_gate import LearntGate
-from ..gates.noise_range import NoiseRange, gates_within
+from ..gates.noise_range import gates_within
 from ..gates.prompt_gates import (
     embedding,
     experts_of_gate,
@@ -28,6 +28,7 @@ from ..gates.prompt_gates import (
     weighted_gates,
 )
 from ..gates.region_gates import RoutedStyle, region_gates_of, route_regions
+from ..settings import NoiseRange
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
 

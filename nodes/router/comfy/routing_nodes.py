@@ -6,20 +6,27 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from ...engine.region.regions import REGIONS_TYPE
-from ..experts import EXPERTS_TYPE
-from ..gates.learnt_gate import GATE_TYPE
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.region.regions import REGIONS_TYPE, Regions
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.setting import override
+from ...engine.settings.sockets import custom_socket
+from ..experts import EXPERTS_TYPE, Experts
+from ..gates.learnt_gate import GATE_TYPE, LearntGate
+from ..settings import ExpertSettings, NearestStyles, NoiseRange, RegionRouting
 
-EXPERTS = io.Custom(EXPERTS_TYPE)
-REGIONS = io.Custom(REGIONS_TYPE)
+EXPERTS = custom_socket(EXPERTS_TYPE, Experts)
+REGIONS = custom_socket(REGIONS_TYPE, Regions)
+GATE = custom_socket(GATE_TYPE, LearntGate)
 CATEGORY = "RegionStyle/experts"
-GATE = io.Custom(GATE_TYPE)
 MODES = ("named styles", "nearest styles", "learnt gate")
 PROMPT_MODES = ("own prompts", "own words", "shared")
+STACKED_STRENGTH = "How strongly the style acts where it is routed to: 0 off, 1 as trained, negative away."
 
 
-class ExpertStack(io.ComfyNode):
+class ExpertStack(Node):
     """One more expert on a stack."""
 
     @classmethod
@@ -48,15 +55,7 @@ class ExpertStack(io.ComfyNode):
                     tooltip="The words that mean this style, commas between them; the first is the usual one. Empty: "
                     "what the file says, else its name.",
                 ),
-                node_input(
-                    io.Float,
-                    "strength",
-                    default=1.0,
-                    min=-4.0,
-                    max=4.0,
-                    step=0.05,
-                    tooltip="How strongly the style acts where it is routed to: 0 off, 1 as trained, negative away.",
-                ),
+                *node_inputs(ExpertSettings, strength=override(help=STACKED_STRENGTH)),
                 node_input(
                     io.String,
                     "name",
@@ -78,17 +77,14 @@ class ExpertStack(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, expert: str, phrases: str = "", strength: float = 1.0, name: str = "", experts: Any = None
-    ) -> io.NodeOutput:
+    def execute(cls, expert: str, phrases: str, strength: float, name: str, experts: Any) -> io.NodeOutput:
         from .routing import stacked
 
-        check_range(strength, -4, 4, "strength")
         made = stacked(experts, expert, name, phrases, strength)
         return io.NodeOutput(made, made.items[-1].phrases[0])
 
 
-class RouteByRegions(io.ComfyNode):
+class RouteByRegions(Node):
     """Each region's style by its own expert, in one pass."""
 
     @classmethod
@@ -109,15 +105,7 @@ class RouteByRegions(io.ComfyNode):
                     tooltip="Regions with styles; one mask per picture of the batch. Regions of one style share its "
                     "expert. Where masks overlap, styles share the place.",
                 ),
-                node_input(
-                    io.Int,
-                    "edge",
-                    default=4,
-                    min=-256,
-                    max=256,
-                    tooltip="Soft edge of the masks in pixels of the picture: above 0 the style fades outwards, below "
-                    "0 inwards, 0 leaves the masks as they are. Half a latent cell (4) or more avoids plain rims.",
-                ),
+                *node_inputs(RegionRouting, "edge"),
                 *_when(),
             ],
             outputs=[
@@ -126,18 +114,14 @@ class RouteByRegions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model: Any, experts: Any, regions: Any, edge: int = 4, start: float = 0.0, end: float = 1.0
-    ) -> io.NodeOutput:
-        from ..gates.noise_range import NoiseRange
+    def execute(cls, model: Any, experts: Any, regions: Any, edge: int, **when: Any) -> io.NodeOutput:
         from .routing import by_regions
 
-        check_range(edge, -256, 256, "edge")
-        patched, notice = by_regions(model, experts, regions, int(edge), NoiseRange(float(start), float(end)))
+        patched, notice = by_regions(model, experts, regions, edge, *settings_from(when, NoiseRange))
         return io.NodeOutput(patched, ui=ui.PreviewText(notice))
 
 
-class RouteByPrompt(io.ComfyNode):
+class RouteByPrompt(Node):
     """The experts a prompt means, everywhere."""
 
     @classmethod
@@ -168,37 +152,7 @@ class RouteByPrompt(io.ComfyNode):
                     tooltip="named styles: the experts whose phrases stand in the prompt, in equal shares. nearest "
                     "styles: by meaning, with the text encoder; needs clip.",
                 ),
-                node_input(
-                    io.Int,
-                    "top_k",
-                    default=2,
-                    min=1,
-                    max=64,
-                    tooltip="For nearest styles: how many experts share at most. 1 takes the nearest alone.",
-                    advanced=True,
-                ),
-                node_input(
-                    io.Float,
-                    "temperature",
-                    default=0.05,
-                    min=0.001,
-                    max=10.0,
-                    step=0.005,
-                    round=False,
-                    tooltip="For nearest styles: lower gives the nearest more, higher mixes more evenly.",
-                    advanced=True,
-                ),
-                node_input(
-                    io.Float,
-                    "floor",
-                    default=0.5,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="For nearest styles: experts whose similarity (cosine, -1 to 1) is below this stay off. "
-                    "Higher is stricter; with none left the prompt alone makes the style.",
-                    advanced=True,
-                ),
+                *node_inputs(NearestStyles, "top_k", "temperature", "floor"),
                 *_when(),
                 node_input(
                     io.Clip,
@@ -225,28 +179,22 @@ class RouteByPrompt(io.ComfyNode):
         model: Any,
         experts: Any,
         prompt: str,
-        mode: str = MODES[0],
-        top_k: int = 2,
-        temperature: float = 0.05,
-        floor: float = 0.5,
-        start: float = 0.0,
-        end: float = 1.0,
-        clip: Any = None,
-        gate: Any = None,
+        mode: str,
+        clip: Any,
+        gate: Any,
+        **settings: Any,
     ) -> io.NodeOutput:
         from ..gates.learnt_gate import checked_with_mode
-        from ..gates.noise_range import NoiseRange
         from .routing import by_prompt
 
-        check_choice(mode, MODES, "mode")
         checked_with_mode(gate, mode == MODES[2])
-        soft = {MODES[0]: None, MODES[1]: (int(top_k), float(temperature), float(floor)), MODES[2]: gate}[mode]
-        when = NoiseRange(float(start), float(end))
+        nearest, when = settings_from(settings, NearestStyles, NoiseRange)
+        soft = {MODES[0]: None, MODES[1]: (nearest.top_k, nearest.temperature, nearest.floor), MODES[2]: gate}[mode]
         patched, weights = by_prompt(model, clip, experts, prompt, soft, when)
         return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
 
 
-class LoadLearntGate(io.ComfyNode):
+class LoadLearntGate(Node):
     """A learnt gate from a file."""
 
     @classmethod
@@ -284,7 +232,7 @@ class LoadLearntGate(io.ComfyNode):
         return io.NodeOutput(gate, styles, ui=ui.PreviewText(styles))
 
 
-class RegionalPrompts(io.ComfyNode):
+class RegionalPrompts(Node):
     """Style words that are read in their own region only."""
 
     @classmethod
@@ -331,17 +279,9 @@ class RegionalPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        prompt: str,
-        template: str = "a {phrase} in {style} style",
-        isolation: str = PROMPT_MODES[0],
-    ) -> io.NodeOutput:
+    def execute(cls, model: Any, clip: Any, prompt: str, template: str, isolation: str) -> io.NodeOutput:
         from .prompts import regional_prompts
 
-        check_choice(isolation, PROMPT_MODES, "isolation")
         patched, positive, notice = regional_prompts(model, clip, prompt, template, isolation)
         return io.NodeOutput(patched, positive, ui=ui.PreviewText(notice))
 
@@ -360,28 +300,7 @@ def _experts() -> Any:
 
 def _when() -> list[Any]:
     """During which part of the denoising experts act."""
-    return [
-        node_input(
-            io.Float,
-            "start",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="From which share of the denoising on the experts act: 0 the first step. Later keeps more layout.",
-            advanced=True,
-        ),
-        node_input(
-            io.Float,
-            "end",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Until which share of the denoising they act: 1 the last step. Earlier gives less of the texture.",
-            advanced=True,
-        ),
-    ]
+    return node_inputs(NoiseRange, "start", "end")
 
 
 NODES = [ExpertStack, RouteByRegions, RouteByPrompt, LoadLearntGate, RegionalPrompts]

@@ -6,12 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ..settings import CropSettings, TrainSettings
 
-LAYER_CHOICES = ["all", "attention"]
 
-
-class TrainStyle(io.ComfyNode):
+class TrainStyle(Node):
     """About ten pictures of a style to an expert on the MODEL, saved as a LoRA file."""
 
     @classmethod
@@ -46,38 +48,18 @@ class TrainStyle(io.ComfyNode):
         clip: Any,
         vae: Any,
         style: str,
-        name: str = "",
-        folder: str = "",
-        captions: str = "",
-        steps: int = 1000,
-        learning_rate: float = 1e-4,
-        rank: int = 8,
-        batch_size: int = 4,
-        seed: int = 0,
-        resume: bool = False,
-        resolution: int = 0,
-        crop: float = 1.0,
-        flip: bool = True,
-        layers: str = "all",
-        accumulate: int = 1,
-        preview_every: int = 100,
-        image: Any = None,
+        name: str,
+        folder: str,
+        captions: str,
+        resume: bool,
+        image: Any,
+        **settings: Any,
     ) -> io.NodeOutput:
-        from ..training.style import TrainSettings
         from .training import Pictures, pictures_for, train_on_comfy
 
-        settings = TrainSettings(
-            steps=int(steps),
-            batch=int(batch_size),
-            accumulate=int(accumulate),
-            rate=check_range(learning_rate, 1e-8, 1, "learning_rate"),
-            rank=int(rank),
-            layers=check_choice(layers, LAYER_CHOICES, "layers"),
-            seed=int(seed),
-            preview_every=int(preview_every),
-        )
-        pictures = Pictures(pictures_for(image, folder, captions), int(resolution), crop, flip)
-        made = train_on_comfy(model, clip, vae, pictures, style, name, settings, resume=resume)
+        chosen, crops = settings_from(settings, TrainSettings, CropSettings)
+        pictures = Pictures(pictures_for(image, folder, captions), crops)
+        made = train_on_comfy(model, clip, vae, pictures, style, name, chosen, resume=resume)
         return io.NodeOutput(made.model, made.file, made.previews, made.curve, ui=ui.PreviewText(made.notice))
 
     @classmethod
@@ -137,45 +119,7 @@ def _what() -> list[Any]:
 
 def _how() -> list[Any]:
     return [
-        node_input(
-            io.Int,
-            "steps",
-            default=1000,
-            min=1,
-            max=100000,
-            tooltip="Training steps. More learns the style better, until pictures are learnt by heart; SD1.5 500 to "
-            "2000.",
-        ),
-        node_input(
-            io.Float,
-            "learning_rate",
-            default=1e-4,
-            min=1e-7,
-            max=1.0,
-            step=1e-6,
-            round=1e-7,
-            tooltip="How far each step goes. Higher is faster and less stable. SD1.5 1e-4, tiny world 1e-3.",
-        ),
-        node_input(
-            io.Int, "rank", default=8, min=1, max=256, tooltip="Capacity of the expert and size of its file; 4 to 32."
-        ),
-        node_input(
-            io.Int,
-            "batch_size",
-            default=4,
-            min=1,
-            max=64,
-            tooltip="Pictures per step. When memory runs out, fewer are taken at once; the result stays the same.",
-        ),
-        node_input(
-            io.Int,
-            "seed",
-            default=0,
-            min=0,
-            max=2**32 - 1,
-            control_after_generate=True,
-            tooltip="Seed of the weights, crops, noise and order: the same seed gives the same expert.",
-        ),
+        *node_inputs(TrainSettings, "steps", "rate", "rank", "batch", "seed"),
         node_input(
             io.Boolean,
             "resume",
@@ -187,61 +131,8 @@ def _how() -> list[Any]:
 
 
 def _details() -> list[Any]:
-    return [
-        node_input(
-            io.Int,
-            "resolution",
-            default=0,
-            min=0,
-            max=4096,
-            step=8,
-            tooltip="Side of the square training pictures in pixels; 0: the model's own. Lower is faster.",
-            advanced=True,
-        ),
-        node_input(
-            io.Float,
-            "crop",
-            default=1.0,
-            min=0.1,
-            max=1.0,
-            step=0.05,
-            tooltip="Smallest crop, as a share of a picture's shorter side. 1 keeps the scale of strokes and texture.",
-            advanced=True,
-        ),
-        node_input(
-            io.Boolean,
-            "flip",
-            default=True,
-            tooltip="Use mirrored pictures too. Off for styles with a left and a right, such as lettering.",
-            advanced=True,
-        ),
-        node_input(
-            io.Combo,
-            "layers",
-            options=LAYER_CHOICES,
-            default="all",
-            tooltip="Which layers learn: attention only is smaller; all learns texture better.",
-            advanced=True,
-        ),
-        node_input(
-            io.Int,
-            "accumulate",
-            default=1,
-            min=1,
-            max=64,
-            tooltip="Take each batch in so many parts, one after the other: less memory, the same result.",
-            advanced=True,
-        ),
-        node_input(
-            io.Int,
-            "preview_every",
-            default=100,
-            min=1,
-            max=100000,
-            tooltip="Steps between two previews; the state is saved at each.",
-            advanced=True,
-        ),
-    ]
+    crops = node_inputs(CropSettings, "resolution", "crop", "flip")
+    return [*crops, *node_inputs(TrainSettings, "layers", "accumulate", "preview_every")]
 
 
 NODES = [TrainStyle]

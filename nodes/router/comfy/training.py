@@ -21,10 +21,10 @@ from ...engine.io.curves import loss_panel
 from ...engine.lora.init import init_lora
 from ...engine.lora.save import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
+from ..settings import CropSettings, TrainSettings
 from ..training.examples import encode_examples
 from ..training.run import Trained, train_style
 from ..training.state import StateFile, facts_of, unfinished
-from ..training.style import TrainSettings
 from ..training.style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
 
 SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder for states
@@ -32,15 +32,13 @@ SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder f
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a style and their crops (`Cropping`); resolution 0: the model's own."""
+    """The pictures of a style, and which parts of them are trained on."""
 
     pictures: Sequence[StylePicture]
-    resolution: int = 0
-    crop: float = 1.0
-    flip: bool = True
+    crops: CropSettings = CropSettings()
 
     def cropping(self, native: int) -> Cropping:
-        return Cropping(self.resolution or native, self.crop, flip=self.flip)
+        return Cropping(self.crops.resolution or native, self.crops.crop, flip=self.crops.flip)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...engine.errors import wrong_input
 from ...engine.predictor.base import Text
+from ..settings import GateSettings
 from .learnt_gate import GateShape, LearntGate, balance_loss
 
 if TYPE_CHECKING:
@@ -34,31 +35,21 @@ class GateExample:
     expert: str
 
 
-@dataclass(frozen=True)
-class GateSettings:
-    """steps of AdamW at a rate, on batches of examples; balance: the load-balance term's coefficient."""
-
-    steps: int = 600
-    batch: int = 64
-    rate: float = 2e-3
-    balance: float = 0.1
-    seed: int = 0
-
-
 def train_gate(
-    examples: Sequence[GateExample], encode: Encode, settings: GateSettings, host: Host, *, top_k: int = 2
+    examples: Sequence[GateExample], encode: Encode, settings: GateSettings, host: Host
 ) -> tuple[LearntGate, list[float]]:
     """A gate for the experts that the examples name, in their order, and the loss of every step.
 
-    Same seed, same gate. Can be cancelled at every step. RegionStyleError for no example and settings out of range.
+    Same seed, same gate. Can be cancelled at every step. RegionStyleError for no example.
     """
-    _check(examples, settings)
+    if not examples:
+        raise wrong_input("prompts", "none", "one or more", "Give several for every expert.")
     text = encoded([example.prompt for example in examples], encode)
     names = list(dict.fromkeys(example.expert for example in examples))
     targets = torch.tensor([names.index(example.expert) for example in examples])
     with torch.inference_mode(False), torch.enable_grad():
         text = _ordinary(text)
-        gate = LearntGate(names, GateShape(text.states.shape[-1], top_k=top_k), settings.seed)
+        gate = LearntGate(names, GateShape(text.states.shape[-1], top_k=settings.top_k), settings.seed)
         losses = _fit(gate, text, targets, settings, host)
     return gate.eval().requires_grad_(False), losses
 
@@ -114,11 +105,3 @@ def examples_of(text: str) -> list[GateExample]:
 def _ordinary(text: Text) -> Text:
     """Tensors that were made in inference mode cannot take part in a backward pass."""
     return replace(text, states=text.states.clone(), valid=text.valid.clone())
-
-
-def _check(examples: Sequence[GateExample], settings: GateSettings) -> None:
-    if not examples:
-        raise wrong_input("prompts", "none", "one or more", "Give several for every expert.")
-    if settings.steps < 1 or settings.batch < 1 or not settings.rate > 0 or not settings.balance >= 0:
-        accepts = "steps and batch of 1 or more, a rate above 0, a balance of 0 or more"
-        raise wrong_input("settings of the gate", settings, accepts, "Correct them.")

@@ -12,9 +12,10 @@ from ...engine.adapters.weights import ExpertWeights
 from ...engine.lora.expert import Expert
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.sampling import ddim, partial_times
+from ..settings import TrainSettings
 from .examples import Examples
 from .state import StateFile
-from .style import StyleTrainer, TrainSettings
+from .style import StyleTrainer
 
 PREVIEW_STEPS = 12
 PREVIEW_GUIDANCE = 4.0

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ...engine.errors import wrong_input
-from .style import StyleTrainer, TrainSettings
+from ..settings import TrainSettings
+from .style import StyleTrainer
 
 FORMAT = 1
 Fact = str | int | float

@@ -8,49 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.errors import RegionStyleError
 from ...engine.host.memory import with_halving
 from ...engine.predictor.base import NoisePredictor, Prediction, Text
 from ...engine.predictor.schedule import like
+from ..settings import TrainSettings
 from .examples import Draw, Examples
 
 GRADIENT_NORM = 1.0
 WEIGHT_DECAY = 0.01
 FINAL_RATE = 0.1  # share of the learning rate that the cosine ends at
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """steps: of the optimiser, each on `batch` samples, taken in `accumulate` parts (less memory, same result up to
-    rounding); rate: learning rate after `warmup` steps, falling as a cosine from there; rank, layers: of the expert
-    (`init_lora.LAYERS`); seed: of everything random; preview_every: steps between two pictures."""
-
-    steps: int = 1000
-    batch: int = 4
-    accumulate: int = 1
-    rate: float = 1e-4
-    rank: int = 8
-    layers: str = "all"
-    seed: int = 0
-    warmup: int = 20
-    preview_every: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "rank", "preview_every"):
-            if getattr(self, name) < 1:
-                raise wrong_input(name, getattr(self, name), "1 or more", "Correct it.")
-        if self.accumulate > self.batch:
-            accepts = f"at most the batch, {self.batch}"
-            raise wrong_input("accumulate", self.accumulate, accepts, "The batch is what is cut into parts.")
-        if not 0 < self.rate <= 1:
-            raise wrong_input("learning rate", self.rate, "more than 0, at most 1", "1e-4 is usual.")
-        if self.seed < 0 or self.warmup < 0:
-            raise wrong_input("seed, warmup", f"{self.seed} and {self.warmup}", "0 or more", "Correct it.")
 
 
 def sample_losses(kind: str, prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from ..generator.apply import apply_generator
 from ..generator.files import FOLDER, StyleGenerator, load_generator, save_generator
 from ..generator.pictures import PictureBatch, PictureFiles, Pictures
 from ..generator.run import distill
-from ..generator.training import DistillSettings
 from ..pictures import curves, strip
+from ..settings import DistillSettings
 from .sms import with_fake
 
 KIND = "regionstyle_generators"  # folder below models/

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...engine.node_schema import check_choice, check_range, node_input, node_output, node_schema
-from .sms_nodes import PRESET_NAMES
+from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.settings.checks import settings_from
+from ...engine.settings.node import Node
+from ...engine.settings.node_inputs import node_inputs
+from ...engine.settings.setting import override
+from ...engine.settings.sockets import custom_socket
+from ..generator.files import StyleGenerator
+from ..presets import REFERENCE
+from ..settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 
-GENERATOR = io.Custom("REGIONSTYLE_GENERATOR")
+GENERATOR = custom_socket("REGIONSTYLE_GENERATOR", StyleGenerator)
 CATEGORY = "RegionStyle/generators"
-ARCHITECTURE_NAMES = ["tiny", "residual"]
+# Where teaching a network differs from optimising one picture.
+GENERATOR_SETTINGS = {
+    "iterations": override(default=DistillSettings.sms.iterations, help="How many after the warm-up; a picture each."),
+    "balance": override(default=REFERENCE.balance, step=1e-5),
+    "guidance": override(default=REFERENCE.guidance),
+    "rate": override(
+        default=GENERATOR_RATES["tiny"],
+        high=1,
+        step=1e-4,
+        help="Learning rate of the generator; it falls along a cosine.",
+    ),
+    "seed": override(help="Seed of weights, pictures, timesteps and noise."),
+    "fake_rate": override(help="Learning rate of the fake predictor, which follows the results."),
+}
 
 
-class SmsTrainGenerator(io.ComfyNode):
+class SmsTrainGenerator(Node):
     """A style expert and photographs to a network that restyles in one pass."""
 
     @classmethod
@@ -43,50 +64,20 @@ class SmsTrainGenerator(io.ComfyNode):
         clip: Any,
         vae: Any,
         style: str,
-        name: str = "",
-        folder: str = "",
-        architecture: str = "tiny",
-        iterations: int = 2000,
-        warm_up: int = 100,
-        strength: float = 0.8,
-        content: float = 5e-4,
-        guidance: float = 4.5,
-        rate: float = 1e-3,
-        seed: int = 0,
-        resume: bool = False,
-        caption: str = "",
-        preset: str = "reference",
-        relevance: bool = True,
-        fake_rate: float = 1e-3,
-        copies: int = 4,
-        size: int = 0,
-        strict: bool = False,
-        image: Any = None,
+        name: str,
+        folder: str,
+        strength: float,
+        resume: bool,
+        caption: str,
+        strict: bool,
+        image: Any,
+        **settings: Any,
     ) -> io.NodeOutput:
-        from ..generator.training import DistillSettings
-        from ..presets import preset as preset_of
-        from ..score import SmsSettings
         from .generator import pictures_of, train
 
-        check_choice(architecture, ARCHITECTURE_NAMES, "architecture")
-        for named, value, low, high in (
-            ("iterations", iterations, 2, 1000000),
-            ("warm_up", warm_up, 0, 100000),
-            ("strength", strength, 0.01, 4),
-            ("content", content, 0, 1),
-            ("guidance", guidance, 0, 100),
-            ("rate", rate, 1e-6, 1),
-            ("fake_rate", fake_rate, 0, 1),
-            ("copies", copies, 1, 64),
-            ("size", size, 0, 4096),
-        ):
-            check_range(value, low, high, named)
-        sms = SmsSettings(
-            preset_of(preset), int(iterations), content, guidance, rate, fake_rate, relevance, seed=int(seed)
-        )
-        settings = DistillSettings(sms, architecture, int(copies), int(warm_up), int(size) or None)
-        pictures = pictures_of(image, folder, strict)
-        made = train(model, clip, vae, pictures, caption, style, strength, settings, name, resume=resume)
+        sms, distill = settings_from(settings, SmsSettings, DistillSettings)
+        chosen, pictures = replace(distill, sms=sms), pictures_of(image, folder, strict)
+        made = train(model, clip, vae, pictures, caption, style, strength, chosen, name, resume=resume)
         return io.NodeOutput(made.generator, made.file, made.strip, made.curves, ui=ui.PreviewText(made.notice))
 
     @classmethod
@@ -97,7 +88,7 @@ class SmsTrainGenerator(io.ComfyNode):
         return folder_mark(folder)
 
 
-class SmsLoadGenerator(io.ComfyNode):
+class SmsLoadGenerator(Node):
     """A generator from a file."""
 
     @classmethod
@@ -139,7 +130,7 @@ class SmsLoadGenerator(io.ComfyNode):
         return io.NodeOutput(made, made.style)
 
 
-class SmsApplyGenerator(io.ComfyNode):
+class SmsApplyGenerator(Node):
     """A generator on pictures of any size."""
 
     @classmethod
@@ -160,25 +151,7 @@ class SmsApplyGenerator(io.ComfyNode):
                     optional=True,
                     tooltip="1 = restyle, 0 = keep bit for bit. Without a mask the whole picture changes.",
                 ),
-                node_input(
-                    io.Int,
-                    "feather",
-                    default=2,
-                    min=-256,
-                    max=256,
-                    tooltip="Seam of the mask in pixels; positive grows outwards, negative inwards.",
-                ),
-                node_input(
-                    io.Int,
-                    "tile",
-                    default=512,
-                    min=64,
-                    max=8192,
-                    step=64,
-                    tooltip="Side of a tile in pixels. Smaller ones need less memory; the result is the same. Halved "
-                    "where memory runs out.",
-                    advanced=True,
-                ),
+                *node_inputs(ApplySettings, "feather", "tile"),
             ],
             outputs=[
                 node_output(
@@ -194,16 +167,10 @@ class SmsApplyGenerator(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, generator: Any, image: Any, mask: Any = None, feather: int = 2, tile: int = 512) -> io.NodeOutput:
+    def execute(cls, generator: Any, image: Any, mask: Any, feather: int, tile: int) -> io.NodeOutput:
         from .generator import apply_to_batch
 
-        check_range(feather, -256, 256, "feather")
-        check_range(tile, 64, 8192, "tile")
-        return io.NodeOutput(*apply_to_batch(generator, image, mask, int(feather), int(tile)))
-
-
-def _number(kind: Any, name: str, default: float, low: float, high: float, tooltip: str, **more: Any) -> Any:
-    return node_input(kind, name, default=default, min=low, max=high, tooltip=tooltip, **more)
+        return io.NodeOutput(*apply_to_batch(generator, image, mask, feather, tile))
 
 
 def _sources() -> list[Any]:
@@ -241,73 +208,47 @@ def _sources() -> list[Any]:
 
 
 def _training() -> list[Any]:
+    resume = node_input(
+        io.Boolean,
+        "resume",
+        default=False,
+        tooltip="Go on where a cancelled training of this name stopped. All settings but the iterations must be the "
+        "same.",
+    )
     return [
-        node_input(
-            io.Combo,
-            "architecture",
-            options=ARCHITECTURE_NAMES,
-            default="tiny",
-            tooltip="'tiny': 2 MB, quick; 'residual': the paper's size, 11 million parameters.",
-        ),
-        _number(io.Int, "iterations", 2000, 2, 1000000, "How many after the warm-up; a picture each."),
-        _number(io.Int, "warm_up", 100, 0, 100000, "Iterations that only teach to give back the input."),
-        _number(
-            io.Float, "strength", 0.8, 0.01, 4.0, "Multiplies the strength that the experts are attached with.",
-            step=0.05,
-        ),
-        _number(
-            io.Float, "content", 5e-4, 0.0, 1.0,
-            "How much the low frequencies are held: more keeps more of the content, 0 lets go.",
-            step=1e-5, round=False,
-        ),
-        _number(io.Float, "guidance", 4.5, 0.0, 100.0, "Classifier-free guidance.", step=0.1),
-        _number(
-            io.Float, "rate", 1e-3, 1e-6, 1.0, "Learning rate of the generator; it falls along a cosine.",
-            step=1e-4, round=False,
-        ),
-        _number(
-            io.Int, "seed", 0, 0, 2**32 - 1, "Seed of weights, pictures, timesteps and noise.",
-            control_after_generate=True,
-        ),
-        node_input(
-            io.Boolean, "resume", default=False,
-            tooltip="Go on where a cancelled training of this name stopped. All settings but the iterations must be "
-            "the same.",
-        ),
-    ]  # fmt: skip
+        *node_inputs(DistillSettings, "architecture"),
+        *_of_method("iterations"),
+        *node_inputs(DistillSettings, "warm_up"),
+        *node_inputs(StyleStrength, "strength"),
+        *_of_method("balance", "guidance", "rate", "seed"),
+        resume,
+    ]
 
 
 def _details() -> list[Any]:
     return [
         node_input(
-            io.String, "caption", default="", advanced=True,
+            io.String,
+            "caption",
+            default="",
+            advanced=True,
             tooltip="What pictures show that have no .txt file of their name beside them. It may be empty.",
         ),
+        *_of_method("preset", "relevance", "fake_rate"),
+        *node_inputs(DistillSettings, "copies", "size"),
         node_input(
-            io.Combo, "preset", options=PRESET_NAMES, default="reference", advanced=True,
-            tooltip="'reference': the formulas of the published code; 'paper': those of the paper's text.",
-        ),
-        node_input(
-            io.Boolean, "relevance", default=True, advanced=True,
-            tooltip="Change most where the words for the style change the model's mind (relevance map).",
-        ),
-        _number(
-            io.Float, "fake_rate", 1e-3, 0.0, 1.0, "Learning rate of the fake predictor, which follows the results.",
-            step=1e-4, round=False, advanced=True,
-        ),
-        _number(
-            io.Int, "copies", 4, 1, 64, "Noisy versions of one picture per iteration; 4 in the paper.",
+            io.Boolean,
+            "strict",
+            default=False,
             advanced=True,
-        ),
-        _number(
-            io.Int, "size", 0, 0, 4096, "Side of the crops in pixels; 0 takes the model's own.",
-            step=8, advanced=True,
-        ),
-        node_input(
-            io.Boolean, "strict", default=False, advanced=True,
             tooltip="Stop at a file that cannot be read. Otherwise it is left out and named in the log.",
         ),
-    ]  # fmt: skip
+    ]
+
+
+def _of_method(*names: str) -> list[Any]:
+    own = {name: GENERATOR_SETTINGS[name] for name in names if name in GENERATOR_SETTINGS}
+    return node_inputs(SmsSettings, *names, **own)
 
 
 NODES = [SmsTrainGenerator, SmsLoadGenerator, SmsApplyGenerator]

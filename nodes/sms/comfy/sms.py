@@ -15,9 +15,9 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.predictor.comfy import ComfyPredictor
 from ..fake import init_fake
-from ..optimise import SmsSettings
 from ..pictures import curves, strip
-from ..stylize import Framing, Matched, has_mask, match_style, scaled_gates
+from ..settings import Framing, SmsSettings
+from ..stylize import Matched, has_mask, match_style, scaled_gates
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from ...engine.errors import wrong_input
 from ...engine.host.base import Host
 from ...engine.host.memory import with_halving
 from ...engine.region.feather import feather_mask
+from ..settings import ApplySettings
 from .files import StyleGenerator
 from .network import Architecture
 
-TILE = 512  # side in pixels, without the margin
+TILE = ApplySettings.tile  # side in pixels, without the margin
 PREVIEW = 512
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels, the last two exclusive
 

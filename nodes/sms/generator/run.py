@@ -20,10 +20,11 @@ from ...engine.adapters.gates import Gate
 from ...engine.errors import wrong_input
 from ...engine.predictor.base import NoisePredictor
 from ..score import Prompts
+from ..settings import DistillSettings
 from .files import StyleGenerator
 from .network import Generator, new_generator
 from .pictures import Pictures, validation_crops
-from .training import Distiller, DistillHistory, DistillSettings
+from .training import Distiller, DistillHistory
 from .workers import ALONE, Workers
 
 SAVE_EVERY = 60.0  # seconds between two states

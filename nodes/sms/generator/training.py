@@ -21,43 +21,14 @@ from torch import Tensor, nn
 from ...engine.adapters.gates import Gate
 from ...engine.errors import wrong_input
 from ...engine.predictor.base import NoisePredictor, Text
-from ..schedule import Kind
-from ..score import Prompts, SmsSettings, StyleScore
-from .network import Generator, architecture
+from ..score import Prompts, StyleScore
+from ..settings import DistillSettings, Kind
+from .network import Generator
 from .pictures import Pictures, draw_numbered_crop
 from .workers import ALONE, Workers
 
 LARGEST_NORM = 1.0  # of the generator's gradient
 SMALLEST = 1e-12  # of AdamW: w_t makes gradients of 1e-6, which its usual 1e-8 would shorten
-
-
-@dataclass(frozen=True)
-class DistillSettings:
-    """How a generator is trained. sms: the method (its `iterations` come after the warm-up, its `rate` is the
-    generator's learning rate, its tolerance is not read and must be 0).
-
-    architecture: key of `ARCHITECTURES`; copies: noisy versions of one picture per iteration (4 in the paper);
-    warm_up: iterations of reconstruction; size: side of the crops in pixels (None: the model's own).
-    """
-
-    sms: SmsSettings = SmsSettings(iterations=2000, rate=3e-4)
-    architecture: str = "tiny"
-    copies: int = 4
-    warm_up: int = 100
-    size: int | None = None
-
-    def __post_init__(self) -> None:
-        architecture(self.architecture)
-        if self.copies < 1 or self.warm_up < 0:
-            got = f"{self.copies} and {self.warm_up}"
-            raise wrong_input("copies, warm_up", got, "1 or more, and 0 or more", "The paper takes 4 copies.")
-        if self.sms.tolerance:
-            raise wrong_input("tolerance", self.sms.tolerance, "0", "A training does not stop early.")
-
-    @property
-    def total(self) -> int:
-        """All iterations, warm-up included."""
-        return self.warm_up + self.sms.iterations
 
 
 @dataclass

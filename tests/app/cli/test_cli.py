@@ -74,7 +74,7 @@ def test_the_exit_code_of_the_command_is_returned(command):
         (["stylize", "a.png", "p", "-o", "b.png", "--whole", "--box", "1,2,3,4"], "not allowed with"),
         (["stylize", "a.png", "p", "-o", "b.png", "--strength", "1.5"], "from 0 to 1"),
         (["stylize", "a.png", "p", "-o", "b.png", "--strength", "nan"], "from 0 to 1"),
-        (["stylize", "a.png", "p", "-o", "b.png", "--steps", "0"], "1 or more"),
+        (["stylize", "a.png", "p", "-o", "b.png", "--steps", "0"], "from 1 to 1000"),
         (["run", "w.json", "--set", "seed"], "NAME=VALUE"),
         (["run", "w.json", "--input", "=file"], "NAME=VALUE"),
         (["train", "tinyworld"], "--time-budget"),

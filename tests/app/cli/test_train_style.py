@@ -54,9 +54,7 @@ def test_a_folder_becomes_a_file_with_previews_and_curve(folder, tmp_path, capsy
         (["--images", "nowhere"], "no such folder"),
         (["--model", "nowhere"], "--model"),
         (["--resolution", "60"], "multiple of 8"),
-        (["--lr", "0"], "learning rate"),
         (["--resume"], "no file"),
-        (["--seed", "-1"], "seed"),
     ],
 )
 def test_wrong_input_is_one_line(folder, tmp_path, capsys, more, part):
@@ -66,10 +64,21 @@ def test_wrong_input_is_one_line(folder, tmp_path, capsys, more, part):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_misuse_is_one_line(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["train", "style", "--images", "x"])
-    assert "-o" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        ([], "-o"),
+        (["-o", "a.safetensors", "--lr", "0"], "--lr: '0': give a number from 1e-07 to 1"),
+        (["-o", "a.safetensors", "--seed", "-1"], "--seed: '-1': give a whole number from 0"),
+        (["-o", "a.safetensors", "--rank", "100000"], "--rank: '100000': give a whole number from 1 to 256"),
+    ],
+)
+def test_misuse_is_one_line(capsys, more, part):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "style", "--images", "x", *more])
+    assert stop.value.code == 2
+    (text,) = capsys.readouterr().err.splitlines()
+    assert part in text
 
 
 def test_a_diffusers_folder_of_sdxl_can_be_trained(folder, tmp_path):

@@ -9,7 +9,7 @@ from regionstyle.nodes.app.comfyui import sentence as comfy_sentence
 from regionstyle.nodes.app.comfyui.sentence import for_style
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.lora.expert import LoraLayer
-from regionstyle.nodes.router.restyle import RestyleSettings
+from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld.bundled import STRENGTHS, load_bundled_expert
 
 

@@ -10,13 +10,13 @@ from tiny_networks import save_tiny_dino
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.grounding.finders.dino import (
-    DetectorSettings,
     _without_overlaps,
     find_boxes,
     find_phrases,
     load_detector,
     phrases_of,
-)  # fmt: skip
+)
+from regionstyle.nodes.grounding.settings import DetectorSettings
 
 HOST = LocalHost("cpu")
 ALL = DetectorSettings(box_threshold=0.0, text_threshold=0.0, most=5)

@@ -13,16 +13,14 @@ from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions, missing_region
 from regionstyle.nodes.engine.sam_network import SamConfig, load_sam, new_sam
 from regionstyle.nodes.grounding.finders.sam import (
-    BEST,
-    MASK_CHOICES,
-    SINGLE,
     SamNetwork,
     SamPrompt,
     SamSegmenter,
     encode,
     segment_points,
     segment_regions,
-)  # fmt: skip
+)
+from regionstyle.nodes.grounding.settings import BEST, MASK_CHOICES, SINGLE
 
 SMALL = SamConfig(
     image_size=64, patch=8, width=32, depth=2, heads=2, window=0, global_blocks=(0, 1), prompt_width=32,

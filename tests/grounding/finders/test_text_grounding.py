@@ -10,8 +10,8 @@ from regionstyle.nodes.engine.language.instruction import EditRequest, Instructi
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions
 from regionstyle.nodes.engine.sam_network import SamConfig, new_sam
-from regionstyle.nodes.grounding.finders.dino import DetectorSettings, load_detector
-from regionstyle.nodes.grounding.finders.sam import BEST, SamMask, SamNetwork, SamPrompt, SamSegmenter, encode
+from regionstyle.nodes.grounding.finders.dino import load_detector
+from regionstyle.nodes.grounding.finders.sam import SamMask, SamNetwork, SamPrompt, SamSegmenter, encode
 from regionstyle.nodes.grounding.finders.text_grounding import (
     DetectorSource,
     RegionsSource,
@@ -21,6 +21,7 @@ from regionstyle.nodes.grounding.finders.text_grounding import (
     segment_all,
 )
 from regionstyle.nodes.grounding.language.prompt import parse_regions
+from regionstyle.nodes.grounding.settings import BEST, DetectorSettings
 
 HOST = LocalHost("cpu")
 SIZE = (40, 70)

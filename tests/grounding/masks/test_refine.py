@@ -5,7 +5,6 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.grounding.masks.refine import (
-    RefineSettings,
     edge_mask,
     fill_holes,
     grow_mask,
@@ -15,6 +14,7 @@ from regionstyle.nodes.grounding.masks.refine import (
     refine_mask,
     threshold_mask,
 )
+from regionstyle.nodes.grounding.settings import RefineSettings
 
 
 def slow_dilation(mask: torch.Tensor, radius: int) -> torch.Tensor:

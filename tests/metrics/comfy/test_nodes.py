@@ -143,7 +143,7 @@ def test_choices_are_never_empty(seen):
         (7, "text_image"),
         (8, "sentence: got 'no place for it'"),
         (9, "threshold"),
-        (10, "nan"),
+        (10, "NaN"),
         (11, "one mask or one per image"),
         (12, "no region"),
         (13, "style"),

@@ -8,7 +8,7 @@ import torch
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.router.comfy.experts import check_gate_batches, region_gates, restyle_batch
-from regionstyle.nodes.router.restyle import RestyleSettings
+from regionstyle.nodes.router.settings import RestyleSettings
 
 SCRIPT = """
 import torch
@@ -16,7 +16,7 @@ import comfy.sd, comfy.utils
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.router.comfy.experts import attach, expert_choices, restyle_batch
-from regionstyle.nodes.router.restyle import RestyleSettings
+from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import scene
 
@@ -51,7 +51,7 @@ with torch.inference_mode():
 
     image = torch.from_numpy(scene(1).image)[None].repeat(2, 1, 1, 1)
     mask = torch.zeros(2, 128, 128); mask[1, 30:80, 30:80] = 1
-    settings = RestyleSettings(steps=2, feather=0)
+    settings = RestyleSettings(strength=0.2, steps=2, cfg=1.0, feather=0)
     made = restyle_batch(ours, clip, vae, image, mask, "a picture in mosaic style", "", settings)
     result |= {"batch": list(made.image.shape), "notice": made.notice,
                "empty": bool(torch.equal(made.image[0], image[0])),

@@ -17,7 +17,7 @@ from regionstyle.nodes.router.comfy.experts import attach
 from regionstyle.nodes.router.comfy.routing import by_prompt, by_regions, stacked
 from regionstyle.nodes.router.comfy.prompts import regional_prompts
 from regionstyle.nodes.router.comfy.gate_folders import load, register_folder
-from regionstyle.nodes.router.gates.noise_range import NoiseRange
+from regionstyle.nodes.router.settings import NoiseRange
 from regionstyle.nodes.router.comfy.routing_nodes import RouteByPrompt
 from regionstyle.nodes.engine.lora.style_key import style_slug
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled

@@ -18,13 +18,13 @@ from regionstyle.nodes.router.gates.files import SHIPPED, load_gate, save_gate
 from regionstyle.nodes.router.gates.learnt_gate import GateShape, LearntGate, Routing, balance_loss
 from regionstyle.nodes.router.gates.training import (
     GateExample,
-    GateSettings,
     encoded,
     examples_of,
     gate_loss,
     prompts_at,
     train_gate,
 )
+from regionstyle.nodes.router.settings import GateSettings
 
 NAMES = ("mosaic", "neon", "watercolor", "oil paint")
 SHAPE = GateShape(text=6, pooled=5, width=8, heads=2, layers=2, top_k=2)
@@ -278,9 +278,9 @@ def test_training_can_be_cancelled_and_refuses_what_it_cannot_use(encode):
     examples = [GateExample("a star in mosaic style", "mosaic"), GateExample("a star in neon style", "neon")]
     with pytest.raises(Cancelled):
         train_gate(examples, encode, GateSettings(steps=5), LocalHost("cpu", cancelled=lambda: True))
-    for wrong in (GateSettings(steps=0), GateSettings(rate=0.0), GateSettings(balance=-1.0)):
-        with pytest.raises(RegionStyleError, match="settings"):
-            train_gate(examples, encode, wrong, LocalHost("cpu"))
+    for wrong in ({"steps": 0}, {"rate": 0.0}, {"balance": -1.0}):
+        with pytest.raises(RegionStyleError, match=f"{next(iter(wrong))}: got"):
+            GateSettings(**wrong)
     with pytest.raises(RegionStyleError, match="prompts"):
         train_gate([], encode, GateSettings(), LocalHost("cpu"))
 

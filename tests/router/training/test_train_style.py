@@ -18,10 +18,11 @@ from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_flow, from_v
+from regionstyle.nodes.router.settings import TrainSettings
 from regionstyle.nodes.router.training.examples import Examples, encode_examples
 from regionstyle.nodes.router.training.run import train_style
 from regionstyle.nodes.router.training.state import StateFile, facts_of, read_state, unfinished
-from regionstyle.nodes.router.training.style import StyleTrainer, TrainSettings, sample_losses
+from regionstyle.nodes.router.training.style import StyleTrainer, sample_losses
 from regionstyle.nodes.router.training.style_pictures import Cropping, pictures_of_batch
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
@@ -373,8 +374,8 @@ class FakeVae:
     [
         ({"steps": 0}, "steps"),
         ({"batch": 0}, "batch"),
-        ({"rate": 0.0}, "learning rate"),
-        ({"rate": float("nan")}, "learning rate"),
+        ({"rate": 0.0}, "learning_rate"),
+        ({"rate": float("nan")}, "learning_rate"),
         ({"accumulate": 9}, "accumulate"),
         ({"seed": -1}, "seed"),
         ({"rank": 0}, "rank"),

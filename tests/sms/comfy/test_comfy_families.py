@@ -17,7 +17,8 @@ from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import preset
-from regionstyle.nodes.sms.score import Prompts, SmsSettings
+from regionstyle.nodes.sms.score import Prompts
+from regionstyle.nodes.sms.settings import SmsSettings
 
 def set_up(family, half):
     model = comfy_model(family)

@@ -9,8 +9,9 @@ import folder_paths
 from pathlib import Path
 from regionstyle.nodes.router.comfy.experts import attach
 from regionstyle.nodes.sms.comfy import generator as ours
-from regionstyle.nodes.sms.generator.training import DistillSettings
-from regionstyle.nodes.sms.score import SmsSettings, StyleScore
+from regionstyle.nodes.sms.settings import DistillSettings
+from regionstyle.nodes.sms.score import StyleScore
+from regionstyle.nodes.sms.settings import SmsSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import scene
 

@@ -8,8 +8,8 @@ from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.router.comfy.experts import attach
 from regionstyle.nodes.sms.comfy.sms import match_batch
-from regionstyle.nodes.sms.optimise import SmsSettings
-from regionstyle.nodes.sms.stylize import Framing
+from regionstyle.nodes.sms.settings import SmsSettings
+from regionstyle.nodes.sms.settings import Framing
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import scene
 

@@ -11,8 +11,9 @@ from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.generator.network import new_generator
 from regionstyle.nodes.sms.generator.pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
 from regionstyle.nodes.sms.generator.run import _identity, distill
-from regionstyle.nodes.sms.generator.training import Distiller, DistillSettings, keep_in_range
-from regionstyle.nodes.sms.score import Prompts, SmsSettings
+from regionstyle.nodes.sms.generator.training import Distiller, keep_in_range
+from regionstyle.nodes.sms.score import Prompts
+from regionstyle.nodes.sms.settings import DistillSettings, SmsSettings
 from regionstyle.nodes.tinyworld.world import scene
 
 SIZE = 32

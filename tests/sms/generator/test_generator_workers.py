@@ -20,9 +20,9 @@ from sms_networks import sms_predictor
 from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.generator.pictures import PictureBatch
 from regionstyle.nodes.sms.generator.run import distill
-from regionstyle.nodes.sms.generator.training import DistillSettings
+from regionstyle.nodes.sms.settings import DistillSettings
 from regionstyle.nodes.sms.generator.workers import accelerated
-from regionstyle.nodes.sms.score import SmsSettings
+from regionstyle.nodes.sms.settings import SmsSettings
 
 workers, folder = accelerated(), sys.argv[1]
 predictor = sms_predictor(torch.float32)

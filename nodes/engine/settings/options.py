@@ -1,0 +1,57 @@
+"""Settings as options of a command: name, type with its range, choices, default and help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import RegionStyleError
+from .checks import accepts, checked_value
+from .setting import Setting, chosen
+
+_METAVARS = {"int": "N", "float": "F", "text": "TEXT"}
+_READERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "text": str}
+
+
+def add_setting_options(
+    parser: Any, settings: type, *names: str, options: Mapping[str, str] | None = None, **overrides: Mapping[str, Any]
+) -> None:
+    """Options of a parser, or of a group of one, for the named settings of a dataclass, in this order.
+
+    options: flags that are not the setting's own name, such as {"rate": "--lr"}. A switch that is on by default gets
+    the flag that turns it off, `--no-NAME`. With `override(default=None)` the command can tell whether it was given;
+    its help then says what holds otherwise.
+    """
+    for one in chosen(settings, names, overrides):
+        flag = (options or {}).get(one.field) or f"--{'no-' * (one.default is True)}{one.field.replace('_', '-')}"
+        parser.add_argument(flag, **_keywords(one))
+
+
+def _keywords(one: Setting) -> dict[str, Any]:
+    text = _uncapitalised(one.help).replace("%", "%%")
+    if one.kind == "bool":
+        return {"action": "store_true", "help": text}
+    if one.default not in (None, ""):
+        text = f"{text.rstrip('.')} (default: %(default)s)"
+    if one.kind == "choice":
+        return {"choices": list(one.choices), "default": one.default, "help": text}
+    metavar = one.unit.upper() or _METAVARS[one.kind]
+    return {"type": option_type(one), "default": one.default, "metavar": metavar, "help": text}
+
+
+def _uncapitalised(text: str) -> str:
+    """As the other options are described; an abbreviation stays as it is."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() or text[1:2] == " " else text
+
+
+def option_type(one: Setting) -> Callable[[str], Any]:
+    """Reads an option's text as a value that the setting accepts; argparse's error says what that is."""
+
+    def read(text: str) -> Any:
+        try:
+            return checked_value(one, _READERS[one.kind](text))
+        except (ValueError, RegionStyleError):
+            raise argparse.ArgumentTypeError(f"{text!r}: give {accepts(one)}") from None
+
+    return read
