@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...engine.settings.options import add_setting_options
 from ...engine.settings.setting import override, settings_of
 from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
+from .setting_options import add_setting_options
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")

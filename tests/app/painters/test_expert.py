@@ -11,7 +11,7 @@ from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.router.restyle import RestyleSettings
-from regionstyle.nodes.tinyworld.bundled import STRENGTHS
+from regionstyle.nodes.tinyworld.bundled import RESTYLE, STRENGTHS
 
 STAR = Region.of_box("star", (0, 5, 5, 15), (20, 30), style="neon")
 
@@ -19,7 +19,7 @@ STAR = Region.of_box("star", (0, 5, 5, 15), (20, 30), style="neon")
 def test_what_is_not_chosen_is_usual():
     painter = ExpertPainter(None, tiny_settings)
     settings = painter._settings(STAR, EditSettings(steps=2))
-    assert settings == RestyleSettings(strength=STRENGTHS["neon"], steps=2)
+    assert settings == RestyleSettings(**{**RESTYLE, "strength": STRENGTHS["neon"], "steps": 2})
 
 
 def test_it_refuses_before_it_paints():

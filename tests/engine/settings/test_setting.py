@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.app.cli.arguments import Parser
+from regionstyle.nodes.app.cli.setting_options import add_setting_options
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.settings.checks import (
     check_settings,
@@ -15,7 +16,6 @@ from regionstyle.nodes.engine.settings.checks import (
     quoted,
     settings_from,
 )
-from regionstyle.nodes.engine.settings.options import add_setting_options
 from regionstyle.nodes.engine.settings.setting import chosen, override, seed_setting, setting, settings_of
 
 

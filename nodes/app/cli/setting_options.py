@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import RegionStyleError
-from .checks import accepts, checked_value
-from .setting import Setting, chosen
+from ...engine.errors import RegionStyleError
+from ...engine.settings.checks import accepts, checked_value
+from ...engine.settings.setting import Setting, chosen
 
 _METAVARS = {"int": "N", "float": "F", "text": "TEXT"}
 _READERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "text": str}
