@@ -59,5 +59,5 @@ def painter_named(name: str, context: PainterContext) -> Painter:
     """The painter of a name. RegionStyleError listing the names there are for any other."""
     painters = all_painters()
     if name not in painters:
-        raise wrong_input("painter", repr(name), ", ".join(painters), "Choose one of these.")
+        raise wrong_input("painter", repr(name), ", ".join(sorted(painters)), "Choose one of these.")
     return painters[name](context)

@@ -134,8 +134,6 @@ def test_the_tiny_world_restyles_a_data_set(tmp_path, layouts):
         (["realhm", "--model", "unchanged", "--margin", "0.2"], "regional score with realhm"),
         (["coco", "--model", "unchanged", "--own-background"], "harmonization score with coco"),
         (["coco", "--model", "unchanged", "--sentence", "a picture"], "{style}"),
-        (["coco", "--model", "unchanged", "--pixel-range", "0..7"], "pixel range"),
-        (["coco", "--model", "unchanged", "--background", "crop"], "map, fill"),
     ],
 )
 def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
@@ -148,6 +146,17 @@ def test_wrong_options_are_named(tmp_path, layouts, capsys, arguments, says):
         layouts.mask_file(data / "7_mask.jpg")
     code, _ = run(tmp_path, arguments[0], "--data", data, *arguments[1:])
     assert code == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [("--pixel-range", "0..7", "'0..1', '-1..1', '0..255'"), ("--background", "crop", "map")],
+)
+def test_a_choice_that_is_none_is_refused_before_any_work(capsys, option, value, says):
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "coco", "--data", "nowhere", "--model", "unchanged", option, value])
+    assert end.value.code == 2
     assert says in capsys.readouterr().err
 
 

@@ -31,7 +31,7 @@ class Oracle(NoisePredictor):
         shift = text.repeat(len(x)).states[:, 0, 0].reshape(-1, 1, 1, 1)
         return from_eps(x, (x - alpha * x0) / sigma + shift, alpha, sigma)
 
-    encode = decode = encode_text = loaded = None
+    encode = encode_sample = decode = encode_text = loaded = None
 
 
 def words(shift=0.0, count=1):

@@ -12,12 +12,13 @@ from regionstyle.nodes.grounding.comfy.grounding import segment
 from regionstyle.nodes.grounding.comfy.regions import _inside, regions_from_mask
 from regionstyle.nodes.grounding.finders.vlm import ask
 from regionstyle.nodes.grounding.masks.composition import with_background
+from regionstyle.nodes.grounding.settings import AttentionSettings
 
 MASK = torch.ones(1, 8, 8)
 
 
 def find(phrase: str = "cat", caption: str = "") -> None:
-    find_in_batch(None, None, None, torch.rand(1, 8, 8, 3), phrase, caption, 0.0, 1, 0, False)
+    find_in_batch(None, None, None, torch.rand(1, 8, 8, 3), phrase, caption, AttentionSettings(), False)
 
 
 CALLS = {
