@@ -1,8 +1,14 @@
 """Nodes of the router, in menu order."""
 
-from .comfy import expert_nodes, routing_nodes, train_nodes
+from .comfy import expert_nodes, prompt_nodes, routing_nodes, stack_nodes, train_nodes
 
-NODES = [*expert_nodes.NODES, *train_nodes.NODES, *routing_nodes.NODES]
+NODES = [
+    *expert_nodes.NODES,
+    *train_nodes.NODES,
+    *stack_nodes.NODES,
+    *routing_nodes.NODES,
+    *prompt_nodes.NODES,
+]
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""ComfyUI nodes that stack style experts and route them by regions or by prompt."""
+"""ComfyUI nodes that route a stack of style experts by regions or by prompt."""
 
 from __future__ import annotations
 
@@ -11,77 +11,12 @@ from ...engine.region.regions import REGIONS_TYPE, Regions
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
-from ...engine.settings.setting import override
 from ...engine.settings.sockets import custom_socket
-from ..experts import EXPERTS_TYPE, Experts
-from ..gates.learnt_gate import GATE_TYPE, LearntGate
-from ..settings import ExpertSettings, NearestStyles, NoiseRange, RegionRouting
+from ..settings import NearestStyles, NoiseRange, RegionRouting
+from .stack_nodes import CATEGORY, EXPERTS, GATE
 
-EXPERTS = custom_socket(EXPERTS_TYPE, Experts)
 REGIONS = custom_socket(REGIONS_TYPE, Regions)
-GATE = custom_socket(GATE_TYPE, LearntGate)
-CATEGORY = "RegionStyle/experts"
 MODES = ("named styles", "nearest styles", "learnt gate")
-PROMPT_MODES = ("own prompts", "own words", "shared")
-STACKED_STRENGTH = "How strongly the style acts where it is routed to: 0 off, 1 as trained, negative away."
-
-
-class ExpertStack(Node):
-    """One more expert on a stack."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        from .experts import expert_choices
-
-        return node_schema(
-            node_id="RegionStyleExpertStack",
-            display_name="Stack Style Expert",
-            category=CATEGORY,
-            description="Puts a style LoRA on a stack, with the words that mean its style. Chain nodes for more; route "
-            "the stack by regions or by prompt. Nothing is loaded here.",
-            search_aliases=["lora stack", "style lora", "experts"],
-            inputs=[
-                node_input(
-                    io.Combo,
-                    "expert",
-                    options=expert_choices(),
-                    tooltip="A LoRA file from models/loras; those under tinyworld/ come with the pack and fit its tiny "
-                    "world only.",
-                ),
-                node_input(
-                    io.String,
-                    "phrases",
-                    default="",
-                    tooltip="The words that mean this style, commas between them; the first is the usual one. Empty: "
-                    "what the file says, else its name.",
-                ),
-                *node_inputs(ExpertSettings, strength=override(help=STACKED_STRENGTH)),
-                node_input(
-                    io.String,
-                    "name",
-                    default="",
-                    tooltip="What the expert is called in notices, and another way to ask for it. Empty: its style.",
-                    advanced=True,
-                ),
-                node_input(EXPERTS, "experts", optional=True, tooltip="The stack to add to; none begins a new one."),
-            ],
-            outputs=[
-                node_output(
-                    EXPERTS,
-                    "stacked_experts",
-                    display_name="experts",
-                    tooltip="The stack given, then this expert.",
-                ),
-                node_output(io.String, "style", tooltip="This expert's usual style words, for prompts."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, expert: str, phrases: str, strength: float, name: str, experts: Any) -> io.NodeOutput:
-        from .routing import stacked
-
-        made = stacked(experts, expert, name, phrases, strength)
-        return io.NodeOutput(made, made.items[-1].phrases[0])
 
 
 class RouteByRegions(Node):
@@ -194,98 +129,6 @@ class RouteByPrompt(Node):
         return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
 
 
-class LoadLearntGate(Node):
-    """A learnt gate from a file."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        from .gate_folders import gate_choices
-
-        return node_schema(
-            node_id="RegionStyleLoadGate",
-            display_name="Load Learnt Gate",
-            category=CATEGORY,
-            description="Loads a small network that reads the prompt and says how much each expert acts, for Route "
-            "Experts by Prompt. Nothing is downloaded.",
-            search_aliases=["router", "mixture of experts", "lora router", "style router"],
-            inputs=[
-                node_input(
-                    io.Combo,
-                    "file",
-                    options=gate_choices(),
-                    tooltip="A .safetensors in models/regionstyle_gates, trained by regionstyle train gate. Those "
-                    "under tinyworld/ come with the pack and know its seven styles.",
-                )
-            ],
-            outputs=[
-                node_output(GATE, "gate", tooltip="The gate, for Route Experts by Prompt in the mode learnt gate."),
-                node_output(io.String, "styles", tooltip="The experts it knows, one per line, in its order."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
-        from .gate_folders import load
-
-        gate = load(file)
-        styles = "\n".join(gate.experts)
-        return io.NodeOutput(gate, styles, ui=ui.PreviewText(styles))
-
-
-class RegionalPrompts(Node):
-    """Style words that are read in their own region only."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return node_schema(
-            node_id="RegionStyleRegionalPrompts",
-            display_name="Regional Prompts",
-            category=CATEGORY,
-            description="Keeps the words of each routed style in its own regions: other places do not read them. Use "
-            "both outputs together.",
-            search_aliases=["attention couple", "regional prompt", "attention isolation", "prompt per mask"],
-            inputs=[
-                node_input(io.Model, "model", tooltip="A model from Route Experts by Regions."),
-                node_input(io.Clip, "clip", tooltip="The model's text encoder."),
-                node_input(
-                    io.String,
-                    "prompt",
-                    default="a picture",
-                    multiline=True,
-                    tooltip="With own prompts: what is outside all regions. Otherwise the whole prompt, which must "
-                    "hold the words of every routed style.",
-                ),
-                node_input(
-                    io.String,
-                    "template",
-                    default="a {phrase} in {style} style",
-                    tooltip="With own prompts: the prompt of each style's regions; {phrase} is their things, {style} "
-                    "the style. Add a LoRA's trigger here.",
-                ),
-                node_input(
-                    io.Combo,
-                    "isolation",
-                    options=list(PROMPT_MODES),
-                    default=PROMPT_MODES[0],
-                    tooltip="own prompts: a prompt for each style, read in its regions only. own words: one prompt, "
-                    "whose style and thing words are read in their regions only. shared: one prompt, read everywhere; "
-                    "experts act on their own words (SD3, FLUX).",
-                ),
-            ],
-            outputs=[
-                node_output(io.Model, "MODEL", tooltip="The model that keeps the prompts apart; for KSampler."),
-                node_output(io.Conditioning, "positive", tooltip="The prompt to use with that model as positive."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, model: Any, clip: Any, prompt: str, template: str, isolation: str) -> io.NodeOutput:
-        from .prompts import regional_prompts
-
-        patched, positive, notice = regional_prompts(model, clip, prompt, template, isolation)
-        return io.NodeOutput(patched, positive, ui=ui.PreviewText(notice))
-
-
 def _model() -> Any:
     return node_input(
         io.Model,
@@ -303,4 +146,4 @@ def _when() -> list[Any]:
     return node_inputs(NoiseRange, "start", "end")
 
 
-NODES = [ExpertStack, RouteByRegions, RouteByPrompt, LoadLearntGate, RegionalPrompts]
+NODES = [RouteByRegions, RouteByPrompt]
