@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import RegionStyleError
-from .workflow import Prompt, input_specs, input_type
+from .widgets import input_specs, input_type
+from .workflow import Prompt
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def node_title(prompt: Prompt, node_id: str) -> str:
     node = prompt[node_id]
-    return str(node.get("_meta", {}).get("title") or node["class_type"])
+    return str((node.get("_meta") or {}).get("title") or node["class_type"])
 
 
 def describe_node(prompt: Prompt, node_id: str) -> str:
