@@ -1,6 +1,13 @@
-"""Small questions about files."""
+"""Questions about files that are asked before the work."""
 
+from __future__ import annotations
+
+import tempfile
 from pathlib import Path
+
+from ..engine.errors import RegionStyleError, wrong_input
+
+LONGEST_NAME = 250  # bytes of one name; file systems end at 255, and a number may have to go behind it
 
 
 def free_name(place: Path) -> Path:
@@ -10,3 +17,36 @@ def free_name(place: Path) -> Path:
         free = place.with_name(f"{place.stem}-{number}{place.suffix}")
         number += 1
     return free
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """RegionStyleError, which names the option, for a folder that cannot be made or written into.
+
+    Nothing is left behind: the folder itself is not made.
+    """
+    _check_names(option, folder)
+    there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path())
+    if not there.is_dir():
+        raise wrong_input(option, f"{there}, which is a file", "a folder", "Choose another place.")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        got = f"{folder} ({error.strerror or error})"
+        raise wrong_input(option, got, "a place that can be written", "Choose another place.") from error
+
+
+def check_file(option: str, file: Path) -> None:
+    """RegionStyleError, which names the option, for a file that cannot be written where it is wanted."""
+    if file.is_dir():
+        raise wrong_input(option, f"{file}, which is a folder", "the name of a file", "Add a file name.")
+    _check_names(option, file)
+    check_folder(option, file.parent)
+
+
+def _check_names(option: str, path: Path) -> None:
+    for part in path.parts:
+        size = len(part.encode("utf-8", "surrogateescape"))
+        if "\0" in part or size > LONGEST_NAME:
+            got = f"a name of {size} bytes ({part[:20]!r}...)" if size > LONGEST_NAME else "a name with a null in it"
+            raise RegionStyleError(f"{option}: got {got}, expected up to {LONGEST_NAME}. Use a shorter, plain name.")

@@ -78,7 +78,7 @@ def _add_region(parser: Parser) -> None:
 
 
 def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(commands, "run", "Run a ComfyUI workflow without the browser and collect its images.")
+    parser = add_command(commands, "run", "Run a ComfyUI workflow without the browser and collect its files.")
     parser.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="saved from ComfyUI, in either JSON form")
     parser.add_argument(
         "--input", type=assignment, action="append", default=[], metavar="NAME=FILE",
@@ -90,6 +90,8 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     )  # fmt: skip
     parser.add_argument("--server", metavar="URL", help="a running ComfyUI (default: start the installed one)")
     parser.add_argument("--out", type=Path, default=Path("regionstyle-out"), metavar="DIR", help=DEFAULT)
+    parser.add_argument("--partial", action="store_true", help="leave out branches that ComfyUI refuses, run the rest")
+    parser.add_argument("--strict", action="store_true", help="exit with 3 where the workflow makes no file")
 
 
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from .arguments import USER_ERROR, Parser
 from .commands import (
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done; 1: part of a batch failed, or a fault of this program; 2: wrong input; 3: nothing to do (--strict);
     130: Ctrl-C.
     """
+    _print_everything()
     args = build_parser().parse_args(argv)
     try:
         return _implementation(args.command)(args)
@@ -44,6 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verbose:
             traceback.print_exc()
         return _report(error)
+
+
+def _print_everything() -> None:
+    """What a console's code page has no sign for is written as an escape: it does not fail a finished job."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # Where each command is implemented: module beside this one, and function(args) -> exit code.

@@ -5,32 +5,41 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import RegionStyleError
+from ...engine.errors import wrong_input
 from ..comfyui.connect import Comfy, connect
-from ..comfyui.errors import missing_nodes
+from ..comfyui.errors import left_out, missing_nodes
 from ..comfyui.progress import RunProgress
+from ..comfyui.results import deliver
 from ..comfyui.workflow import Prompt, class_types, read_workflow, to_api_form
 from ..comfyui.workflow_edit import set_input_file, set_value
-from ..files import free_name
+from ..files import check_folder
+from .arguments import DONE, NOTHING_TO_DO, PARTLY_FAILED
+from .console import say
 
 
 def run_workflow(args: argparse.Namespace) -> int:
-    """Runs `args.workflow` with the changes asked for; writes its images to `args.out` and their paths to stdout."""
+    """Runs `args.workflow` with the changes asked for; writes what it makes to `args.out` and the paths to stdout.
+
+    What was made before a failure or Ctrl-C is written too.
+    """
+    check_folder("--out", args.out)
     workflow = read_workflow(args.workflow)
     with closing(connect(args.server)) as comfy:
         prompt = prepare(comfy, workflow, inputs=args.input, values=args.set)
-        with RunProgress(prompt) as progress:
-            outputs = comfy.execute(prompt, progress.on_event)
-        written = write_images(comfy, outputs, args.out)
+        written: list[Path] = []
+        with RunProgress(prompt) as progress, _delivered(comfy, args.out, written):
+            node_errors = comfy.execute(prompt, progress.on_event, partial=args.partial)
+    for sentence in left_out(prompt, node_errors):
+        say(sentence)
     if not written:
-        raise RegionStyleError(f"{args.workflow}: the workflow ran, but no node of it saves or shows an image.")
-    for path in written:
-        sys.stdout.write(f"{path}\n")
-    return 0
+        say(f"nothing was made: no node of {args.workflow} saves or shows a file")
+    if node_errors:
+        return PARTLY_FAILED
+    return NOTHING_TO_DO if args.strict and not written else DONE
 
 
 def prepare(
@@ -49,20 +58,19 @@ def prepare(
     return prompt
 
 
-def write_images(comfy: Comfy, outputs: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Every image that a node saved or showed, in `folder`; an earlier file is never overwritten."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for image in _images(outputs):
-        place = free_name(folder / Path(image["filename"]).name)
-        place.write_bytes(comfy.read(image))
-        written.append(place)
-    return written
-
-
-def _images(outputs: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for output in outputs.values():
-        for image in output.get("images", []):
-            # Nodes that only load a picture may list the input file itself.
-            if isinstance(image, Mapping) and image.get("type") in ("output", "temp"):
-                yield image
+@contextmanager
+def _delivered(comfy: Comfy, folder: Path, written: list[Path]) -> Iterator[None]:
+    """Writes what was made when the block ends, in whatever way; adds the paths to `written` and prints them."""
+    try:
+        yield
+    finally:
+        for state in comfy.unfinished():
+            say(f"an unfinished training is kept in {state}: run the workflow again with resume switched on")
+        try:
+            for path in deliver(comfy.results(), folder):
+                written.append(path)
+                sys.stdout.write(f"{path}\n")
+        except OSError as error:
+            kept = comfy.keep()
+            remedy = f"What was made is kept in {kept}." if kept else "What was made is kept on the server."
+            raise wrong_input("--out", f"{folder} ({error.strerror or error})", "a place with room", remedy) from error

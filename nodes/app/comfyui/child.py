@@ -10,11 +10,14 @@ import json
 import logging
 import os
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from typing import Any
 
 CLIENT_ID = "regionstyle"
+OUTPUT_FOLDER = "REGIONSTYLE_OUTPUT_FOLDER"  # engine/host/training_state.py reads it
+TEXT_EVENT = 3  # BinaryEventTypes.TEXT: what a node says of itself
 
 
 def main() -> None:
@@ -22,7 +25,7 @@ def main() -> None:
     comfy, pack, folder = sys.argv[1:4]
     _prepare_imports(comfy)
     executor = Executor(pack, folder, channel)
-    executor.say({"input_folder": executor.input_folder})
+    executor.say({"input_folder": executor.input_folder, "output_folder": executor.output_folder})
     for line in sys.stdin:
         request = json.loads(line)
         answers: dict[str, Callable[..., dict[str, Any]]] = {"describe": executor.describe, "execute": executor.execute}
@@ -66,6 +69,8 @@ class Executor:
 
         self._channel = channel
         self.input_folder = folder_paths.get_input_directory()
+        self.output_folder = folder_paths.get_output_directory()
+        os.environ[OUTPUT_FOLDER] = self.output_folder  # the pack keeps cancelled trainings there
         folder_paths.set_output_directory(os.path.join(folder, "output"))
         folder_paths.set_temp_directory(os.path.join(folder, "temp"))
         for place in (self.input_folder, folder_paths.get_output_directory(), folder_paths.get_temp_directory()):
@@ -93,6 +98,10 @@ class Executor:
     def _on_message(self, event: Any, data: Any, sid: Any = None) -> None:
         if event in ("executing", "execution_cached"):
             self.say({"event": event, "data": data})
+        elif event == TEXT_EVENT:
+            length = struct.unpack(">I", data[:4])[0]
+            node, text = data[4 : 4 + length], data[4 + length :]
+            self.say({"event": "text", "data": {"node": node.decode(), "text": text.decode("utf-8", "replace")}})
 
     def _load_nodes(self, pack: str) -> None:
         import nodes
@@ -136,21 +145,25 @@ class Executor:
             self._loop.run_until_complete(nodes.init_external_custom_nodes())
         return {"definitions": {n: _definition(n) for n in names if n in nodes.NODE_CLASS_MAPPINGS}}
 
-    def execute(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """Validates and runs one prompt: its outputs, or what ComfyUI says against it."""
+    def execute(self, prompt: dict[str, Any], partial: bool) -> dict[str, Any]:
+        """Validates and runs one prompt: its outputs, or what ComfyUI says against it.
+
+        partial: run the branches that pass, where others do not.
+        """
         import execution
 
         valid = self._loop.run_until_complete(execution.validate_prompt(CLIENT_ID, prompt, None))
-        if not valid[0]:
+        if not valid[0] or (valid[3] and not partial):
             return {"refused": [valid[1], valid[3]]}
         work = self._executor.execute_async(prompt, CLIENT_ID, {"client_id": CLIENT_ID}, valid[2])
         self._loop.run_until_complete(work)
+        answer = {"outputs": self._executor.history_result["outputs"], "node_errors": valid[3]}
         for event, data in self._executor.status_messages:
             if event == "execution_error":
-                return {"failed": {key: data[key] for key in ("node_id", "exception_type", "exception_message")}}
+                answer["failed"] = {key: data[key] for key in ("node_id", "exception_type", "exception_message")}
             if event == "execution_interrupted":
-                return {"interrupted": True}
-        return {"outputs": _with_paths(self._executor.history_result["outputs"])}
+                answer["interrupted"] = True
+        return answer
 
 
 class _Problems(logging.Handler):
@@ -182,17 +195,6 @@ def _definition(name: str) -> dict[str, Any]:
         "input_order": {section: list(specs) for section, specs in inputs.items()},
         "display_name": nodes.NODE_DISPLAY_NAME_MAPPINGS.get(name, name),
     }
-
-
-def _with_paths(outputs: dict[str, Any]) -> dict[str, Any]:
-    """The same outputs, each image with the path of its file."""
-    import folder_paths
-
-    for output in outputs.values():
-        for image in output.get("images", []):
-            folder = folder_paths.get_directory_by_type(image["type"])
-            image["path"] = os.path.join(folder, image["subfolder"], image["filename"])
-    return outputs
 
 
 if __name__ == "__main__":

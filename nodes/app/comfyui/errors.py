@@ -23,6 +23,16 @@ def refused(prompt: Prompt, error: Any, node_errors: Mapping[str, Any]) -> Regio
     return RegionStyleError(f"ComfyUI refuses the workflow: {'; '.join(problems)}")
 
 
+def left_out(prompt: Prompt, node_errors: Mapping[str, Any]) -> list[str]:
+    """One sentence for each node that kept branches from being run: which branches, and what is wrong with it."""
+    sentences = []
+    for node_id, error in node_errors.items():
+        branches = ", ".join(describe_node(prompt, str(branch)) for branch in error.get("dependent_outputs") or ["?"])
+        problems = "; ".join(_node_problem(prompt, node_id, problem) for problem in error["errors"])
+        sentences.append(f"left out: node {branches}, because of {problems}")
+    return sentences
+
+
 def _node_problem(prompt: Prompt, node_id: str, problem: Mapping[str, Any]) -> str:
     return f"node {describe_node(prompt, str(node_id))}: {_text(problem)}"
 
@@ -44,11 +54,11 @@ def failed(prompt: Prompt, event: Mapping[str, Any]) -> RegionStyleError:
 
 
 def interrupted() -> RegionStyleError:
-    return RegionStyleError("the workflow was interrupted in ComfyUI; nothing was written")
+    return RegionStyleError("the workflow was interrupted in ComfyUI; what it made before that is written")
 
 
 def missing_nodes(names: set[str], place: str) -> RegionStyleError:
     return RegionStyleError(
         f"{place} has no node {', '.join(sorted(names))}. Install the pack that brings it into that ComfyUI and start "
-        "it again."
+        "it again; for a node that lives in the browser only, as Get and Set nodes do, save with File > Export (API)."
     )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -14,24 +15,27 @@ import aiohttp
 
 from ...engine.errors import RegionStyleError
 from .errors import failed, interrupted, refused
+from .results import Result, listed_files, safe_path
 from .workflow import Prompt
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 Web = aiohttp.ClientSession
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 
 POLL_SECONDS = 2.0  # how long a lost websocket message can delay the end
 CANCEL_SECONDS, CANCEL_TRIES = 0.25, 20  # a node that looks at the interrupt more seldom ends later by itself
+TEXT_EVENT = 3  # ComfyUI's BinaryEventTypes.TEXT
 LARGEST_MESSAGE = 256 * 2**20  # previews of large pictures
 
 
 class ServerComfy:
-    """`definitions`, `upload`, `execute` and `read` against the server at `url`; each call opens its own connection."""
+    """`definitions`, `upload`, `execute` and `results` against the server at `url`, each over its own connection."""
 
     def __init__(self, url: str):
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.place = f"the ComfyUI at {self.url}"
         self._client_id = str(uuid.uuid4())
+        self._outputs: Mapping[str, Any] = {}
 
     def close(self) -> None:
         """Nothing is held between calls."""
@@ -58,29 +62,47 @@ class ServerComfy:
 
         return self._call(send)
 
-    def read(self, image: Mapping[str, Any]) -> bytes:
-        """The bytes of an image that a node has written."""
+    def results(self) -> list[Result]:
+        """What the nodes of the last prompt list as written or shown: the server tells of nothing else."""
+        entries = {(safe_path(entry), entry["type"]): entry for entry in listed_files(self._outputs)}
+        return [Result(name, partial(self._download, entry)) for (name, _), entry in entries.items()]
 
-        async def fetch(web: Web) -> bytes:
-            query = urlencode({key: image[key] for key in ("filename", "subfolder", "type")})
+    def unfinished(self) -> list[Path]:
+        """Nothing is known: they are on the server, in its output folder."""
+        return []
+
+    def keep(self) -> None:
+        """What was made is on the server."""
+
+    def _download(self, entry: Mapping[str, Any], place: Path) -> None:
+        async def fetch(web: Web) -> None:
+            query = urlencode({key: entry.get(key) or "" for key in ("filename", "subfolder", "type")})
             async with web.get(f"{self.url}/view?{query}") as reply:
                 reply.raise_for_status()
-                return await reply.read()
+                with place.open("wb") as file:
+                    async for chunk in reply.content.iter_chunked(2**20):
+                        file.write(chunk)
 
-        return self._call(fetch)
+        self._call(fetch)
 
-    def execute(self, prompt: Prompt, on_event: OnEvent) -> dict[str, Any]:
-        """Runs the prompt and returns the outputs of its nodes; Ctrl-C takes it off the server."""
-        prompt_id = str(uuid.uuid4())
+    def execute(self, prompt: Prompt, on_event: OnEvent, *, partial: bool = False) -> Mapping[str, Any]:
+        """Runs the prompt; returns ComfyUI's errors of nodes whose branches were left out (`partial`), by node id.
+
+        RegionStyleError where ComfyUI refuses the prompt or a part of it, or a node fails. Ctrl-C takes the prompt off
+        the server. `results` has what was made.
+        """
+        prompt_id, self._outputs = str(uuid.uuid4()), {}
         try:
-            history = self._call(lambda web: self._run(web, prompt, prompt_id, on_event))
+            node_errors, history = self._call(lambda web: self._run(web, prompt, prompt_id, on_event, partial))
         except KeyboardInterrupt:
             self._call(lambda web: self._cancel(web, prompt_id))
             raise
-        return _outputs(prompt, history)
+        self._outputs = history.get("outputs", {})
+        _check_status(prompt, history)
+        return node_errors
 
-    def _call(self, work: Callable[[Web], Coroutine[Any, Any, Result]]) -> Result:
-        async def connected() -> Result:
+    def _call(self, work: Callable[[Web], Coroutine[Any, Any, Answer]]) -> Answer:
+        async def connected() -> Answer:
             async with aiohttp.ClientSession() as web:
                 return await work(web)
 
@@ -92,15 +114,21 @@ class ServerComfy:
                 "Start it, or check the address."
             ) from error
 
-    async def _run(self, web: Web, prompt: Prompt, prompt_id: str, on_event: OnEvent) -> dict[str, Any]:
+    async def _run(
+        self, web: Web, prompt: Prompt, prompt_id: str, on_event: OnEvent, partial: bool
+    ) -> tuple[Mapping[str, Any], dict[str, Any]]:
         address = f"{self.url}/ws?clientId={self._client_id}"
         async with web.ws_connect(address, max_msg_size=LARGEST_MESSAGE) as socket:
-            prompt_id = await self._submit(web, prompt, prompt_id)
+            prompt_id, node_errors = await self._submit(web, prompt, prompt_id)
+            if node_errors and not partial:  # a server runs what passes, and asks nobody
+                await self._cancel(web, prompt_id)
+                raise refused(prompt, None, node_errors)
             while (history := await self._history(web, prompt_id)) is None:
                 await _follow(socket, prompt_id, on_event)
-        return history
+        return node_errors, history
 
-    async def _submit(self, web: Web, prompt: Prompt, prompt_id: str) -> str:
+    async def _submit(self, web: Web, prompt: Prompt, prompt_id: str) -> tuple[str, Mapping[str, Any]]:
+        """The id that the server gave the prompt, and its errors of nodes whose branches it leaves out."""
         body = {"prompt": prompt, "client_id": self._client_id, "prompt_id": prompt_id}
         async with web.post(f"{self.url}/prompt", json=body) as reply:
             text = await reply.text()
@@ -108,7 +136,7 @@ class ServerComfy:
             answer: dict[str, Any] = json.loads(text) if "json" in reply.content_type else {"error": text}
             if reply.status != 200:
                 raise refused(prompt, answer.get("error"), answer.get("node_errors") or {})
-        return str(answer["prompt_id"])
+        return str(answer["prompt_id"]), answer.get("node_errors") or {}
 
     async def _history(self, web: Web, prompt_id: str) -> dict[str, Any] | None:
         entry: dict[str, Any] | None = (await _json(web.get(f"{self.url}/history/{prompt_id}"))).get(prompt_id)
@@ -149,8 +177,18 @@ async def _follow(socket: Any, prompt_id: str, on_event: OnEvent) -> None:
         if message.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.ERROR):
             await asyncio.sleep(POLL_SECONDS)  # the history is still there to ask
             return
+        if message.type == aiohttp.WSMsgType.BINARY:
+            _say_text(message.data, on_event)
         if message.type == aiohttp.WSMsgType.TEXT and _is_end(json.loads(message.data), prompt_id, on_event):
             return
+
+
+def _say_text(message: bytes, on_event: OnEvent) -> None:
+    """What a node says of itself: four bytes of kind, four of the length of the node's id, id and text."""
+    kind, length = (int.from_bytes(message[at : at + 4], "big") for at in (0, 4))
+    if kind == TEXT_EVENT:
+        node, text = message[8 : 8 + length], message[8 + length :]
+        on_event("text", {"node": node.decode(), "text": text.decode("utf-8", "replace")})
 
 
 def _is_end(event: Mapping[str, Any], prompt_id: str, on_event: OnEvent) -> bool:
@@ -162,11 +200,10 @@ def _is_end(event: Mapping[str, Any], prompt_id: str, on_event: OnEvent) -> bool
     return ended or (event["type"] == "executing" and data.get("node") is None)
 
 
-def _outputs(prompt: Prompt, history: Mapping[str, Any]) -> dict[str, Any]:
+def _check_status(prompt: Prompt, history: Mapping[str, Any]) -> None:
+    """RegionStyleError for a prompt that failed or was interrupted."""
     for kind, data in history.get("status", {}).get("messages", []):
         if kind == "execution_error":
             raise failed(prompt, data)
         if kind == "execution_interrupted":
             raise interrupted()
-    outputs: dict[str, Any] = history.get("outputs", {})
-    return outputs

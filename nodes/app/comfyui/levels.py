@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...engine.errors import RegionStyleError
+from .subgraph_ids import with_different_ids
 from .widgets import node_name
 
 # Modes of a node (LiteGraph's numbers).
@@ -107,8 +108,8 @@ def expand(data: Mapping[str, Any]) -> list[Level]:
 
     RegionStyleError for a subgraph inside itself, and for more than MOST_NODES nodes.
     """
-    graphs = {graph["id"]: graph for graph in (data.get("definitions") or {}).get("subgraphs") or []}
-    levels, count = [Level(data)], len(data["nodes"])
+    outermost, graphs = with_different_ids(data)
+    levels, count = [Level(outermost)], len(data["nodes"])
     for level in levels:  # grows on the way
         for node_id, node in level.nodes.items():
             if node["type"] in graphs and is_active(node):
@@ -118,7 +119,9 @@ def expand(data: Mapping[str, Any]) -> list[Level]:
                 levels.append(inner)
                 count += len(inner.nodes)
                 if count > MOST_NODES:
-                    raise RegionStyleError(f"the workflow's subgraphs come to more than {MOST_NODES} nodes. Simplify it.")
+                    raise RegionStyleError(
+                        f"the workflow's subgraphs come to more than {MOST_NODES} nodes. Simplify it."
+                    )
     return levels
 
 

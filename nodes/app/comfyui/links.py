@@ -47,7 +47,7 @@ def source_of(level: Level, node: Node, slot: Mapping[str, Any], promoted: Promo
             seen.add(key)
             place = _behind_input(place)
         else:
-            place = _at_output(place, promoted)
+            place = _at_output(place, level, promoted)
     return place
 
 
@@ -64,7 +64,7 @@ def _behind_input(place: _Input) -> _Output | None:
     return _Output(place.level, link, place.slot.get("type"))
 
 
-def _at_output(place: _Output, promoted: Promoted) -> _Input | _Output | Source:
+def _at_output(place: _Output, start: Level, promoted: Promoted) -> _Input | _Output | Source:
     level, link = place.level, place.link
     if link.origin == INPUT_NODE and level.host is not None:
         return _outside(level, link.slot, promoted)
@@ -74,7 +74,8 @@ def _at_output(place: _Output, promoted: Promoted) -> _Input | _Output | Source:
             f"the workflow has a link from node {link.origin}, which it does not have. Connect it again in ComfyUI."
         )
     if node["type"] == PRIMITIVE:
-        return promoted.primitive(level, node)
+        # The front end sets the widgets that a primitive is linked to in its own graph, and none in subgraphs.
+        return promoted.primitive(level, node) if level is start else None
     if node["type"] in NOTES or mode_of(node) == MUTED:
         return None
     slots = node.get("inputs") or []

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from ...engine.errors import RegionStyleError
 from ..files import free_name
 from .errors import failed, interrupted, refused
 from .install import PACKAGE, comfy_python
+from .results import Result, listed_files, safe_path
 from .workflow import Prompt
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -24,9 +28,10 @@ STOP_SECONDS = 30.0
 
 
 class ProcessComfy:
-    """`definitions`, `upload`, `execute` and `read` with a ComfyUI folder; `close` ends the process.
+    """`definitions`, `upload`, `execute` and `results` with a ComfyUI folder; `close` ends the process.
 
-    comfy_child.py runs there and speaks in lines of JSON: one request, then events, then one answer.
+    child.py runs there and speaks in lines of JSON: one request, then events, then one answer. What it writes goes to
+    a folder of its own, which `close` removes unless `keep` was called.
     """
 
     def __init__(self, comfy: Path):
@@ -34,10 +39,13 @@ class ProcessComfy:
         self._python = comfy_python(comfy)
         self._folder = Path(tempfile.mkdtemp(prefix="regionstyle-"))
         self._copies: list[Path] = []
+        self._outputs: Mapping[str, Any] = {}
+        self._began, self._keep = time.time(), False
         self._log = (self._folder / "comfyui.log").open("w+b")
         self._process = self._start(comfy)
         try:
-            self._input_folder = Path(self._answer()["input_folder"])
+            folders = self._answer()
+            self._input_folder, self._output_folder = Path(folders["input_folder"]), Path(folders["output_folder"])
         except BaseException:
             self.close()
             raise
@@ -62,40 +70,69 @@ class ProcessComfy:
         self._copies.append(place)
         return place.name
 
-    def read(self, image: Mapping[str, Any]) -> bytes:
-        return Path(image["path"]).read_bytes()
+    def execute(self, prompt: Prompt, on_event: OnEvent, *, partial: bool = False) -> Mapping[str, Any]:
+        """Runs the prompt; returns ComfyUI's errors of nodes whose branches were left out (`partial`), by node id.
 
-    def execute(self, prompt: Prompt, on_event: OnEvent) -> dict[str, Any]:
-        """Runs the prompt and returns the outputs of its nodes; Ctrl-C interrupts the node that works."""
+        RegionStyleError where ComfyUI refuses the prompt or a part of it, or a node fails. Ctrl-C interrupts the node
+        that works. `results` has what was made, in each of these cases.
+        """
         try:
-            answer = self._ask({"do": "execute", "prompt": prompt}, on_event)
+            answer = self._ask({"do": "execute", "prompt": prompt, "partial": partial}, on_event)
         except KeyboardInterrupt:
             self._interrupt()
+            self._stop()
             raise
         if "refused" in answer:
             raise refused(prompt, *answer["refused"])
+        self._outputs = answer["outputs"]
         if "failed" in answer:
             raise failed(prompt, answer["failed"])
         if "interrupted" in answer:
             raise interrupted()
-        outputs: dict[str, Any] = answer["outputs"]
-        return outputs
+        node_errors: Mapping[str, Any] = answer["node_errors"]
+        return node_errors
+
+    def results(self) -> list[Result]:
+        """What nodes saved and showed, as far as they list it, then every other file in ComfyUI's output folder."""
+        files = {}
+        for entry in listed_files(self._outputs):
+            base = self._folder / entry["type"]
+            files[base / safe_path(entry)] = safe_path(entry)
+        output = self._folder / "output"
+        files.update((path, path.relative_to(output)) for path in sorted(output.rglob("*")) if path.is_file())
+        return [Result(name, partial(shutil.copyfile, path)) for path, name in files.items() if path.is_file()]
+
+    def unfinished(self) -> list[Path]:
+        """The states of trainings that this run left unfinished, in the user's output folder."""
+        states = (self._output_folder / "regionstyle").glob("*.pt")
+        return sorted(path for path in states if path.stat().st_mtime >= self._began)
+
+    def keep(self) -> Path:
+        """What was made stays after `close`; the folder it is in."""
+        self._keep = True
+        return self._folder / "output"
 
     def close(self) -> None:
         """Ends the process and removes everything that was written for it."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # the end of the requests: the child leaves by itself
-        try:
-            self._process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._stop()
         if self._process.stdout is not None:
             self._process.stdout.close()
         self._log.close()
         for copy in self._copies:
             copy.unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._keep:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stop(self) -> None:
+        """The end of the requests, at which the child leaves by itself; it is killed if it takes too long."""
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _interrupt(self) -> None:
         """The child turns the signal into ComfyUI's own interrupt; twice (terminal and here) does no harm."""

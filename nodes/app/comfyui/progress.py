@@ -1,4 +1,4 @@
-"""The progress bar of a running workflow: one line per node that reports steps."""
+"""The progress bar of a running workflow, one line per node that reports steps, and what nodes say of themselves."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from .workflow_edit import node_title
 
 
 class RunProgress:
-    """Turns ComfyUI's events into bars on stderr; writes nothing when stderr is not a terminal."""
+    """Turns ComfyUI's events into bars on stderr, which are left out when stderr is not a terminal, and lines."""
 
     def __init__(self, prompt: Prompt):
         self._prompt = prompt
         self._node: str | None = None
         self._bar: Any = None
+        self._said: set[tuple[str, str]] = set()
 
     def __enter__(self) -> RunProgress:
         return self
@@ -32,8 +33,19 @@ class RunProgress:
             return
         if kind == "executing":
             self._show(str(node), 1, 0)
+        elif kind == "text":
+            self.say(str(node), data["text"])
         elif kind == "progress":
             self._show(str(node), data["max"], data["value"])
+
+    def say(self, node: str, text: str) -> None:
+        """One line on stderr, once for each text of a node."""
+        line = " ".join(text.split())
+        if line and (node, line) not in self._said:
+            self._said.add((node, line))
+            if self._bar is not None:
+                self._bar.clear()
+            sys.stderr.write(f"{node_title(self._prompt, node)}: {line}\n")
 
     def _show(self, node: str, total: float, done: float) -> None:
         from tqdm import tqdm

@@ -39,7 +39,9 @@ class Promoted:
         """RegionStyleError, which says what to do, for a node that ComfyUI does not have."""
         definition: Mapping[str, Any] | None = self._definitions.get(node["type"])
         if definition is None:
-            raise RegionStyleError(f"node {node_name(node)}: this ComfyUI has no node {node['type']}. Install its pack.")
+            raise RegionStyleError(
+                f"node {node_name(node)}: this ComfyUI has no node {node['type']}. Install its pack."
+            )
         return definition
 
     def widgets(self, level: Level, node: Node) -> dict[str, Any]:

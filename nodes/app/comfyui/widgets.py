@@ -9,8 +9,31 @@ from ...engine.errors import RegionStyleError
 
 # Types that ComfyUI's front end (1.49) shows a widget for.
 WIDGET_TYPES = frozenset(
-    "INT FLOAT STRING BOOLEAN COMBO MARKDOWN TEXTAREA COLOR COLORS CURVE RANGE CHART GALLERIA PAINTER COMPOSITOR "
-    "IMAGECOMPARE VIDEO_EDIT BOUNDING_BOX BOUNDING_BOXES LOAD_3D LOAD_3D_ADVANCED WEBCAM AUDIO_RECORD".split()
+    [
+        "INT",
+        "FLOAT",
+        "STRING",
+        "BOOLEAN",
+        "COMBO",
+        "MARKDOWN",
+        "TEXTAREA",
+        "COLOR",
+        "COLORS",
+        "CURVE",
+        "RANGE",
+        "CHART",
+        "GALLERIA",
+        "PAINTER",
+        "COMPOSITOR",
+        "IMAGECOMPARE",
+        "VIDEO_EDIT",
+        "BOUNDING_BOX",
+        "BOUNDING_BOXES",
+        "LOAD_3D",
+        "LOAD_3D_ADVANCED",
+        "WEBCAM",
+        "AUDIO_RECORD",
+    ]
 )
 DYNAMIC_COMBO, AUTOGROW, MATCH_TYPE = "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
 CONTROL_VALUES = frozenset({"fixed", "increment", "increment-wrap", "decrement", "randomize"})
@@ -92,7 +115,9 @@ def _chosen(spec: Spec, value: Any) -> list[tuple[str, Spec]]:
     """The inputs that the chosen option of a changing combo brings; none for every other input."""
     if input_type(spec) != DYNAMIC_COMBO:
         return []
-    inputs = next((option["inputs"] for option in spec[1].get("options", []) if option["key"] == value), {})
+    inputs: Mapping[str, Any] = next(
+        (option["inputs"] for option in spec[1].get("options", []) if option["key"] == value), {}
+    )
     return [(key, _normal(sub)) for part in ("required", "optional") for key, sub in (inputs.get(part) or {}).items()]
 
 
@@ -146,7 +171,7 @@ class _Positional:
             self._take(f"{name}.{key}", sub)
 
     def _drop_control(self, name: str, spec: Spec) -> None:
-        """"control after generate" behind a seed; behind a combo a filter too."""
+        """ "control after generate" behind a seed; behind a combo a filter too."""
         controlled = spec[1].get("control_after_generate", name in ("seed", "noise_seed") and spec[0] == "INT")
         if controlled and self._saved and self._saved[0] in CONTROL_VALUES:
             self._saved.pop(0)

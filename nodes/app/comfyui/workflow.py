@@ -24,7 +24,7 @@ Prompt = dict[str, dict[str, Any]]
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
-    """The JSON in the file, with or without a byte-order mark; RegionStyleError when it is no workflow of either form."""
+    """The JSON in the file, with or without a byte-order mark; RegionStyleError when it is no workflow."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:  # of the encoding too

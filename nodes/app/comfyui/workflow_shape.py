@@ -21,6 +21,7 @@ def check_ui_form(data: Mapping[str, Any]) -> None:
     definitions = _mapping(data, "definitions", "the workflow")
     subgraphs = _list(definitions, "subgraphs", "the workflow's definitions")
     _check_graph(data, "the workflow")
+    _require(_is_whole(data.get("last_node_id") or 0), "the workflow", "has a last_node_id that is no whole number")
     for number, graph in enumerate(subgraphs):
         where = f"subgraph {number + 1}"
         _require(isinstance(graph, Mapping), where, "is no object")
@@ -50,7 +51,9 @@ def _check_node(node: Any, where: str) -> None:
     _require(not node["type"].startswith(("workflow/", "workflow>")), where, *GROUP_NODE)
     _require(isinstance(node.get("title"), str | None), where, "has a title that is no text")
     _require(_is_whole(node.get("mode") or 0), where, "has a mode that is no number")
-    _require(isinstance(node.get("widgets_values"), list | Mapping | None), where, "has widgets_values that are no list")
+    _require(
+        isinstance(node.get("widgets_values"), list | Mapping | None), where, "has widgets_values that are no list"
+    )
     for key in ("inputs", "outputs"):
         for slot in _list(node, key, where):
             _require(isinstance(slot, Mapping), where, f"has {key} that are no objects")
@@ -89,7 +92,7 @@ def check_api_form(data: Mapping[str, Any]) -> None:
     for node_id, node in data.items():
         if not isinstance(node, Mapping) or not isinstance(node.get("class_type"), str):
             raise RegionStyleError(
-                f"not a ComfyUI workflow, since {node_id!r} in it is no node. Save it from ComfyUI: Save, or Export (API)."
+                f"not a ComfyUI workflow, since {node_id!r} in it is no node. Save it from ComfyUI, or Export (API)."
             )
         where = f"node {node_id}"
         for name, value in _mapping(node, "inputs", where).items():
@@ -118,7 +121,9 @@ def check_circles(prompt: Mapping[str, Any]) -> None:
             elif source in path:
                 circle = [*list(path)[list(path).index(source) :], source]
                 shown = " <- ".join(circle if len(circle) < 9 else [*circle[:4], "...", *circle[-3:]])
-                raise RegionStyleError(f"the workflow's nodes wait for each other: {shown}. Take out one of these links.")
+                raise RegionStyleError(
+                    f"the workflow's nodes wait for each other: {shown}. Take out one of these links."
+                )
             else:
                 path[source] = _sources(prompt, source)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -69,14 +68,20 @@ class ComfyHookLora:
 
     def restyle(self, predictor: Any, task: Any) -> Tensor:
         """One task's picture `[1,3,H,W]` in 0..1."""
-        from PIL import Image
-
         image, mask = Path(self._folder.name) / "source.png", Path(self._folder.name) / "mask.png"
         save_image(task.image, image)
         save_image(task.mask, mask)
         expert = f"tinyworld/{style_slug(task.style)}.safetensors"
         prompt = hook_lora_workflow(self._comfy.upload(image), self._comfy.upload(mask), expert, task)
-        outputs = self._comfy.execute(prompt, lambda kind, data: None)
-        data = self._comfy.read(outputs["13"]["images"][0])
-        array = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float32) / 255
+        return self._picture(prompt)
+
+    def _picture(self, prompt: Prompt) -> Tensor:
+        """The picture `[1,3,H,W]` in 0..1 that the one Save Image of a workflow writes."""
+        from PIL import Image
+
+        self._comfy.execute(prompt, lambda kind, data: None)
+        file = Path(self._folder.name) / "result.png"
+        self._comfy.results()[0].write(file)  # what the last prompt's nodes list comes first
+        with Image.open(file) as image:
+            array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
         return torch.from_numpy(array).permute(2, 0, 1)[None]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ...engine.lora.style_key import style_slug
@@ -67,8 +64,6 @@ class ComfyHookLoras(ComfyHookLora):
 
     def restyle(self, task: Any, steps: int) -> Tensor:  # type: ignore[override]
         """One scene's picture `[1,3,H,W]` in 0..1, from 8-bit files."""
-        from PIL import Image
-
         folder = Path(self._folder.name)
         save_image(task.image, folder / "source.png")
         names = []
@@ -76,7 +71,4 @@ class ComfyHookLoras(ComfyHookLora):
             save_image(region.mask, folder / f"mask{index}.png")
             names.append(self._comfy.upload(folder / f"mask{index}.png"))
         prompt = hook_loras_workflow(self._comfy.upload(folder / "source.png"), names, task, steps)
-        outputs = self._comfy.execute(prompt, lambda kind, data: None)
-        data = self._comfy.read(outputs[SAVED]["images"][0])
-        array = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=np.float32) / 255
-        return torch.from_numpy(array).permute(2, 0, 1)[None]
+        return self._picture(prompt)

@@ -15,6 +15,7 @@ from ...engine.adapters.gates import Gates
 from ...engine.adapters.weights import ExpertWeights
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
@@ -87,7 +88,7 @@ def train_on_comfy(
     of another training, and whatever training refuses.
     """
     style, name = check_style(style), file_stem(name or style, f"loras/{SUBFOLDER}")
-    state = _state_path(name)
+    state = state_path(f"{name}.train.pt")
     if not resume and unfinished(state):
         got = f"a training of {name!r} that was stopped ({state})"
         raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
@@ -123,13 +124,6 @@ def _free(name: str, model: Any) -> str:
     """The expert's name on the MODEL, other than those of experts it has already."""
     taken = {expert.name for expert in attached_experts(model)}
     return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
-def _state_path(name: str) -> Path:
-    """Not among the LoRAs: ComfyUI would list it as one."""
-    import folder_paths
-
-    return Path(folder_paths.get_output_directory()) / SUBFOLDER / f"{name}.train.pt"
 
 
 def _saved(trained: Trained, name: str) -> str:

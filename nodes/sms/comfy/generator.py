@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ..generator.apply import apply_generator
@@ -86,7 +87,7 @@ def train(
     be lost or is of another training, and whatever training refuses.
     """
     name = file_stem(name or style, KIND)
-    state = _state_path(name)
+    state = state_path(f"{name}.generator.pt")
     if state.is_file() and not resume:
         got = f"a training of {name!r} that was stopped ({state})"
         raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
@@ -123,12 +124,6 @@ def folder_mark(folder: str) -> str:
         return ""
     beside = [file.with_suffix(".txt") for file in files]
     return files_mark([*files, *(file for file in beside if file.is_file())])
-
-
-def _state_path(name: str) -> Path:
-    import folder_paths
-
-    return Path(folder_paths.get_output_directory()) / "regionstyle" / f"{name}.generator.pt"
 
 
 def _free_path(name: str) -> Path:
