@@ -4,40 +4,77 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from ...engine.errors import wrong_input
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import LocalHost
 from ...sms.generator.apply import apply_generator
+from ...sms.generator.files import StyleGenerator
 from ...sms.generator.pictures import ENDINGS, picture_paths
+from ..files import check_file, check_folder
 from ..painters.generator import find_generator
 from ..pictures import read_image, read_mask, save_image
-from .console import console_host
+from .arguments import DONE, PARTLY_FAILED
+from .console import console_host, say
+
+Job = tuple[Path, Path]  # a picture, and where its result is written
 
 
 def run_apply(args: argparse.Namespace) -> int:
-    """`regionstyle apply IMAGE... --generator FILE|STYLE -o OUT`."""
+    """`regionstyle apply IMAGE... --generator FILE|STYLE -o OUT`.
+
+    A picture of several that cannot be read or written is left out and named at the end; the exit code is 1 then.
+    """
     jobs = planned(args.images, args.output)
+    if args.mask is not None and not args.mask.is_file():
+        raise wrong_input("--mask", repr(str(args.mask)), "a picture", "There is no such file; check the path.")
     generator, host = find_generator(args.generator), console_host(args.device)
-    for source, target in jobs:
-        image = read_image(source)
-        mask = None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]))[None]
-        painted, _ = apply_generator(generator, image, host, mask=mask, feather=args.feather, tile=args.tile)
-        save_image(painted, target)
-    written = args.output if len(jobs) > 1 else jobs[0][1]
-    sys.stdout.write(f"wrote {written}" + (f" ({len(jobs)} pictures)\n" if len(jobs) > 1 else "\n"))
-    return 0
+    if len(jobs) == 1:
+        _apply(jobs[0], args, generator, host)
+        sys.stdout.write(f"wrote {jobs[0][1]}\n")
+        return DONE
+    failures = _apply_all(jobs, args, generator, host)
+    sys.stdout.write(f"wrote {args.output} ({len(jobs) - len(failures)} pictures)\n")
+    return PARTLY_FAILED if failures else DONE
 
 
-def planned(sources: list[Path], output: Path) -> list[tuple[Path, Path]]:
+def _apply(job: Job, args: argparse.Namespace, generator: StyleGenerator, host: LocalHost) -> None:
+    source, target = job
+    image = read_image(source)
+    mask = None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]))[None]
+    painted, _ = apply_generator(generator, image, host, mask=mask, feather=args.feather, tile=args.tile)
+    save_image(painted, target)
+
+
+def _apply_all(
+    jobs: Sequence[Job], args: argparse.Namespace, generator: StyleGenerator, host: LocalHost
+) -> list[tuple[Path, Exception]]:
+    """Every job in turn; (picture, why) of those that failed, which are listed on stderr at the end."""
+    failures: list[tuple[Path, Exception]] = []
+    for job in jobs:
+        try:
+            _apply(job, args, generator, host)
+        except (RegionStyleError, OSError) as error:
+            failures.append((job[0], error))
+    for source, error in failures:
+        say(f"left out {source}: {error}")
+    if failures:
+        say(f"{len(failures)} of {len(jobs)} pictures were left out")
+    return failures
+
+
+def planned(sources: list[Path], output: Path) -> list[Job]:
     """Which picture is written where: one picture to a file, several or a folder's into a folder, under their names.
 
-    RegionStyleError for sources that are missing, a folder without pictures, names that would collide, and results
-    that would replace a source.
+    RegionStyleError for sources that are missing, a folder without pictures, names that would collide, results that
+    would replace a source, and places that cannot be written.
     """
     pictures = [pair for source in sources for pair in _pictures_of(source)]
-    as_file = len(pictures) == 1 and sources[0].is_file() and output.suffix.lower() in ENDINGS
+    is_picture = output.suffix.lower() in _written_endings() and not output.is_dir()
+    as_file = len(pictures) == 1 and sources[0].is_file() and is_picture
     jobs = [(path, output if as_file else output / name) for path, name in pictures]
-    if not as_file and output.suffix.lower() in ENDINGS:
+    if is_picture and not as_file:
         remedy = "Give a folder with -o."
         raise wrong_input(
             "--output", f"{output.name} for {len(pictures)} pictures of folders or files", "a folder", remedy
@@ -47,7 +84,15 @@ def planned(sources: list[Path], output: Path) -> list[tuple[Path, Path]]:
         raise wrong_input("images", f"several that would be {twice[0]}", "different names", "Run them one by one.")
     if same := [str(path) for path, target in jobs if path.resolve() == target.resolve()]:
         raise wrong_input("--output", f"the folder of {same[0]} itself", "another one", "Nothing is overwritten.")
+    (check_file if as_file else check_folder)("--output", output)
     return jobs
+
+
+def _written_endings() -> set[str]:
+    """The endings of pictures that Pillow writes."""
+    from PIL import Image
+
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in Image.SAVE}
 
 
 def _pictures_of(source: Path) -> list[tuple[Path, Path]]:

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print_everything()
     args = build_parser().parse_args(argv)
     try:
+        _check_places(args)
         return _implementation(args.command)(args)
     except KeyboardInterrupt:
         sys.stderr.write("regionstyle: cancelled\n")
@@ -46,6 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verbose:
             traceback.print_exc()
         return _report(error)
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """What a command writes can be written, which is asked before its work. `apply` asks itself: a file or folder."""
+    if args.command == "apply":
+        return
+    from ..files import check_file, check_folder
+
+    if getattr(args, "out", None) is not None:
+        check_folder("--out", args.out)
+    if getattr(args, "json", None) is not None:
+        check_file("--json", args.json)
+    if getattr(args, "output", None) is not None:
+        (check_folder if args.command == "find" else check_file)("--output", args.output)
 
 
 def _print_everything() -> None:

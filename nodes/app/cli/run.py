@@ -16,7 +16,6 @@ from ..comfyui.progress import RunProgress
 from ..comfyui.results import deliver
 from ..comfyui.workflow import Prompt, class_types, read_workflow, to_api_form
 from ..comfyui.workflow_edit import set_input_file, set_value
-from ..files import check_folder
 from .arguments import DONE, NOTHING_TO_DO, PARTLY_FAILED
 from .console import say
 
@@ -26,13 +25,14 @@ def run_workflow(args: argparse.Namespace) -> int:
 
     What was made before a failure or Ctrl-C is written too.
     """
-    check_folder("--out", args.out)
     workflow = read_workflow(args.workflow)
     with closing(connect(args.server)) as comfy:
         prompt = prepare(comfy, workflow, inputs=args.input, values=args.set)
         written: list[Path] = []
         with RunProgress(prompt) as progress, _delivered(comfy, args.out, written):
             node_errors = comfy.execute(prompt, progress.on_event, partial=args.partial)
+            for node, text in comfy.texts():
+                progress.say(node, text)
     for sentence in left_out(prompt, node_errors):
         say(sentence)
     if not written:

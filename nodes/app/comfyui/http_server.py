@@ -15,7 +15,7 @@ import aiohttp
 
 from ...engine.errors import RegionStyleError
 from .errors import failed, interrupted, refused
-from .results import Result, listed_files, safe_path
+from .results import Result, listed_files, listed_texts, safe_path
 from .workflow import Prompt
 
 Answer = TypeVar("Answer")
@@ -66,6 +66,10 @@ class ServerComfy:
         """What the nodes of the last prompt list as written or shown: the server tells of nothing else."""
         entries = {(safe_path(entry), entry["type"]): entry for entry in listed_files(self._outputs)}
         return [Result(name, partial(self._download, entry)) for (name, _), entry in entries.items()]
+
+    def texts(self) -> list[tuple[str, str]]:
+        """(node id, text) of what the nodes of the last prompt say of themselves in their outputs."""
+        return list(listed_texts(self._outputs))
 
     def unfinished(self) -> list[Path]:
         """Nothing is known: they are on the server, in its output folder."""

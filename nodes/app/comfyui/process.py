@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from ...engine.errors import RegionStyleError
 from ..files import free_name
 from .errors import failed, interrupted, refused
 from .install import PACKAGE, comfy_python
-from .results import Result, listed_files, safe_path
+from .results import Result, listed_files, listed_texts, safe_path
 from .workflow import Prompt
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
@@ -80,7 +81,7 @@ class ProcessComfy:
             answer = self._ask({"do": "execute", "prompt": prompt, "partial": partial}, on_event)
         except KeyboardInterrupt:
             self._interrupt()
-            self._stop()
+            self._outputs = self._last_outputs()
             raise
         if "refused" in answer:
             raise refused(prompt, *answer["refused"])
@@ -101,6 +102,10 @@ class ProcessComfy:
         output = self._folder / "output"
         files.update((path, path.relative_to(output)) for path in sorted(output.rglob("*")) if path.is_file())
         return [Result(name, partial(shutil.copyfile, path)) for path, name in files.items() if path.is_file()]
+
+    def texts(self) -> list[tuple[str, str]]:
+        """(node id, text) of what the nodes of the last prompt say of themselves in their outputs."""
+        return list(listed_texts(self._outputs))
 
     def unfinished(self) -> list[Path]:
         """The states of trainings that this run left unfinished, in the user's output folder."""
@@ -140,6 +145,18 @@ class ProcessComfy:
             self._process.terminate()
         else:
             self._process.send_signal(signal.SIGINT)
+
+    def _last_outputs(self) -> Mapping[str, Any]:
+        """What an interrupted prompt had made; the child is killed if it does not end in time."""
+        killer = threading.Timer(STOP_SECONDS, self._process.kill)
+        killer.start()
+        try:
+            outputs: Mapping[str, Any] = self._answer().get("outputs", {})
+            return outputs
+        except RegionStyleError:
+            return {}
+        finally:
+            killer.cancel()
 
     def _ask(self, request: Mapping[str, Any], on_event: OnEvent = lambda kind, data: None) -> dict[str, Any]:
         stdin = self._process.stdin

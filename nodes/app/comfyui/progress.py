@@ -10,6 +10,8 @@ from typing import Any
 from .workflow import Prompt
 from .workflow_edit import node_title
 
+LONGEST_LINE = 300  # characters of what a node says
+
 
 class RunProgress:
     """Turns ComfyUI's events into bars on stderr, which are left out when stderr is not a terminal, and lines."""
@@ -41,7 +43,8 @@ class RunProgress:
     def say(self, node: str, text: str) -> None:
         """One line on stderr, once for each text of a node."""
         line = " ".join(text.split())
-        if line and (node, line) not in self._said:
+        line = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+        if line and node in self._prompt and (node, line) not in self._said:
             self._said.add((node, line))
             if self._bar is not None:
                 self._bar.clear()

@@ -124,10 +124,10 @@ def _chosen(spec: Spec, value: Any) -> list[tuple[str, Spec]]:
 def _without_sockets(specs: list[tuple[str, Spec]], saved: list[Any]) -> list[Any]:
     """Front ends before 1.16 saved a value for inputs that are sockets only; it is told by the number of values."""
     flags = []
-    for _, spec in specs:
+    for name, spec in specs:
         if is_widget(spec) or spec[1].get("forceInput"):
             socket = bool(spec[1].get("forceInput"))
-            flags += [socket, False] if spec[1].get("control_after_generate") else [socket]
+            flags += [socket, False] if _is_controlled(name, spec) else [socket]
     if len(flags) != len(saved):
         return saved
     return [value for value, socket in zip(saved, flags, strict=True) if not socket]
@@ -172,8 +172,7 @@ class _Positional:
 
     def _drop_control(self, name: str, spec: Spec) -> None:
         """ "control after generate" behind a seed; behind a combo a filter too."""
-        controlled = spec[1].get("control_after_generate", name in ("seed", "noise_seed") and spec[0] == "INT")
-        if controlled and self._saved and self._saved[0] in CONTROL_VALUES:
+        if _is_controlled(name, spec) and self._saved and self._saved[0] in CONTROL_VALUES:
             self._saved.pop(0)
             if input_type(spec) == "COMBO" and self._saved and self._saved[0] in ("", None):
                 self._saved.pop(0)
@@ -189,6 +188,11 @@ class _Positional:
                 f"node {node_name(self._node)}: the workflow has {len(self._saved)} values more than the node has "
                 "inputs. It was saved for another version of the node; open and save it again in ComfyUI."
             )
+
+
+def _is_controlled(name: str, spec: Spec) -> bool:
+    """Whether "control after generate" stands behind this widget."""
+    return bool(spec[1].get("control_after_generate", name in ("seed", "noise_seed") and spec[0] == "INT"))
 
 
 def _uploads(spec: Spec) -> bool:

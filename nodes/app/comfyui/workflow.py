@@ -59,10 +59,9 @@ def to_api_form(data: Mapping[str, Any], definitions: Mapping[str, Any]) -> Prom
         prompt = {
             node_id: _convert(level, node, promoted) for level in expand(data) for node_id, node in executed(level)
         }
-    else:
-        prompt = {str(node_id): {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in data.items()}
-    check_circles(prompt)
-    return prompt
+        check_circles(prompt)
+        return prompt
+    return {str(node_id): {**node, "inputs": dict(node.get("inputs") or {})} for node_id, node in data.items()}
 
 
 def _convert(level: Level, node: Node, promoted: Promoted) -> dict[str, Any]:

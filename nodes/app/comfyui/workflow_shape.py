@@ -100,6 +100,7 @@ def check_api_form(data: Mapping[str, Any]) -> None:
                 _require(False, where, f'has a link to its input "{name}" from node {value[0]}, which is not there')
         title = _mapping(node, "_meta", where).get("title")
         _require(isinstance(title, str | None), where, "has a title that is no text")
+    check_circles({node_id: {"inputs": node.get("inputs") or {}} for node_id, node in data.items()})
 
 
 def is_link(value: Any) -> bool:

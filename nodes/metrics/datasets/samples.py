@@ -54,7 +54,9 @@ def read_gray(path: Path) -> np.ndarray:
 
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files below a folder, sorted by path."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and p.is_file() and not p.name.startswith("._")
+    )
 
 
 def instruction(phrase: str, style: str) -> str:

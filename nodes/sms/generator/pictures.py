@@ -60,8 +60,12 @@ class PictureBatch:
 
 
 def picture_paths(folder: Path) -> list[Path]:
-    """The pictures of a folder and its subfolders by their endings, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    """The pictures of a folder and its subfolders by their endings, sorted.
+
+    "._picture.jpg", which macOS writes beside a picture on foreign disks, is none.
+    """
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    return sorted(path for path in found if not path.name.startswith("._"))
 
 
 class PictureFiles:

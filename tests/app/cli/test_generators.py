@@ -57,6 +57,38 @@ def test_folders_and_files_go_into_a_folder_under_their_names(tmp_path, generato
     assert (pixels(out / "0001.png") != pixels(tmp_path / "frames" / "0001.png")).any()
 
 
+def test_a_picture_that_cannot_be_read_is_left_out_and_named(tmp_path, generator, capsys):
+    """ "._a.png" is no picture: macOS writes it beside a.png on foreign disks."""
+    frames, out = tmp_path / "frames", tmp_path / "out"
+    for name in ("a.png", "b.png", "d.png"):
+        picture(frames / name)
+    (frames / "c.png").write_bytes(b"broken")
+    (frames / "._a.png").write_bytes(b"\x00\x05\x16\x07")
+    line = ["apply", str(frames), "--generator", str(generator), "-o", str(out), "--device", "cpu"]
+    assert cli.main(line) == 1
+    said = capsys.readouterr()
+    assert said.out == f"wrote {out} (3 pictures)\n"
+    first, last = said.err.splitlines()[-2:]
+    assert first.startswith(f"regionstyle: left out {frames / 'c.png'}: ")
+    assert last == "regionstyle: 1 of 4 pictures were left out"
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.png", "d.png"]
+
+
+def test_one_picture_that_cannot_be_read_is_an_error(tmp_path, generator, capsys):
+    (tmp_path / "c.png").write_bytes(b"broken")
+    line = ["apply", str(tmp_path / "c.png"), "--generator", str(generator), "-o", str(tmp_path / "out.png")]
+    assert cli.main([*line, "--device", "cpu"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_picture_goes_to_a_file_of_any_kind_that_is_written(tmp_path, generator):
+    picture(tmp_path / "in.gif")
+    line = ["apply", str(tmp_path / "in.gif"), "--generator", str(generator), "-o", str(tmp_path / "out.gif")]
+    assert cli.main([*line, "--device", "cpu"]) == 0
+    with Image.open(tmp_path / "out.gif") as made:
+        assert (made.format, made.size) == ("GIF", (50, 34))
+
+
 def test_what_cannot_be_written_is_said_before_anything_is(tmp_path):
     one, two = picture(tmp_path / "a.png"), picture(tmp_path / "deep" / "a.png")
     folder = tmp_path / "empty"

@@ -97,6 +97,11 @@ def test_a_workflow_on_a_server(server, folder, capsys, workflow):
         ({**API, "2": {"class_type": "Unheard", "inputs": {}}}, [], "has no node Unheard"),
         ({**API, "1": {**LOAD, "inputs": {"image": "none.png"}}}, [], 'node "Picture" (1): '),
         ({"1": LOAD}, [], "no outputs"),
+        (
+            {**API, "4": {"class_type": "SaveImage", "inputs": {"images": ["5", 0]}}, "5": {**LOAD, "inputs": {}}},
+            [],
+            'node "Picture" (5): Required input is missing',
+        ),
         (probe("ProbeFail", 3), ["--input", "1=mine.png"], 'node "Probe" (2) failed: ValueError: steps: 3 is not what'),
     ],
 )
@@ -197,6 +202,134 @@ def test_a_workflow_in_process(in_process, folder, capsys):
     assert path.parent == Path("here")
     assert is_inverted(folder, path)
     assert names(in_process) == before  # the copy of the picture is gone
+
+
+LATENT = {
+    "1": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+    "2": {"class_type": "SaveLatent", "inputs": {"samples": ["1", 0], "filename_prefix": "deep/latent"}},
+}
+# Two pictures, of which ComfyUI refuses one: there is no such file.
+TWO = {
+    **API,
+    "4": {**LOAD, "inputs": {"image": "none.png"}, "_meta": {"title": "Missing"}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["4", 0], "filename_prefix": "missing"}},
+}
+
+
+def below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.comfy
+def test_every_file_of_the_output_folder_is_delivered(in_process, folder, capsys):
+    """Latents are no images; subfolders stay; a second run numbers its files."""
+    line = ["run", save(folder, {**LATENT, "3": {**API["3"], "inputs": {"images": ["4", 0], "filename_prefix": "x"}},
+                                 "4": LOAD}), "--input", "Picture=mine.png", "--out", "here"]  # fmt: skip
+    assert cli.main(line) == 0
+    assert {str(path) for path in outputs(capsys)} == {"here/deep/latent_00001_.latent", "here/x_00001_.png"}
+    assert cli.main(line) == 0
+    assert below(folder / "here") == [
+        "deep/latent_00001_-2.latent", "deep/latent_00001_.latent", "x_00001_-2.png", "x_00001_.png"
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.comfy
+def test_a_refused_branch_in_process(in_process, folder, capsys):
+    line = ["run", save(folder, TWO), "--input", "Picture=mine.png", "--out", "here"]
+    assert cli.main(line) == 2
+    assert 'node "Missing" (4): ' in capsys.readouterr().err
+    assert not (folder / "here").exists()
+    assert cli.main([*line, "--partial"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith('regionstyle: left out: node "SaveImage" (5), because of node "Missing" (4): ')
+    assert below(folder / "here") == [Path(said.out.strip()).name] == ["inverted_00001_.png"]
+
+
+@pytest.mark.slow
+def test_a_refused_branch_on_a_server(server, comfy_server, folder, capsys):
+    line = ["run", save(folder, TWO), "--input", "Picture=mine.png", "--out", "here", *server]
+    assert cli.main(line) == 2
+    assert 'node "Missing" (4): ' in capsys.readouterr().err
+    wait_until(lambda: is_idle(comfy_server))
+    assert not (folder / "here").exists()
+    assert cli.main([*line, "--partial"]) == 1
+    assert capsys.readouterr().err.startswith('regionstyle: left out: node "SaveImage" (5)')
+    assert len(below(folder / "here")) == 1
+
+
+@pytest.mark.slow
+def test_files_that_are_no_images_come_from_a_server(server, folder, capsys):
+    assert cli.main(["run", save(folder, LATENT), "--out", "here", *server]) == 0
+    (path,) = outputs(capsys)
+    assert path.parent == Path("here/deep")
+    assert path.suffix == ".latent"
+    assert path.stat().st_size > 64 * 4
+
+
+@pytest.mark.slow
+def test_nothing_made_is_said(server, folder, capsys):
+    nothing = {"1": LOAD, "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}}}
+    line = ["run", save(folder, nothing), "--input", "Picture=mine.png", "--out", "here", *server]
+    assert cli.main(line) == 0
+    assert "nothing was made" in capsys.readouterr().err
+    assert cli.main([*line, "--strict"]) == 3
+
+
+SUBGRAPH = {
+    "id": "invert", "inputs": [{"name": "image", "type": "IMAGE", "linkIds": [1]}],
+    "outputs": [{"name": "IMAGE", "type": "IMAGE", "linkIds": [2]}],
+    "nodes": [{**UI["nodes"][1], "id": 5, "inputs": [{"name": "image", "type": "IMAGE", "link": 1}]}],
+    "links": [
+        {"id": 1, "origin_id": -10, "origin_slot": 0, "target_id": 5, "target_slot": 0, "type": "IMAGE"},
+        {"id": 2, "origin_id": 5, "origin_slot": 0, "target_id": -20, "target_slot": 0, "type": "IMAGE"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_workflow_with_a_subgraph(server, folder, capsys):
+    nodes = [UI["nodes"][0], {**UI["nodes"][1], "type": "invert"}, UI["nodes"][2]]
+    data = {**UI, "nodes": nodes, "definitions": {"subgraphs": [SUBGRAPH]}}
+    assert cli.main(["run", save(folder, data), "--input", "Picture=mine.png", *server]) == 0
+    (path,) = outputs(capsys)
+    assert is_inverted(folder, path)
+
+
+STYLE = Path(__file__).resolve().parents[3] / "workflows" / "api" / "style_from_pictures.json"
+
+
+@pytest.mark.slow
+@pytest.mark.comfy
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process on Windows")
+def test_a_cancelled_training_is_kept_and_resumed(comfy_path, comfy_python, folder):
+    name = f"cancelled-{os.getpid()}"
+    state = comfy_path / "output" / "regionstyle" / f"{name}.train.pt"
+    places = {"COMFYUI_PATH": str(comfy_path), "COMFYUI_PYTHON": str(comfy_python)}
+    try:
+        for resume in ("false", "true"):
+            values = {"steps": "3000", "name": name, "resume": resume}
+            code, said = cancel_a_training(folder, state, values, {**os.environ, **places})
+            assert code == 130, said
+            assert f"an unfinished training is kept in {state}" in said
+    finally:
+        state.unlink(missing_ok=True)
+
+
+def cancel_a_training(folder, state, values, environment):
+    """Exit code and stderr of a run that gets Ctrl-C when its training has saved its state."""
+    command = [sys.executable, "-c", "import sys; from regionstyle.nodes.app.cli.main import main; sys.exit(main())"]
+    changes = [part for name, value in values.items() for part in ("--set", f"Train Style Expert.{name}={value}")]
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    run = subprocess.Popen(
+        [*command, "run", str(STYLE), *changes], cwd=folder, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=take_interrupts,
+    )  # fmt: skip
+    wait_until(lambda: run.poll() is not None or (state.exists() and state.stat().st_mtime_ns > before), 180)
+    run.send_signal(signal.SIGINT)
+    _, stderr = run.communicate(timeout=90)
+    return run.returncode, stderr
 
 
 @pytest.mark.slow

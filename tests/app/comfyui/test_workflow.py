@@ -135,12 +135,8 @@ def test_a_list_is_not_taken_for_a_link():
     assert to_api_form(data, DEFINITIONS)["3"]["inputs"]["prefix"] == {"__value__": ["1", 0]}
 
 
-def test_subgraphs_and_changing_inputs_are_refused():
-    data = simple()
-    data["definitions"] = {"subgraphs": [{"id": "Sampler"}]}
-    with pytest.raises(RegionStyleError, match="subgraph"):
-        to_api_form(data, DEFINITIONS)
-    dynamic = {**DEFINITIONS, "Save": {"input": {"required": {"many": ["COMFY_AUTOGROW_V3", {}]}}}}
+def test_changing_inputs_of_an_unknown_kind_are_refused():
+    dynamic = {**DEFINITIONS, "Save": {"input": {"required": {"many": ["COMFY_DYNAMICSLOT_V3", {}]}}}}
     with pytest.raises(RegionStyleError, match="many"):
         to_api_form(simple(), dynamic)
 
@@ -250,6 +246,12 @@ def test_failures_keep_the_words_of_the_pack(prompt):
     assert str(comfy_errors.failed(prompt, event)) == 'node "Sampler" (2) failed: phrase: not found.'
     event["exception_type"] = "torch.OutOfMemoryError"
     assert "OutOfMemoryError: phrase" in str(comfy_errors.failed(prompt, event))
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    file = tmp_path / "w.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps({"1": {"class_type": "Save", "inputs": {}}}).encode())
+    assert read_workflow(file) == {"1": {"class_type": "Save", "inputs": {}}}
 
 
 @pytest.mark.parametrize("definitions", [None, {}, {"subgraphs": None}, {"subgraphs": []}])
