@@ -97,11 +97,6 @@ def test_a_workflow_on_a_server(server, folder, capsys, workflow):
         ({**API, "2": {"class_type": "Unheard", "inputs": {}}}, [], "has no node Unheard"),
         ({**API, "1": {**LOAD, "inputs": {"image": "none.png"}}}, [], 'node "Picture" (1): '),
         ({"1": LOAD}, [], "no outputs"),
-        (
-            {**API, "4": {"class_type": "SaveImage", "inputs": {"images": ["5", 0]}}, "5": {**LOAD, "inputs": {}}},
-            [],
-            'node "Picture" (5): Required input is missing',
-        ),
         (probe("ProbeFail", 3), ["--input", "1=mine.png"], 'node "Probe" (2) failed: ValueError: steps: 3 is not what'),
     ],
 )
@@ -201,7 +196,7 @@ def test_a_workflow_in_process(in_process, folder, capsys):
     (path,) = outputs(capsys)
     assert path.parent == Path("here")
     assert is_inverted(folder, path)
-    assert names(in_process) == before  # the copy of the picture is gone
+    assert not [name for name in names(in_process) - before if name.startswith("mine")]  # the copy is gone
 
 
 LATENT = {
@@ -309,7 +304,7 @@ def test_a_cancelled_training_is_kept_and_resumed(comfy_path, comfy_python, fold
     places = {"COMFYUI_PATH": str(comfy_path), "COMFYUI_PYTHON": str(comfy_python)}
     try:
         for resume in ("false", "true"):
-            values = {"steps": "3000", "name": name, "resume": resume}
+            values = {"steps": "3000", "batch": "1", "name": name, "resume": resume}
             code, said = cancel_a_training(folder, state, values, {**os.environ, **places})
             assert code == 130, said
             assert f"an unfinished training is kept in {state}" in said
