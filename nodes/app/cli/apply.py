@@ -57,8 +57,8 @@ def _apply_all(
             _apply(job, args, generator, host)
         except (RegionStyleError, OSError) as error:
             failures.append((job[0], error))
-    for source, error in failures:
-        say(f"left out {source}: {error}")
+    for source, reason in failures:
+        say(f"left out {source}: {reason}")
     if failures:
         say(f"{len(failures)} of {len(jobs)} pictures were left out")
     return failures

@@ -78,7 +78,8 @@ def _add_region(parser: Parser) -> None:
 
 
 def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
-    parser = add_command(commands, "run", "Run a ComfyUI workflow without the browser and collect its files.")
+    text = "Run a ComfyUI workflow without the browser and collect its files. A cancelled training stays in ComfyUI's "
+    parser = add_command(commands, "run", text + "output folder, under regionstyle, until it is resumed.")
     parser.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="saved from ComfyUI, in either JSON form")
     parser.add_argument(
         "--input", type=assignment, action="append", default=[], metavar="NAME=FILE",

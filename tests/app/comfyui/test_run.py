@@ -304,7 +304,7 @@ def test_a_cancelled_training_is_kept_and_resumed(comfy_path, comfy_python, fold
     places = {"COMFYUI_PATH": str(comfy_path), "COMFYUI_PYTHON": str(comfy_python)}
     try:
         for resume in ("false", "true"):
-            values = {"steps": "3000", "batch": "1", "name": name, "resume": resume}
+            values = {"steps": "3000", "batch_size": "1", "name": name, "resume": resume}
             code, said = cancel_a_training(folder, state, values, {**os.environ, **places})
             assert code == 130, said
             assert f"an unfinished training is kept in {state}" in said
