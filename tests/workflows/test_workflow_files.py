@@ -5,7 +5,7 @@ import json
 import pytest
 from workflow_files import PREVIEW, SHEETS, WORKFLOWS, api_name
 
-from regionstyle.nodes.app.comfyui.workflow import read_workflow
+from regionstyle.nodes.app.workflow.workflow import read_workflow
 
 TITLE_BAR = 30  # pixels that a node's title takes above its position
 

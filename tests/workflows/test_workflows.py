@@ -11,8 +11,8 @@ from PIL import Image
 from workflow_files import SHEETS, api_name
 from workflow_networks import BOXES, needs_networks, put_networks
 
-from regionstyle.nodes.app.comfyui.workflow import to_api_form
 from regionstyle.nodes.app.evaluation.scenes import demo_scene
+from regionstyle.nodes.app.workflow.workflow import to_api_form
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))

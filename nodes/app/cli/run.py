@@ -14,8 +14,8 @@ from ..comfyui.connect import Comfy, connect
 from ..comfyui.errors import left_out, missing_nodes
 from ..comfyui.progress import RunProgress
 from ..comfyui.results import deliver
-from ..comfyui.workflow import Prompt, class_types, read_workflow, to_api_form
-from ..comfyui.workflow_edit import set_input_file, set_value
+from ..workflow.workflow import Prompt, class_types, read_workflow, to_api_form
+from ..workflow.workflow_edit import set_input_file, set_value
 from .arguments import DONE, NOTHING_TO_DO, PARTLY_FAILED
 from .console import say
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..workflow.workflow import Prompt
 from .results import Result
-from .workflow import Prompt
 
 
 class Comfy(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...engine.errors import RegionStyleError
-from .workflow import Prompt
-from .workflow_edit import describe_node
+from ..workflow.workflow import Prompt
+from ..workflow.workflow_edit import describe_node
 
 
 def refused(prompt: Prompt, error: Any, node_errors: Mapping[str, Any]) -> RegionStyleError:

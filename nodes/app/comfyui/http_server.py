@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 import aiohttp
 
 from ...engine.errors import RegionStyleError
+from ..workflow.workflow import Prompt
 from .errors import failed, interrupted, refused
 from .results import Result, listed_files, listed_texts, safe_path
-from .workflow import Prompt
 
 Answer = TypeVar("Answer")
 Web = aiohttp.ClientSession

@@ -19,10 +19,10 @@ from typing import Any
 
 from ...engine.errors import RegionStyleError
 from ..files import free_name
+from ..workflow.workflow import Prompt
 from .errors import failed, interrupted, refused
 from .install import PACKAGE, comfy_python
 from .results import Result, listed_files, listed_texts, safe_path
-from .workflow import Prompt
 
 OnEvent = Callable[[str, Mapping[str, Any]], None]
 STOP_SECONDS = 30.0

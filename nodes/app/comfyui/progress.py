@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from .workflow import Prompt
-from .workflow_edit import node_title
+from ..workflow.workflow import Prompt
+from ..workflow.workflow_edit import node_title
 
 LONGEST_LINE = 300  # characters of what a node says
 

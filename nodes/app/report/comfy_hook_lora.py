@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...engine.lora.style_key import style_slug
 from ..comfyui.connect import connect
-from ..comfyui.workflow import Prompt
 from ..local_model import tiny_settings
 from ..pictures import save_image
+from ..workflow.workflow import Prompt
 
 
 def hook_lora_workflow(image: str, mask: str, expert: str, task: Any) -> Prompt:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...engine.lora.style_key import style_slug
-from ..comfyui.workflow import Prompt
 from ..pictures import save_image
+from ..workflow.workflow import Prompt
 from .comfy_hook_lora import ComfyHookLora
 
 SAVED = "save"

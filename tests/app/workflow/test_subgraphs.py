@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from regionstyle.nodes.app.comfyui import levels
-from regionstyle.nodes.app.comfyui.workflow import class_types, to_api_form
+from regionstyle.nodes.app.workflow import levels
+from regionstyle.nodes.app.workflow.workflow import class_types, to_api_form
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 SEED = ["INT", {"default": 0, "control_after_generate": True}]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from regionstyle.nodes.app.comfyui.workflow import class_types, read_workflow, to_api_form
+from regionstyle.nodes.app.workflow.workflow import class_types, read_workflow, to_api_form
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 pytestmark = pytest.mark.slow

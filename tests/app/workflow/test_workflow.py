@@ -6,8 +6,8 @@ import pytest
 from workflow_files import SHEETS, WORKFLOWS, api_name
 
 from regionstyle.nodes.app.comfyui import errors as comfy_errors
-from regionstyle.nodes.app.comfyui.workflow import class_types, read_workflow, to_api_form
-from regionstyle.nodes.app.comfyui.workflow_edit import set_input_file, set_value
+from regionstyle.nodes.app.workflow.workflow import class_types, read_workflow, to_api_form
+from regionstyle.nodes.app.workflow.workflow_edit import set_input_file, set_value
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 DEFINITIONS = {

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from regionstyle.nodes.app.cli import main as cli
-from regionstyle.nodes.app.comfyui.workflow import to_api_form
+from regionstyle.nodes.app.workflow.workflow import to_api_form
 from regionstyle.nodes.engine.errors import RegionStyleError
 
 NODE = {"id": 1, "type": "Load", "inputs": [], "outputs": [{"name": "IMAGE", "type": "IMAGE"}], "widgets_values": []}

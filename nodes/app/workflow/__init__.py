@@ -1,0 +1,1 @@
+"""ComfyUI's workflow files: read, expanded, turned into the form that its server runs, and edited."""
