@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
-from ..engine.io.pictures import open_picture
+from ..engine.errors import wrong_input
+from ..engine.io.picture_modes import FULL
+from ..engine.io.pictures import Picture, decoded, read_picture
+from .picture_files import edited_values
 from .pictures import to_bytes, whole_steps
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ ACCEPTED = (
     "[1,H,W,3] of the same"
 )
 MASKS = "a path, a PIL image, or an array or tensor [H,W] (bool, uint8, or floating point in 0..1)"
-SIXTEEN_BITS = 65535
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,22 @@ class GivenImage:
 def given_image(image: Any) -> GivenImage:
     """A caller's picture. RegionStyleError for any other kind, shape, type of number, or range."""
     if isinstance(image, (str, os.PathLike)):
-        return _of_pil(open_picture(Path(image)))
+        return _of_picture(read_picture(Path(image)))
     if isinstance(image, np.ndarray):
         return _of_array(image)
     if isinstance(image, Tensor):
         return _of_tensor(image)
     if is_pil(image):
-        return _of_pil(image)
+        return _of_picture(decoded(image))
     raise wrong_input("image", f"a {type(image).__name__}", ACCEPTED, "Convert it first.")
 
 
 def given_mask(mask: Any, size: tuple[int, int]) -> Tensor:
     """A caller's mask `[H,W]` in 0..1, 1 = change. RegionStyleError unless it is of the picture's size (H, W)."""
     if isinstance(mask, (str, os.PathLike)):
-        mask = open_picture(Path(mask), "L")
+        mask = read_picture(Path(mask), "mask").mask
     if is_pil(mask):
-        mask = np.asarray(mask if mask.mode in ("1", "L") else mask.convert("L"))
+        mask = decoded(mask, "mask").mask
     if isinstance(mask, np.ndarray):
         mask = torch.from_numpy(mask.copy())
     if not isinstance(mask, Tensor):
@@ -135,40 +136,23 @@ def _kept(given: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(inside, painted.to(given), given).clone()
 
 
-def _of_pil(picture: Image) -> GivenImage:
-    """Any mode: transparency stays beside the colours, 16-bit grey is brought to 8 bits."""
-    colors, alpha = _colors(picture), _alpha(picture)
-    pixels = torch.from_numpy(np.asarray(colors).copy())
+def _of_picture(given: Picture) -> GivenImage:
+    """A picture of any mode; its result has 8 bits, and transparency, profile and EXIF as they were."""
 
     def returned(image: Tensor, mask: Tensor) -> tuple[Image, Image]:
         from PIL import Image as pil
 
-        result = pil.fromarray(_kept(pixels, image, mask).numpy())
-        if alpha is not None:
-            result.putalpha(alpha)
+        values = _eight_bits(edited_values(given, image, mask[0]))
+        result = pil.fromarray(values if values.ndim == 3 else np.repeat(values[..., None], 3, -1))
+        if given.alpha is not None:
+            result.putalpha(pil.fromarray(_eight_bits(given.alpha)))
+        told = {"icc_profile": None if given.grey else given.profile, "exif": given.exif}
+        result.info.update({name: value for name, value in told.items() if value})
         return result, pil.fromarray(to_bytes(whole_steps(mask[0])))
 
-    return GivenImage(pixels.permute(2, 0, 1)[None].float() / 255, returned)
+    return GivenImage(given.image, returned)
 
 
-def _colors(picture: Image) -> Image:
-    """A picture's colours in 8 bits, without its transparency."""
-    from PIL import Image as pil
-
-    if picture.mode.startswith("I"):
-        levels = np.asarray(picture, dtype=np.float64) / SIXTEEN_BITS
-    elif picture.mode == "F":
-        levels = np.asarray(picture, dtype=np.float64)
-    else:
-        return picture.convert("RGBA").convert("RGB") if picture.has_transparency_data else picture.convert("RGB")
-    if not ((levels >= 0) & (levels <= 1)).all():
-        low, high = levels.min(), levels.max()
-        raise RegionStyleError(
-            f"image: got a picture of mode {picture.mode!r} with values from {low:g} to {high:g} (1 is white), "
-            "expected 0 to 1. Scale them first."
-        )
-    return pil.fromarray((levels * 255).round().astype(np.uint8)).convert("RGB")
-
-
-def _alpha(picture: Image) -> Image | None:
-    return picture.convert("RGBA").getchannel("A") if picture.has_transparency_data else None
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    share = values.astype(np.float64) / FULL[values.dtype.name]
+    return values if values.dtype == np.uint8 else (share * 255).round().astype(np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,24 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
-from ..engine.io.pictures import open_picture, read_image
+from ..engine.io.pictures import read_image, read_picture
+from ..engine.io.safe_write import replacing
+from .picture_files import picture_format
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["open_picture", "read_image", "read_mask", "save_image", "sheet", "to_bytes", "whole_steps"]
+__all__ = ["read_image", "read_mask", "read_picture", "save_image", "sheet", "to_bytes", "whole_steps"]
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
-    """A mask file as `[H,W]` in 0..1, white = change; its size must be the picture's (height, width)."""
-    mask = torch.from_numpy(np.asarray(open_picture(path, "L")).copy()).float() / 255
-    if tuple(mask.shape) != tuple(size):
-        raise RegionStyleError(
-            f"mask: got {mask.shape[1]} x {mask.shape[0]} pixels, expected the picture's "
-            f"{size[1]} x {size[0]}. Save the mask at the picture's size."
-        )
-    return mask
+def read_mask(path: Path, size: tuple[int, int], say: Callable[[str], None] = lambda message: None) -> Tensor:
+    """A mask file as `[H,W]` in 0..1, white = change; its size must be the picture's (height, width).
+
+    say: is told when the shape is read from the transparency.
+    """
+    picture = read_picture(path, "mask", size)
+    if picture.shaped_by_alpha:
+        say(f"mask {path.name!r}: its shape is that of its opaque part")
+    return picture.mask
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
@@ -46,10 +47,9 @@ def save_image(image: Tensor, path: Path) -> None:
     """Write `[1,3,H,W]` or `[H,W]` in 0..1; the ending chooses the format. RegionStyleError for an unknown ending."""
     from PIL import Image
 
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise RegionStyleError(f"output: got {path.name!r}, expected a picture ending such as .png. Change the name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_bytes(image)).save(path)
+    kind = picture_format(path)
+    with replacing(path) as part:
+        Image.fromarray(to_bytes(image)).save(part, kind)
 
 
 def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = 320) -> Image:

@@ -14,9 +14,10 @@ from ...sms.generator.files import StyleGenerator
 from ...sms.generator.pictures import ENDINGS, picture_paths
 from ..files import check_file, check_folder
 from ..painters.generator import find_generator
-from ..pictures import read_image, read_mask, save_image
+from ..picture_files import picture_format, save_edited
+from ..pictures import read_mask, read_picture
 from .arguments import DONE, PARTLY_FAILED
-from .console import console_host, say
+from .console import console_host, say, say_lost
 
 Job = tuple[Path, Path]  # a picture, and where its result is written
 
@@ -41,10 +42,10 @@ def run_apply(args: argparse.Namespace) -> int:
 
 def _apply(job: Job, args: argparse.Namespace, generator: StyleGenerator, host: LocalHost) -> None:
     source, target = job
-    image = read_image(source)
-    mask = None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]))[None]
-    painted, _ = apply_generator(generator, image, host, mask=mask, feather=args.feather, tile=args.tile)
-    save_image(painted, target)
+    picture = read_picture(source)
+    mask = None if args.mask is None else read_mask(args.mask, picture.size, say)[None]
+    painted, blended = apply_generator(generator, picture.image, host, mask=mask, feather=args.feather, tile=args.tile)
+    say_lost(source, target, picture, save_edited(picture, painted, blended, target))
 
 
 def _apply_all(
@@ -84,6 +85,8 @@ def planned(sources: list[Path], output: Path) -> list[Job]:
         raise wrong_input("images", f"several that would be {twice[0]}", "different names", "Run them one by one.")
     if same := [str(path) for path, target in jobs if path.resolve() == target.resolve()]:
         raise wrong_input("--output", f"the folder of {same[0]} itself", "another one", "Nothing is overwritten.")
+    if as_file:
+        picture_format(output)
     (check_file if as_file else check_folder)("--output", output)
     return jobs
 

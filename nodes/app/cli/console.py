@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engine.host.base import LocalHost
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ...engine.io.pictures import Picture
 
 
 class _Bars:
@@ -51,3 +54,11 @@ def console_host(device: str | None, cancelled: Callable[[], bool] | None = None
 def say(message: str) -> None:
     """One line on stderr, for what the user should know about a command that goes on."""
     sys.stderr.write(f"regionstyle: {' '.join(message.split())}\n")
+
+
+def say_lost(source: Path, target: Path, picture: Picture, lost: Sequence[str]) -> None:
+    """What reading a picture and writing its result left out, a line each."""
+    for notice in picture.notices:
+        say(f"{source.name}: {notice}")
+    for notice in lost:
+        say(f"{target.name}: {notice}")

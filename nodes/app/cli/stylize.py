@@ -7,18 +7,23 @@ import sys
 
 from torch import Tensor
 
+from ...engine.io.safe_write import check_output
 from ...grounding.finders.attention import AttentionSettings
 from ..edit import EditSettings
 from ..ground_instruction import NothingFound, Where
-from ..pictures import read_image, read_mask, save_image
+from ..picture_files import picture_format, save_edited
+from ..pictures import read_mask, read_picture
 from ..stylize import StylizeRequest, stylize
 from .arguments import DONE, NOTHING_TO_DO
-from .console import console_host, say
+from .console import console_host, say, say_lost
 
 
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`; with --strict nothing is written when nothing was changed."""
-    image = read_image(args.image)
+    picture_format(args.output)
+    check_output(args.output)
+    picture = read_picture(args.image)
+    image = picture.image
     request = stylize_request(args, image)
     try:
         result = stylize(image, request, console_host(args.device))
@@ -31,7 +36,8 @@ def run_stylize(args: argparse.Namespace) -> int:
         say("nothing was changed: the region is empty")
         if args.strict:
             return NOTHING_TO_DO
-    save_image(result.image, args.output)
+    lost = save_edited(picture, result.image, result.mask, args.output)
+    say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")
     return DONE
 
@@ -39,7 +45,7 @@ def run_stylize(args: argparse.Namespace) -> int:
 def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
     """What the options ask for in a picture `[1,3,H,W]`. RegionStyleError for a mask that is not of its size."""
     where = Where(
-        mask=None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1])),
+        mask=None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]), say),
         box=args.box,
         whole=args.whole,
         sam=args.sam,

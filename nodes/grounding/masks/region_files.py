@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.io.pictures import LARGEST, read_picture
+from ...engine.io.safe_write import replacing, write_text
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 
 FORMAT, VERSION = "regionstyle-regions", 1
 FULL = 65535
+MOST_PIXELS = 16 * LARGEST  # of all masks: 8.6 GB of floats
 
 
 def save_regions(regions: Regions, path: Path) -> list[Path]:
@@ -40,7 +42,7 @@ def save_regions(regions: Regions, path: Path) -> list[Path]:
     for region, name in zip(regions, names, strict=True):
         _write_mask(region.mask, path.with_name(name))
     text = json.dumps({"format": FORMAT, "version": VERSION, **size, "regions": entries}, indent=1, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n", "regions")
     return [path, *(path.with_name(name) for name in names)]
 
 
@@ -48,7 +50,8 @@ def _write_mask(mask: Tensor, path: Path) -> None:
     from PIL import Image
 
     levels = (mask.detach().double().cpu().clamp(0, 1) * FULL).round().numpy().astype(np.uint16)
-    Image.fromarray(levels).save(path)
+    with replacing(path, "regions") as part:
+        Image.fromarray(levels).save(part, "PNG")
 
 
 def load_regions(path: Path) -> Regions:
@@ -62,6 +65,9 @@ def load_regions(path: Path) -> Regions:
     entries = data.get("regions")
     if not isinstance(entries, list):
         raise _damaged(path, f"regions {type(entries).__name__}", "a list")
+    if height * width > LARGEST or height * width * max(batch, len(entries)) > MOST_PIXELS:
+        got = f"{len(entries)} masks of {batch} pictures of {width} x {height}"
+        raise _damaged(path, got, f"at most {MOST_PIXELS // 10**6} million pixels, {LARGEST // 10**6} in each")
     return Regions(tuple(_read_region(entry, path, (height, width)) for entry in entries), height, width, batch)
 
 
@@ -102,29 +108,11 @@ def _read_region(entry: Any, path: Path, size: tuple[int, int]) -> Region:
 
 
 def _read_mask(path: Path, name: str, size: tuple[int, int]) -> Tensor:
-    from PIL import Image, UnidentifiedImageError
-
     plain = bool(name) and "\0" not in name and Path(name).name == name
     place = path.with_name(name) if plain else None
     if place is None or place.resolve().parent != path.resolve().parent:
         raise _damaged(path, f"mask {name!r}", "a file name in the same folder")
     try:
-        with Image.open(place) as picture:
-            levels = _levels(picture)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise _damaged(
-            path, f"mask {name!r} that cannot be read ({type(error).__name__})", "a PNG beside it"
-        ) from error
-    if levels.shape != size:
-        raise _damaged(path, f"mask {name!r} of {levels.shape[1]} x {levels.shape[0]} pixels", f"{size[1]} x {size[0]}")
-    return torch.from_numpy(levels).float().clamp(0, 1)
-
-
-def _levels(picture: Any) -> np.ndarray:
-    """The grey values of a picture in 0..1 `[H,W]`; what is transparent counts as black, as far as it is."""
-    if picture.mode.startswith("I"):
-        return np.asarray(picture, dtype=np.float64) / FULL
-    if picture.has_transparency_data:
-        grey, alpha = np.moveaxis(np.asarray(picture.convert("RGBA").convert("LA"), dtype=np.float64), -1, 0) / 255
-        return grey * alpha
-    return np.asarray(picture.convert("L"), dtype=np.float64) / 255
+        return read_picture(place, "mask", size).mask
+    except RegionStyleError as error:
+        raise _damaged(path, f"mask {name!r} that cannot be read ({error})", "a PNG beside it") from error

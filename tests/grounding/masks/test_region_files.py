@@ -81,7 +81,7 @@ def changed(path, **values):
         ({"mask": "a\0.png"}, "same folder"),
         ({"mask": "gone.png"}, "cannot be read"),
         ({"mask": "a.json"}, "cannot be read"),
-        ({"width": 10}, "9 x 7 pixels, expected 10 x 7"),
+        ({"width": 10}, "9 x 7 pixels, expected the picture's 10 x 7"),
         ({"width": "9"}, "whole number"),
         ({"format": "other"}, "another kind"),
         ({"version": 2}, "version 2"),
