@@ -86,7 +86,8 @@ def _fitting(
     source: Picture, values: np.ndarray, kind: str, keeps: _Format
 ) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
     """Values and transparency as the format can hold them, and what that loses."""
-    alpha, lost = source.alpha, []
+    alpha = source.alpha
+    lost: list[str] = []
     if values.dtype != np.uint8:
         values, lost = _depth(values, kind, alpha is not None)
         alpha = None if alpha is None else _as_type(alpha, values.dtype)

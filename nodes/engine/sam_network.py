@@ -98,7 +98,7 @@ def config_of(state: Mapping[str, Tensor], source: str = "the file") -> SamConfi
     """
     try:
         return _config_of({key: tuple(value.shape) for key, value in state.items()})
-    except (KeyError, IndexError, StopIteration, ZeroDivisionError):
+    except (KeyError, IndexError, StopIteration, ZeroDivisionError, ValueError):
         some = ", ".join(list(state)[:3]) or "nothing"
         public = ", ".join(f"{name} ({file})" for name, file in PUBLIC_FILES.items())
         accepts = f"weights of Segment Anything in its authors' layout: {public}, or another size of it"
@@ -146,6 +146,7 @@ def sam_from_state(state: Mapping[str, Tensor], source: str = "the file") -> Any
     config = config_of(state, source)
     with torch.device("meta"):  # no time and memory for random weights that are replaced at once
         sam = new_sam(config)
+    _check_finite(state, source)
     try:
         sam.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
     except RuntimeError as error:
@@ -156,6 +157,12 @@ def sam_from_state(state: Mapping[str, Tensor], source: str = "the file") -> Any
     for name, values in (("pixel_mean", PIXEL_MEAN), ("pixel_std", PIXEL_STD)):  # not in the file, so still meta
         sam.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
     return sam.eval().requires_grad_(False)
+
+
+def _check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    if bad := [key for key, value in state.items() if not bool(value.isfinite().all())]:
+        got = f"{source} with NaN or infinity in {bad[0]} ({len(bad)} such)"
+        raise wrong_input("sam", got, "finite numbers", f"Use one of {', '.join(PUBLIC_FILES.values())}.")
 
 
 def load_sam(path: Path) -> Any:
@@ -176,6 +183,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
         return load_file(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):  # SAM 2 and others: named by config_of
+        state = state["model"]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"it holds a {type(state).__name__}, not a table of tensors")
     return state

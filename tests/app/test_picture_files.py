@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageCms
+
 from regionstyle.nodes.app.picture_files import save_edited
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.io.pictures import read_picture
@@ -34,7 +35,8 @@ def test_transparency_profile_and_hidden_colours_stay(tmp_path, target):
     exif[0x010F] = "maker"
     _, lost, out = edited(tmp_path, ("in.png", Image.fromarray(values)), target, icc_profile=PROFILE, exif=exif)
     back = Image.open(out)
-    assert back.mode == "RGBA" and not lost
+    assert back.mode == "RGBA"
+    assert not lost
     assert (np.asarray(back)[~INSIDE] == values[~INSIDE]).all()
     assert (np.asarray(back)[INSIDE][:, :3] == (255, 0, 0)).all()
     assert (np.asarray(back)[..., 3] == alpha).all()
@@ -56,7 +58,8 @@ def test_sixteen_bit_grey_that_stays_grey(tmp_path, target):
     stored = RNG.integers(0, 65536, (H, W)).astype(np.uint16)
     _, lost, out = edited(tmp_path, ("in.png", Image.fromarray(stored)), target, torch.full((1, 3, H, W), 0.5))
     back = np.asarray(Image.open(out))
-    assert not lost and back.dtype == np.uint16
+    assert not lost
+    assert back.dtype == np.uint16
     assert (back[~INSIDE] == stored[~INSIDE]).all()
     assert (back[INSIDE] == 32768).all()
 
@@ -103,7 +106,7 @@ def test_nothing_is_left_where_writing_fails(tmp_path):
 
 
 def read_rgb16(path):
-    """The values of a 16-bit RGB PNG with the filter Sub, which Pillow reads as 8 bits; Pillow checks the file first."""
+    """The values of a 16-bit RGB PNG with the filter Sub, of which Pillow reads 8; Pillow checks the file first."""
     import zlib
 
     assert Image.open(path).convert("RGB").size == (W, H)

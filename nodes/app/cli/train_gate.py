@@ -28,13 +28,12 @@ PER_STYLE = 400  # with 100, unseen pairs of things were sent wrong
 
 def run_gate_training(args: argparse.Namespace) -> int:
     """Train a gate and write it; says how many of its own prompts it sends to their expert."""
-    from ...engine.errors import wrong_input
+    from ...engine.io.safe_write import check_output
     from ...router.gates.files import save_gate
     from ...router.gates.training import GateSettings, train_gate
     from .console import console_host
 
-    if args.output.suffix != ".safetensors":
-        raise wrong_input("--output", str(args.output), "a name ending in .safetensors", "Rename it.")
+    check_output(args.output, (".safetensors",))
     examples, own = _examples(args)
     host = console_host(args.device)
     encode = _encoder(args.model, host)

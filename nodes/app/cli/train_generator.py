@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .train_style import TINY, interruptible, state_path
+from .train_style import TINY, interruptible, lock_path, state_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,18 +23,24 @@ PHOTOGRAPHS = ("astronaut", "rocket", "motorcycle")  # of the tiny world; its ca
 
 def run_generator_training(args: argparse.Namespace) -> int:
     """Train, then write the generator and its loss curves; Ctrl-C keeps the state for --resume."""
+    from contextlib import nullcontext
+
+    from ...engine.io.safe_write import check_output, only_one
     from ...sms.generator.files import LICENCE, save_generator
 
     logging.basicConfig(level=logging.INFO, format="regionstyle: %(message)s", stream=sys.stderr)
     state = state_path(args.output)
-    _check_paths(args.output, state, args.resume)
+    check_output(args.output, (".safetensors",))
     workers = _workers(args)
-    with interruptible(state) as interrupted:
-        trained = _trained(args, state, interrupted, workers)
-    if not workers.first:
-        return 0
-    save_generator(trained.generator, args.output, LICENCE if args.images is None else "")
-    state.unlink()
+    alone = only_one(lock_path(state), f"a training of {args.output}") if workers.first else nullcontext()
+    with alone:
+        _check_state(state, args.resume)
+        with interruptible(state) as interrupted:
+            trained = _trained(args, state, interrupted, workers)
+        if not workers.first:
+            return 0
+        save_generator(trained.generator, args.output, LICENCE if args.images is None else "")
+        state.unlink()
     _write_losses(args.output, trained)
     sys.stdout.write(f"wrote {args.output}\n")
     return 0
@@ -53,12 +59,10 @@ def _workers(args: argparse.Namespace) -> Workers:
     return accelerated()
 
 
-def _check_paths(output: Path, state: Path, resume: bool) -> None:
-    """Before anything is computed: a wrong ending, a state that would be lost, or none to go on from."""
+def _check_state(state: Path, resume: bool) -> None:
+    """Before anything is computed: a state that would be lost, or none to go on from."""
     from ...engine.errors import wrong_input
 
-    if output.suffix != ".safetensors":
-        raise wrong_input("--output", str(output), "a name ending in .safetensors", "Rename it.")
     if state.is_file() and not resume:
         got = f"{state}, left by a training that was stopped"
         raise wrong_input("--output", got, "no unfinished training", "Go on with --resume, or delete that file.")

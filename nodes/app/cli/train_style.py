@@ -19,11 +19,15 @@ RATES = {TINY: 1e-3}
 
 def run_style_training(args: argparse.Namespace) -> int:
     """Train, then write the expert, its previews and its loss curve; Ctrl-C keeps the state for --resume."""
+    from ...engine.io.safe_write import check_output, only_one
+
     output, state = args.output, state_path(args.output)
-    _check_paths(output, state, args.resume)
-    with interruptible(state) as interrupted:
-        trained = _trained(args, state, interrupted)
-    _write(args, trained)
+    check_output(output, (".safetensors",))
+    with only_one(lock_path(state), f"a training of {output}"):
+        _check_state(state, args.resume)
+        with interruptible(state) as interrupted:
+            trained = _trained(args, state, interrupted)
+        _write(args, trained)
     sys.stdout.write(f"wrote {output}\n")
     return 0
 
@@ -33,13 +37,16 @@ def state_path(output: Path) -> Path:
     return output.with_suffix(".train.pt")
 
 
-def _check_paths(output: Path, state: Path, resume: bool) -> None:
-    """Before anything is computed. RegionStyleError for a wrong ending, and for a state that would be lost."""
+def lock_path(state: Path) -> Path:
+    """The file that a running training holds."""
+    return state.with_suffix(".lock")
+
+
+def _check_state(state: Path, resume: bool) -> None:
+    """Before anything is computed. RegionStyleError for a state that would be lost."""
     from ...engine.errors import wrong_input
     from ...router.training.state import unfinished
 
-    if output.suffix != ".safetensors":
-        raise wrong_input("--output", str(output), "a name ending in .safetensors", "Rename it.")
     if not resume and unfinished(state):
         got = f"{state}, left by a training that was stopped"
         raise wrong_input("--output", got, "no unfinished training", "Go on with --resume, or delete that file.")

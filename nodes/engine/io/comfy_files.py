@@ -9,6 +9,8 @@ from typing import Any
 
 from ..errors import wrong_input
 
+LONGEST_NAME = 200  # bytes of a name; file systems allow 255, with what is added to it
+
 
 def check_one_source(image: Any, folder: str) -> None:
     """RegionStyleError for a connected IMAGE (None: none) and a folder's name together, and for neither."""
@@ -39,4 +41,7 @@ def file_stem(name: str, folder: str) -> str:
     if not re.fullmatch(r"[\w+-][\w.+-]*", name):
         accepts = "letters, digits, spaces, dots, + and -"
         raise wrong_input("name", repr(name), accepts, f"It becomes a file in models/{folder}.")
+    if len(name.encode()) > LONGEST_NAME:
+        got = f"{len(name.encode())} bytes ({name[:40]}...)"
+        raise wrong_input("name", got, f"at most {LONGEST_NAME}", f"It becomes a file in models/{folder}.")
     return name

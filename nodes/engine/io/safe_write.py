@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -47,6 +47,31 @@ def write_text(path: Path, text: str, name: str = "output") -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def reserved(candidates: Iterable[Path], name: str = "output") -> Path:
+    """The first of some paths where nothing is, now an empty file, so that no other run takes it too."""
+    for path in candidates:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("xb").close()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise _not_writable(path, name, error) from error
+        return path
+    raise wrong_input(name, "names that are all taken", "a free one", "Choose another.")
+
+
+@contextmanager
+def kept_if_done(path: Path) -> Iterator[Path]:
+    """A reserved path, which is removed when the block fails."""
+    try:
+        yield path
+    except BaseException:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        raise
+
+
 def check_output(path: Path, endings: Sequence[str] = (), name: str = "--output") -> None:
     """Before the work: whether a file can be written at a place. Leaves nothing behind.
 
@@ -55,11 +80,11 @@ def check_output(path: Path, endings: Sequence[str] = (), name: str = "--output"
     """
     if endings and path.suffix.lower() not in endings:
         raise wrong_input(name, str(path), f"a name ending in {' or '.join(endings)}", "Rename it.")
-    if path.is_dir():
-        raise wrong_input(name, f"{path}, which is a folder", "a file's name", "Add a file name.")
-    if path.exists() and not path.is_file():
-        return
     try:
+        if path.is_dir():
+            raise wrong_input(name, f"{path}, which is a folder", "a file's name", "Add a file name.")
+        if path.exists() and not path.is_file():
+            return
         with _made(path.parent):
             if path.exists() and not os.access(path, os.W_OK):
                 raise PermissionError(None, "it is read-only", str(path))

@@ -6,13 +6,13 @@ names the file and the first tensors at fault.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import wrong_input
+from .safe_write import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,12 +33,9 @@ class WeightFile:
 
         if path.suffix != ".safetensors":
             raise wrong_input(self.name, path.name, "a name ending in .safetensors", "Rename it.")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".part")
         state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in network.state_dict().items()}
-        save_file(state, unfinished, metadata={"format": "pt", self.kind: self.version, **header})
-        unfinished.chmod(0o644)  # safetensors writes files for the owner only
-        os.replace(unfinished, path)
+        with replacing(path, self.name) as part:
+            save_file(state, part, metadata={"format": "pt", self.kind: self.version, **header})
 
     def read(self, path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         """Header and tensors, on the CPU. RegionStyleError for a file that is missing, damaged or of another kind."""
@@ -58,6 +55,10 @@ class WeightFile:
         if header.get(self.kind) != self.version:
             what = f"of layout {header[self.kind]!r}" if self.kind in header else f"which is no {self.name}"
             raise wrong_input(self.name, f"{path.name}, {what}", f"a {self.name} of layout {self.version}", self.remedy)
+        bad = [key for key, tensor in state.items() if not bool(tensor.float().isfinite().all())]
+        if bad:
+            got = f"{path.name} with NaN or infinity in {', '.join(bad[:3])} ({len(bad)} such)"
+            raise wrong_input(self.name, got, "finite numbers", "Its training has failed; use another file.")
         return header, state
 
     def fill(self, network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:

@@ -6,7 +6,6 @@ Layers are called as in diffusers from here on: layers that ComfyUI has fused ar
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def load_expert(
     if unused and not ignore_text_encoder:
         got, accepts = f"{len(unused)} text encoder keys ({unused[0]}, ...)", "updates of the denoiser only"
         raise wrong_input("LoRA file", got, accepts, "To do without them, allow the text encoder to be ignored.")
-    grouped = group_by_layer({key: tensor for key, tensor in tensors.items() if key not in unused})
+    left_out = set(unused)
+    grouped = group_by_layer({key: tensor for key, tensor in tensors.items() if key not in left_out})
     layers = _diffusers_layers({name: _layer(name, roles, config) for name, roles in grouped.items()}, network)
     name = name or metadata.get("regionstyle_name") or (Path(source).stem if isinstance(source, str | Path) else "")
     if not layers or not name:
@@ -71,9 +71,9 @@ def _cut(layer: LoraLayer, piece: LayerSlice) -> LoraLayer:
 
 def _layer(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> LoraLayer:
     """The update of one layer from its tensors by role; without an alpha of its own PEFT's configuration scales it."""
-    down, up, rank = tensors[DOWN], tensors[UP], tensors[DOWN].shape[0]
     for role, tensor in tensors.items():
         _check_numbers(name, role, tensor)
+    down, up, rank = tensors[DOWN], tensors[UP], tensors[DOWN].shape[0]
     if ALPHA in tensors:
         return LoraLayer(down, up, float(tensors[ALPHA]) / rank)
     alpha = _by_pattern(name, config.get("alpha_pattern"), config.get("lora_alpha", rank))
@@ -81,18 +81,34 @@ def _layer(name: str, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) 
 
 
 def _check_numbers(name: str, role: str, tensor: Tensor) -> None:
-    """RegionStyleError for what would end in a black picture, or is no LoRA: NaN, whole numbers, several alphas."""
+    """RegionStyleError for what would end in a black picture, or is no LoRA: NaN, whole numbers, several alphas, and
+    tensors without rows."""
     whole = role != ALPHA and not tensor.is_floating_point()
-    several = role == ALPHA and tensor.numel() != 1
-    if whole or several or not bool(tensor.float().isfinite().all()):
-        got = f"{tensor.dtype} {list(tensor.shape)}" if whole or several else "NaN or infinity"
-        accepts = "one finite number" if role == ALPHA else "finite floating point numbers"
+    shapeless = tensor.numel() != 1 if role == ALPHA else tensor.ndim < 2 or not tensor.numel()
+    if whole or shapeless or not bool(tensor.float().isfinite().all()):
+        got = f"{tensor.dtype} {list(tensor.shape)}" if whole or shapeless else "NaN or infinity"
+        accepts = "one finite number" if role == ALPHA else "finite floating point numbers, with a rank of 1 or more"
         raise wrong_input(f"LoRA file, {role} of {name}", got, accepts, "Use another file; nothing was loaded.")
 
 
 def _by_pattern(name: str, patterns: Mapping[str, Any] | None, default: float) -> float:
-    """PEFT's rule: a pattern holds for layers whose name ends with it."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", name):
-            return value
-    return default
+    """PEFT's rule for names: the first of the patterns holds that is a layer's name, or its end from a dot on.
+
+    PEFT takes them for regular expressions. One from a stranger's file can run for ever, and what trainers write are
+    names; RegionStyleError for anything else.
+    """
+    if not patterns:
+        return default
+    parts = name.split(".")
+    ends = {".".join(parts[start:]) for start in range(len(parts))}
+    return next((value for pattern, value in patterns.items() if _is_end(pattern, name, ends)), default)
+
+
+def _is_end(pattern: str, name: str, ends: set[str]) -> bool:
+    whole = pattern.startswith("^")
+    literal = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not all(sign.isalnum() or sign in "._-" for sign in literal):
+        accepts = "names of layers, or their ends"
+        remedy = "Regular expressions are not read from files: write the layers out."
+        raise wrong_input("LoRA file, alpha_pattern", repr(pattern), accepts, remedy)
+    return literal == name if whole else literal in ends

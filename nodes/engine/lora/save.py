@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import wrong_input
 from ..families.registry import family_of_layer
+from ..io.safe_write import replacing
 from .expert import Expert, LoraLayer
 from .source import HEADER_CONFIG
 
@@ -37,8 +38,11 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
     own = {"regionstyle_name": expert.name, "regionstyle_style": expert.style, "format": "pt"}
     # The configuration fixes the scale of the file that was read. In this one the tensors say it.
     kept = {key: text for key, text in expert.metadata.items() if key != HEADER_CONFIG}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(write(expert), path, metadata={**kept, **own})
+    tensors = write(expert)
+    if bad := next((key for key, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
+        raise wrong_input("expert", f"NaN or infinity in {bad}", "finite numbers", "Its training has failed.")
+    with replacing(path, "LoRA file") as part:
+        save_file(tensors, part, metadata={**kept, **own})
 
 
 def _layout(expert: Expert, layout: str | None) -> Callable[[Expert], dict[str, Tensor]]:

@@ -11,7 +11,7 @@ How the keys of those tensors are written, in whatever container, is another fil
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..errors import wrong_input
 
 # Where diffusers writes PEFT's configuration in a file's header.
 HEADER_CONFIG = "lora_adapter_metadata"
+LARGEST_ALPHA = 1e6
+LONGEST_KEY = 500  # characters
 
 
 def read_lora(source: str | Path | Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], dict[str, str], dict[str, Any]]:
@@ -48,8 +50,9 @@ def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         # Inside a ComfyUI node torch would otherwise make tensors that no backward pass can use.
         with torch.inference_mode(False), safe_open(path, framework="pt") as file:
+            _check_keys(file.keys(), path)
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise wrong_input("LoRA file", f"{path} ({error})", "a safetensors file", "Download it again.") from error
 
 
@@ -76,7 +79,7 @@ def _json_object(text: str | bytes, where: str) -> dict[str, Any]:
     """The object that a JSON text holds; RegionStyleError naming the file when it holds none."""
     try:
         value = json.loads(text)
-    except ValueError as error:  # broken JSON, or bytes that are no text
+    except (ValueError, RecursionError) as error:  # broken or very deep JSON, or bytes that are no text
         raise wrong_input("LoRA file", f"{where} ({error})", "readable JSON", "Download it again.") from error
     if not isinstance(value, dict):
         got = f"{where}, which holds a {type(value).__name__}"
@@ -86,9 +89,21 @@ def _json_object(text: str | bytes, where: str) -> dict[str, Any]:
 
 def _check_config(config: dict[str, Any], where: str) -> dict[str, Any]:
     """The settings that give a layer's scale, of the kinds that PEFT writes."""
-    number, table = (int, float), (dict, type(None))
-    for key, kinds in (("lora_alpha", number), ("alpha_pattern", table), ("use_rslora", (bool, type(None)))):
+    table = (dict, type(None))
+    for key, kinds in (("lora_alpha", (int, float)), ("alpha_pattern", table), ("use_rslora", (bool, type(None)))):
         if key in config and not isinstance(config[key], kinds):
             got = f"{key} = {config[key]!r} in {where}"
             raise wrong_input("LoRA file", got, " or ".join(kind.__name__ for kind in kinds), "Download it again.")
+    numbers = {"lora_alpha": config.get("lora_alpha", 1), **(config.get("alpha_pattern") or {})}
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_ALPHA:
+            got = f"{key} = {value!r} in {where}"
+            raise wrong_input("LoRA file", got, "a finite number", "Download it again; nothing was loaded.")
     return config
+
+
+def _check_keys(keys: Iterable[str], path: Path) -> None:
+    """Names of layers are short: the time that reading them takes must not be a stranger's choice."""
+    if longest := next((key for key in keys if len(key) > LONGEST_KEY), None):
+        accepts = f"names of layers, at most {LONGEST_KEY} characters"
+        raise wrong_input("LoRA file", f"{path.name} with the key {longest[:80]!r}...", accepts, "Choose another.")

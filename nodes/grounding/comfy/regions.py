@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import check_numbers, image_of, images_of, masks_of
+from ...engine.io.safe_write import kept_if_done, reserved
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.regions import Regions, region_of
 from ..finders.attention_finder import FoundRegions, regions_by_attention
@@ -178,12 +180,10 @@ def save_to_output(regions: Regions, prefix: str) -> str:
         raise wrong_input("filename_prefix", "nothing", "the beginning of a file name", "Type for example 'regions'.")
     _inside(output / prefix, output, "filename_prefix")
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(output))
-    path = _inside(Path(folder) / f"{name}_{counter:05}_.json", output, "filename_prefix")
-    try:
+    names = (f"{name}_{number:05}_.json" for number in count(counter))
+    places = (_inside(Path(folder) / each, output, "filename_prefix") for each in names)
+    with kept_if_done(reserved(places, "filename_prefix")) as path:
         save_regions(regions, path)
-    except OSError as error:
-        accepts = "a place that can be written"
-        raise wrong_input("filename_prefix", f"{prefix[:80]!r} ({error.strerror})", accepts, "Use another.") from error
     return f"{Path(subfolder, path.name).as_posix()} [output]"
 
 

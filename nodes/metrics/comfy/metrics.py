@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import images_of, masks_of
+from ...engine.io.safe_write import kept_if_done, reserved, write_text
 from ..measurement import with_json
 from ..networks.networks import MetricNetworks
 from ..page.drawing import draw_grid, shown
@@ -115,17 +117,14 @@ def save_report(report: str, prefix: str, images: Tensor | None) -> list[Path]:
 
     data = _checked_json(report)
     folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    taken = [int(p.stem.rsplit("_", 1)[-1]) for p in Path(folder).glob(f"{name}_*.json") if _numbered(p, name)]
-    stem = f"{name}_{max([number, *(n + 1 for n in taken)]):05d}"
-    places = [Path(folder) / f"{stem}.json", Path(folder) / f"{stem}.html"]
-    places[0].write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    candidates = (Path(folder) / f"{name}_{each:05d}.json" for each in count(max(1, number)))
+    free = (path for path in candidates if not path.with_suffix(".html").exists())
     pictures = [] if images is None else list(images_of(images))
-    places[1].write_text(page_of(stem, data, pictures), encoding="utf-8")
-    return places
-
-
-def _numbered(path: Path, name: str) -> bool:
-    return path.stem.removeprefix(f"{name}_").isdigit()
+    with kept_if_done(reserved(free, "filename_prefix")) as path:
+        page = path.with_suffix(".html")
+        write_text(page, page_of(path.stem, data, pictures), "filename_prefix")
+        write_text(path, json.dumps(data, indent=2) + "\n", "filename_prefix")
+    return [path, page]
 
 
 def _checked_json(report: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
+from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserved
 from ...engine.lora.init import init_lora
 from ...engine.lora.save import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
@@ -89,6 +91,15 @@ def train_on_comfy(
     """
     style, name = check_style(style), file_stem(name or style, f"loras/{SUBFOLDER}")
     state = state_path(f"{name}.train.pt")
+    check_output(_lora_folder() / f"{name}.safetensors", name="name")
+    with only_one(state.with_suffix(".lock"), f"a training of {name!r}"):
+        return _train_and_save(model, clip, vae, pictures, style, name, settings, state, resume)
+
+
+def _train_and_save(
+    model: Any, clip: Any, vae: Any, pictures: Pictures, style: str, name: str, settings: TrainSettings, state: Path,
+    resume: bool,
+) -> TrainedOnComfy:  # fmt: skip
     if not resume and unfinished(state):
         got = f"a training of {name!r} that was stopped ({state})"
         raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
@@ -128,10 +139,13 @@ def _free(name: str, model: Any) -> str:
 
 def _saved(trained: Trained, name: str) -> str:
     """Save the expert under a name that is free, as ComfyUI numbers pictures; returns it as ComfyUI lists it."""
+    numbered = (f"{name}.safetensors" if i == 1 else f"{name}-{i}.safetensors" for i in count(1))
+    with kept_if_done(reserved(_lora_folder() / file for file in numbered)) as file:
+        save_expert(replace(trained.expert, name=name), file)
+    return f"{SUBFOLDER}/{file.name}"
+
+
+def _lora_folder() -> Path:
     import folder_paths
 
-    folder = Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER
-    candidates = (f"{name}.safetensors" if i == 1 else f"{name}-{i}.safetensors" for i in range(1, 100000))
-    file = next(f for f in candidates if not (folder / f).exists())
-    save_expert(replace(trained.expert, name=name), folder / file)
-    return f"{SUBFOLDER}/{file}"
+    return Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER

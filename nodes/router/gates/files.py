@@ -6,12 +6,17 @@ The shipped file, for the tiny world's seven styles, is what `regionstyle train 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.io.weights import WeightFile
 from .learnt_gate import GateShape, LearntGate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER = Path(__file__).parents[1] / "weights"  # ComfyUI lists it too, so names there begin with "tinyworld/"
 SHIPPED = FOLDER / "tinyworld" / "styles.safetensors"
@@ -35,6 +40,7 @@ def load_gate(path: Path) -> LearntGate:
 
     header, state = FILE.read(path)
     experts, shape = _told(header, path)
+    _check_sizes(shape, state, path)
     with torch.inference_mode(False):
         try:
             gate = LearntGate(experts, shape)
@@ -52,6 +58,29 @@ def _told(header: dict[str, str], path: Path) -> tuple[list[str], GateShape]:
         if not all(isinstance(name, str) for name in experts) or set(sizes) != known:
             raise ValueError(f"experts {experts!r} and sizes {sizes!r}")
         return experts, GateShape(**{name: int(size) for name, size in sizes.items()})
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
         got = f"{path.name}, whose header cannot be read ({error})"
         raise wrong_input("learnt gate", got, "names of experts and sizes", REMEDY) from error
+
+
+def _check_sizes(shape: GateShape, state: Mapping[str, Tensor], path: Path) -> None:
+    """RegionStyleError, before a network of them is made, for sizes that the tensors there do not have."""
+    layers = {key.split(".")[1] for key in state if key.startswith("reader.")}
+    words, pooled = state.get("words.weight"), state.get("pooled.weight")
+    there = {
+        "layers": len(layers),
+        "width, text": None if words is None else list(words.shape),
+        "width, pooled": [shape.width, 0] if pooled is None else list(pooled.shape),
+    }
+    said = {
+        "layers": shape.layers,
+        "width, text": [shape.width, shape.text],
+        "width, pooled": [shape.width, shape.pooled],
+    }
+    wrong = [
+        f"{name} {said[name]} in its header and {there[name]} in its tensors"
+        for name in said
+        if said[name] != there[name]
+    ]
+    if wrong:
+        raise wrong_input("learnt gate", f"{path.name} with {'; '.join(wrong)}", "the same in both", REMEDY)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...engine.errors import wrong_input
+from ...engine.io.training_state import check_finite
 from ...engine.predictor.base import Text
 from ..settings import GateSettings
 from .learnt_gate import GateShape, LearntGate, balance_loss
@@ -65,6 +66,7 @@ def _fit(gate: LearntGate, text: Text, targets: Tensor, settings: GateSettings, 
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
+        check_finite(gate.parameters(), losses[-1:], step + 1, lambda: "")
         progress.update(step + 1)
     return losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...engine.adapters.weights import ExpertWeights
+from ...engine.io.training_state import SAVE_EVERY, check_finite
 from ...engine.lora.expert import Expert
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.sampling import ddim, partial_times
@@ -75,8 +77,9 @@ def train_style(
     """Train an attached expert, switched on and with gradients wanted, on encoded pictures.
 
     resume: go on from the state file; shown(step, preview) is called for every preview. Progress is reported and
-    cancel looked for at every step; the state is saved at previews and in any case at the end, also when cancelled.
-    RegionStyleError for a state of another training.
+    cancel looked for at every step; the state is saved at previews, every few seconds, and in any case at the end, also
+    when cancelled. RegionStyleError for a state of another training, and for one that diverges: its state is the last
+    good one.
     """
     progress = predictor.host.progress(settings.steps, "training")
     side = examples.latents[0].shape[-1]
@@ -87,8 +90,13 @@ def train_style(
         if resume:
             state.load(trainer)
         try:
+            saved = time.monotonic()
             while trainer.done < settings.steps:
                 trainer.step()
+                check_finite(trainer.parameters, trainer.losses[-1:], trainer.done, state.kept)
+                if time.monotonic() - saved > SAVE_EVERY:
+                    state.save(trainer)
+                    saved = time.monotonic()
                 frame = _due(trainer, preview, state)
                 if frame is not None:
                     frames.append(frame)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,23 @@ from typing import Any
 import torch
 
 from ...engine.errors import wrong_input
+from ...engine.io.training_state import (
+    damaged_state,
+    finite,
+    read_state_file,
+    restore_optimizer,
+    restoring,
+    write_state,
+)
 from ..settings import TrainSettings
 from .style import StyleTrainer
 
 FORMAT = 1
+ENTRIES: Mapping[str, type | tuple[type, ...]] = {
+    "format": int, "facts": dict, "done": int, "steps": int, "losses": list, "scale": (int, float), "weights": list,
+    "optimizer": dict,
+}  # fmt: skip
+REMEDY = "Delete it and begin anew: without resume."
 Fact = str | int | float
 # What may differ when a training goes on: how long it runs, and what does not change the result.
 FREE = ("steps", "accumulate", "preview_every")
@@ -35,8 +47,6 @@ class StateFile:
 
     def save(self, trainer: StyleTrainer) -> None:
         """Write the state beside itself and move it into place, so that a stop never leaves half a file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".part")
         state = {
             "format": FORMAT,
             "facts": dict(self.facts),
@@ -47,8 +57,12 @@ class StateFile:
             "weights": [parameter.detach().cpu() for parameter in trainer.parameters],
             "optimizer": trainer.optimizer.state_dict(),
         }
-        torch.save(state, part)
-        os.replace(part, self.path)
+        if finite(state):  # a training that has diverged keeps its last good state
+            write_state(self.path, state)
+
+    def kept(self) -> str:
+        """What a message says about the state that is left."""
+        return f" Its last good state is {self.path}." if self.path.is_file() else ""
 
     def load(self, trainer: StyleTrainer) -> None:
         """Go on where the file stopped. RegionStyleError naming what differs from the training that wrote it."""
@@ -57,10 +71,11 @@ class StateFile:
         shapes = [list(tensor.shape) for tensor in saved["weights"]]
         if shapes != [list(parameter.shape) for parameter in trainer.parameters]:
             raise self._other("layers of another model", "those of this model")
-        with torch.no_grad():
-            for parameter, tensor in zip(trainer.parameters, saved["weights"], strict=True):
-                parameter.copy_(tensor)
-        trainer.optimizer.load_state_dict(saved["optimizer"])
+        with restoring(self.path, "resume", REMEDY):
+            restore_optimizer(trainer.optimizer, saved["optimizer"])
+            with torch.no_grad():
+                for parameter, tensor in zip(trainer.parameters, saved["weights"], strict=True):
+                    parameter.copy_(tensor)
         trainer.done, trainer.losses, trainer.scale = saved["done"], list(saved["losses"]), saved["scale"]
 
     def _check(self, saved: Mapping[str, Fact]) -> None:
@@ -77,15 +92,9 @@ class StateFile:
 
 def read_state(path: Path) -> dict[str, Any]:
     """A state as it was saved. RegionStyleError for a file that is missing, damaged or of another kind."""
-    if not path.is_file():
-        accepts = "the state of a training that was stopped"
-        raise wrong_input("resume", f"no file {path}", accepts, "Begin anew: without resume.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever it meets in a damaged file
-        raise _damaged(path, type(error).__name__) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise _damaged(path, "of another kind")
+    state = read_state_file(path, ENTRIES, "resume", REMEDY)
+    if state["format"] != FORMAT or not all(isinstance(tensor, torch.Tensor) for tensor in state["weights"]):
+        raise damaged_state(path, "of another kind", "resume", REMEDY)
     return state
 
 
@@ -95,8 +104,3 @@ def unfinished(path: Path) -> bool:
         return False
     state = read_state(path)
     return bool(state["done"] < state["steps"])
-
-
-def _damaged(path: Path, how: str) -> Exception:
-    remedy = "Delete it and begin anew: without resume."
-    return wrong_input("resume", f"{path}, which cannot be read ({how})", "a state of this program", remedy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserved
 from ..generator.apply import apply_generator
 from ..generator.files import FOLDER, StyleGenerator, load_generator, save_generator
 from ..generator.pictures import PictureBatch, PictureFiles, Pictures
@@ -88,13 +91,22 @@ def train(
     """
     name = file_stem(name or style, KIND)
     state = state_path(f"{name}.generator.pt")
+    check_output(_folder() / f"{name}.safetensors", name="name")
+    with only_one(state.with_suffix(".lock"), f"a training of {name!r}"):
+        return _train_and_save(model, clip, vae, pictures, caption, style, strength, settings, name, state, resume)
+
+
+def _train_and_save(
+    model: Any, clip: Any, vae: Any, pictures: Pictures, caption: str, style: str, strength: float,
+    settings: DistillSettings, name: str, state: Path, resume: bool,
+) -> TrainedGenerator:  # fmt: skip
     if state.is_file() and not resume:
         got = f"a training of {name!r} that was stopped ({state})"
         raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
     predictor, gates, fake = with_fake(model, clip, vae, strength, settings.sms.seed)
     distilled = distill(predictor, pictures, caption, style, gates, fake, settings, state=state)
-    file = _free_path(name)
-    save_generator(distilled.generator, file)
+    with kept_if_done(reserved(_numbered_paths(name))) as file:
+        save_generator(distilled.generator, file)
     state.unlink(missing_ok=True)
     frames, losses = (
         image_of(picture[None].float()) for picture in (strip(distilled.frames), curves(distilled.history))
@@ -126,10 +138,12 @@ def folder_mark(folder: str) -> str:
     return files_mark([*files, *(file for file in beside if file.is_file())])
 
 
-def _free_path(name: str) -> Path:
-    """A file that is not there yet, numbered as ComfyUI numbers pictures."""
+def _numbered_paths(name: str) -> Iterator[Path]:
+    """The names a generator's file may have, numbered as ComfyUI numbers pictures."""
+    return (_folder() / (f"{name}-{i}.safetensors" if i > 1 else f"{name}.safetensors") for i in count(1))
+
+
+def _folder() -> Path:
     import folder_paths
 
-    folder = Path(folder_paths.get_folder_paths(KIND)[0])
-    candidates = (folder / (f"{name}-{i}.safetensors" if i > 1 else f"{name}.safetensors") for i in range(1, 100000))
-    return next(path for path in candidates if not path.exists())
+    return Path(folder_paths.get_folder_paths(KIND)[0])

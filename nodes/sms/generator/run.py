@@ -1,15 +1,14 @@
 """A whole training of a generator: set up, go on from a saved state, train, show pictures, save.
 
-The state file is `torch.save`d beside itself and moved into place; it is read with `weights_only=True`.
+The state is saved at previews, every few seconds, and when the training is stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,15 @@ from torch import Tensor, nn
 
 from ...engine.adapters.gates import Gate
 from ...engine.errors import wrong_input
+from ...engine.io.training_state import (
+    SAVE_EVERY,
+    check_finite,
+    finite,
+    read_state_file,
+    restore_optimizer,
+    restoring,
+    write_state,
+)
 from ...engine.predictor.base import NoisePredictor
 from ..score import Prompts
 from ..settings import DistillSettings
@@ -27,7 +35,11 @@ from .pictures import Pictures, validation_crops
 from .training import Distiller, DistillHistory
 from .workers import ALONE, Workers
 
-SAVE_EVERY = 60.0  # seconds between two states
+HISTORY = tuple(field.name for field in fields(DistillHistory))
+ENTRIES: Mapping[str, type] = {
+    "settings": dict, "iteration": int, "generator": dict, "optimizer": dict, "fake": list, "fake_optimizer": dict,
+    "history": dict,
+}  # fmt: skip
 FRAMES = 8  # pictures of the progression, at most
 OnValidation = Callable[[int, Tensor, Tensor], None]  # iterations done, inputs and results `[N,3,h,w]`
 
@@ -108,7 +120,8 @@ class _Run:
                 shown = self._look(iteration in kept) if iteration % every == 0 or iteration in kept else None
                 progress.update(iteration, shown)
                 distiller.step()
-                if time.monotonic() - saved > SAVE_EVERY:
+                self._check()
+                if time.monotonic() - saved > SAVE_EVERY or distiller.iteration % every == 0:
                     saved = time.monotonic()
                     self._save()
         finally:
@@ -125,6 +138,17 @@ class _Run:
         if keep:
             self.frames.append(results[0])
         return results[0]
+
+    def _check(self) -> None:
+        """RegionStyleError when the last iteration led out of the numbers."""
+        distiller = self.distiller
+        losses = [values[-1] for name in HISTORY if (values := getattr(distiller.history, name))]
+        trained = [*distiller.generator.parameters(), *distiller.fake]
+        check_finite(trained, losses, distiller.iteration, self._kept)
+
+    def _kept(self) -> str:
+        there = self.state is not None and self.state.is_file()
+        return f" Its last good state is {self.state}." if there else ""
 
     def _save(self) -> None:
         if self.state is not None:
@@ -151,10 +175,8 @@ def save_state(distiller: Distiller, path: Path, identity: dict[str, Any]) -> No
         "fake_optimizer": distiller.fake_optimizer.state_dict(),
         "history": asdict(distiller.history),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(saved, part)
-    os.replace(part, path)
+    if finite(saved):  # a training that has diverged keeps its last good state
+        write_state(path, saved)
 
 
 def restore(distiller: Distiller, path: Path, identity: dict[str, Any]) -> None:
@@ -171,27 +193,19 @@ def restore(distiller: Distiller, path: Path, identity: dict[str, Any]) -> None:
         raise wrong_input("state", got, accepts, "Ask for more iterations.")
     if len(saved["fake"]) != len(distiller.fake):
         raise wrong_input("state", path.name, "one of the same model", "Load the model it was begun with.")
-    try:
+    with restoring(path, "state", "Load the model it was begun with, or begin anew elsewhere."):
         distiller.generator.load_state_dict(saved["generator"])
+        restore_optimizer(distiller.optimizer, saved["optimizer"])
+        restore_optimizer(distiller.fake_optimizer, saved["fake_optimizer"])
         with torch.no_grad():
             for parameter, value in zip(distiller.fake, saved["fake"], strict=True):
                 parameter.copy_(value)
-    except RuntimeError as error:
-        raise wrong_input("state", path.name, "one of the same model", "Load the model it was begun with.") from error
-    distiller.optimizer.load_state_dict(saved["optimizer"])
-    distiller.fake_optimizer.load_state_dict(saved["fake_optimizer"])
-    distiller.iteration, distiller.history = saved["iteration"], DistillHistory(**saved["history"])
+        distiller.history = DistillHistory(**{name: list(saved["history"][name]) for name in HISTORY})
+    distiller.iteration = saved["iteration"]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(saved, dict) or not {"settings", "generator", "fake", "iteration"} <= saved.keys():
-            raise TypeError("no training state")
-    except Exception as error:  # torch raises many kinds, and unpickling errors of its own
-        got = f"{path.name} ({type(error).__name__})"
-        raise wrong_input("state", got, "the state of a training of a generator", "Check the path.") from error
-    return saved
+    return read_state_file(path, ENTRIES, "state", "Delete it and begin anew.")
 
 
 def _copy_of(generator: Generator) -> Generator:

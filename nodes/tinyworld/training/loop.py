@@ -9,15 +9,15 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ...engine.io.training_state import read_state_file, write_state
 
 log = logging.getLogger("regionstyle")
 
@@ -62,7 +62,8 @@ class Trainer:
             self._load()
 
     def _load(self) -> None:
-        saved: dict[str, Any] = torch.load(self.state, map_location="cpu", weights_only=True)
+        kinds = {"modules": dict, "averaged": dict, "optimizer": dict, "step": int, "seconds": (int, float)}
+        saved = read_state_file(self.state, kinds, "training state", "Delete it and begin anew.")
         self.modules.load_state_dict(saved["modules"])
         self.averaged.load_state_dict(saved["averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -71,9 +72,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state beside itself and move it into place, so that a stop never leaves half a file."""
-        self.state.parent.mkdir(parents=True, exist_ok=True)
-        part = self.state.with_suffix(".part")
-        torch.save(
+        write_state(
+            self.state,
             {
                 "modules": self.modules.state_dict(),
                 "averaged": self.averaged.state_dict(),
@@ -81,9 +81,7 @@ class Trainer:
                 "step": self.step,
                 "seconds": self.seconds,
             },
-            part,
         )
-        os.replace(part, self.state)
 
     def share(self) -> float:
         """Share of the budget used, 0..1."""

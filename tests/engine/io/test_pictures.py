@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from regionstyle.nodes.app.png16 import png16
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.io import pictures
@@ -57,7 +58,8 @@ def test_hidden_colours_are_not_shown(tmp_path):
     assert (read_picture(tmp_path / "c.png").image[..., :4] == 1).all()
     shown = read_image(tmp_path / "c.png")[0, :, 0]
     assert shown[:, 0].tolist() == [1, 1, 1]
-    assert shown[0, 7] == pytest.approx(127 / 255) and shown[1, 7] == 1
+    assert shown[0, 7] == pytest.approx(127 / 255)
+    assert shown[1, 7] == 1
 
 
 def test_palette_and_colour_key_transparency():
@@ -67,7 +69,8 @@ def test_palette_and_colour_key_transparency():
     keyed = grey.convert("RGB")
     keyed.info["transparency"] = (0, 0, 0)
     for one in (palette, keyed):
-        assert decoded(one).alpha[0, 0] == 0 and decoded(one).alpha[0, 60] == 255
+        assert decoded(one).alpha[0, 0] == 0
+        assert decoded(one).alpha[0, 60] == 255
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,8 @@ def test_orientation_is_applied_once(tmp_path):
     assert picture.size == (64, 8)
     told = Image.Exif()
     told.load(picture.exif)
-    assert told.get(0x0112, 1) == 1 and told[0x010F] == "maker"
+    assert told.get(0x0112, 1) == 1
+    assert told[0x010F] == "maker"
 
 
 def bomb(path, side):

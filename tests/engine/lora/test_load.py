@@ -1,6 +1,8 @@
 """LoRA files in every layout: each gives the same expert as the kohya file of the same update."""
 
 import json
+import math
+import time
 
 import pytest
 import torch
@@ -39,6 +41,60 @@ def test_numbers_that_are_none_are_refused(part, value, said):
         load_expert({**state, f"{key}.{part}": value}, name="x")
 
 
+@pytest.mark.parametrize("key", ["up", "down"])
+@pytest.mark.parametrize("tensor", [torch.tensor(1.0), torch.ones(3), torch.ones(0, 6), torch.ones(3, 0)])
+def test_tensors_without_rows_are_refused(key, tensor):
+    name = "lora_unet_" + ATTENTION[0].replace(".", "_")
+    state = {k: value for k, value in LAYOUTS["kohya"].items() if k.startswith(name)}
+    with pytest.raises(RegionStyleError, match=f"{key} of .*a rank of 1 or more"):
+        load_expert({**state, f"{name}.lora_{key}.weight": tensor}, name="x")
+
+
+def test_a_header_that_would_be_a_regular_expression_without_end(tmp_path):
+    """PEFT would match it against every layer: years. Here it is refused in no time."""
+    config = json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {r"(([a-z_0-9]+)+\.?)+!": 8}})
+    state = {key: tensor for key, tensor in LAYOUTS["diffusers_peft"].items() if not key.endswith("alpha")}
+    save_file(state, tmp_path / "evil.safetensors", metadata={"lora_adapter_metadata": config})
+    started = time.perf_counter()
+    with pytest.raises(RegionStyleError, match="alpha_pattern.*write the layers out"):
+        load_expert(tmp_path / "evil.safetensors")
+    assert time.perf_counter() - started < 5
+
+
+def test_many_patterns_and_keys_take_no_time(tmp_path):
+    config = json.dumps({"unet.lora_alpha": 6, "unet.alpha_pattern": {f"layer.{i}": 8 for i in range(20000)}})
+    state = {key: tensor for key, tensor in LAYOUTS["diffusers_peft"].items() if not key.endswith("alpha")}
+    junk = {f"lora_te_text_model_{i}.alpha": torch.ones(()) for i in range(20000)}
+    save_file({**state, **junk}, tmp_path / "many.safetensors", metadata={"lora_adapter_metadata": config})
+    started = time.perf_counter()
+    same(load_expert(tmp_path / "many.safetensors", ignore_text_encoder=True))
+    assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lora_alpha": math.nan},
+        {"lora_alpha": math.inf},
+        {"lora_alpha": True},
+        {"lora_alpha": 10**400},
+        {"lora_alpha": 4, "alpha_pattern": {"to_q": math.nan}},
+        {"lora_alpha": 4, "alpha_pattern": {"to_q": "8"}},
+    ],
+)
+def test_scales_that_are_no_numbers_are_refused(config, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 3, **config}))
+    save_file(LAYOUTS["peft"], tmp_path / "adapter_model.safetensors")
+    with pytest.raises(RegionStyleError, match="a finite number"):
+        load_expert(tmp_path, name="x")
+
+
+def test_a_key_without_end_is_refused_before_it_is_read(tmp_path):
+    save_file({"unet." + "a" * 5000: torch.ones(1)}, tmp_path / "long.safetensors")
+    with pytest.raises(RegionStyleError, match="at most 500 characters"):
+        load_expert(tmp_path / "long.safetensors")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files_and_no_alpha(dtype, tmp_path):
     state = {k: v.to(dtype) for k, v in LAYOUTS["kohya"].items() if not k.endswith(".alpha")}
@@ -51,7 +107,12 @@ def test_half_precision_files_and_no_alpha(dtype, tmp_path):
     [
         ({"lora_alpha": 6}, 2.0),
         ({"lora_alpha": 6, "use_rslora": True}, 6 / 3**0.5),
-        ({"lora_alpha": 1, "alpha_pattern": {r"conv_in|.*\.\w+|conv_out": 6}}, 2.0),
+        ({"lora_alpha": 1, "alpha_pattern": dict.fromkeys(UPDATES, 6)}, 2.0),
+        ({"lora_alpha": 1, "alpha_pattern": {path.split(".", 1)[-1] + "$": 6 for path in UPDATES}}, 2.0),
+        ({"lora_alpha": 1, "alpha_pattern": {"^" + path.replace(".", r"\."): 6 for path in UPDATES}}, 2.0),
+        # the end of a layer's name holds from a dot on, not amid a word; a whole name is no end
+        ({"lora_alpha": 6, "alpha_pattern": {path[1:]: 1 for path in UPDATES}}, 2.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"^" + path.rsplit(".")[-1]: 1 for path in UPDATES if "." in path}}, 2.0),
     ],
 )
 def test_peft_folder(config, scale, tmp_path):

@@ -184,6 +184,11 @@ def test_a_file_keeps_the_gate(tmp_path):
     assert torch.equal(found(given).weights, gate(given).weights)
 
 
+def said(header, **sizes):
+    """A header's sizes with others in their place."""
+    return json.dumps({**json.loads(header["shape"]), **sizes})
+
+
 def broken(path, change):
     """A saved gate with other tensors or another header."""
     from safetensors import safe_open
@@ -206,6 +211,11 @@ def broken(path, change):
         (lambda s, h: h.update(experts=json.dumps(["a", "b"])), r"score.weight \[4, 8\] instead of \[2, 8\]"),
         (lambda s, h: h.update(experts=json.dumps(["a", "a"])), "different names"),
         (lambda s, h: h.update(experts="not JSON"), "header cannot be read"),
+        (lambda s, h: h.update(shape=said(h, layers=1000000)), "layers 1000000 in its header and [0-9] in its tensors"),
+        (lambda s, h: h.update(shape=said(h, width=40000)), r"width, text \[40000, \d+\] in its header"),
+        (lambda s, h: h.update(shape=said(h, text=10**12)), r"width, text \[8, 1000000000000\] in its header"),
+        (lambda s, h: h.update(shape=said(h, pooled=10**12)), r"width, pooled \[8, 1000000000000\] in its header"),
+        (lambda s, h: h.update(shape="[" * 100000), "header cannot be read"),
         (lambda s, h: h.update(shape=json.dumps({"text": 6})), "header cannot be read"),
         (lambda s, h: h.update(regionstyle_gate="2"), "layout '2'"),
         (lambda s, h: h.pop("regionstyle_gate"), "which is no learnt gate"),
