@@ -134,7 +134,7 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except FileNotFoundError:
         config = "no such file"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         config = f"no JSON ({error})"
     if not isinstance(config, dict):
         raise wrong_input("--model", f"{str(path)!r}: {config}", "the part's configuration", "Get the model anew.")

@@ -24,6 +24,8 @@ PUBLIC_FILES = {
     "vit_h": "sam_vit_h_4b8939.pth",
 }
 _PUBLIC_SIZES = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
+# What the keys of networks begin with that are often taken for it.
+_OTHERS = {"image_encoder.trunk.": "a SAM 2", "image_encoder.patch_embed.seq.": "a MobileSAM"}
 DECODER_HEADS = 8  # of the two-way transformer: no weight's shape tells it, and every public network has 8
 PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of pixels 0..255, RGB
 
@@ -102,9 +104,9 @@ def config_of(state: Mapping[str, Tensor], source: str = "the file") -> SamConfi
         some = ", ".join(list(state)[:3]) or "nothing"
         public = ", ".join(f"{name} ({file})" for name, file in PUBLIC_FILES.items())
         accepts = f"weights of Segment Anything in its authors' layout: {public}, or another size of it"
-        raise wrong_input(
-            "sam", f"{source} with {some}, ...", accepts, "SAM 2, SAM-HQ and MobileSAM are other networks."
-        ) from None
+        other = next((name for key, name in _OTHERS.items() if any(each.startswith(key) for each in state)), None)
+        got = f"{source}, which is {other}" if other else f"{source} with {some}, ..."
+        raise wrong_input("sam", got, accepts, "SAM 2, SAM-HQ and MobileSAM are other networks.") from None
 
 
 def _config_of(shape: Mapping[str, tuple[int, ...]]) -> SamConfig:

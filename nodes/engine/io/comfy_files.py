@@ -35,6 +35,21 @@ def files_mark(files: Iterable[Path]) -> str:
     return " ".join(f"{file}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files)
 
 
+def chosen_mark(kind: str, name: str | None, inside: str = "") -> str:
+    """Size and time of a file in ComfyUI's folders of a kind: ComfyUI sees its name only, and a new file may have it.
+
+    inside: a file by which a folder is known; then the mark is that of all files in the folder. "" for a linked name
+    and for what is not there, which the node itself says.
+    """
+    import folder_paths
+
+    path = folder_paths.get_full_path(kind, f"{name}/{inside}" if inside else name) if name else None
+    if path is None:
+        return ""
+    files = sorted(file for file in Path(path).parent.iterdir() if file.is_file()) if inside else [Path(path)]
+    return files_mark(files)
+
+
 def file_stem(name: str, folder: str) -> str:
     """A name as a file's stem in `folder`, which the error names. RegionStyleError for one that leads elsewhere."""
     name = "-".join(name.split())

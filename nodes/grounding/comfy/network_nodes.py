@@ -50,6 +50,14 @@ class LoadSam(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, file: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+        from .networks import SAMS
+
+        return chosen_mark(SAMS, file)
+
+    @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
         from .networks import SAMS, missing
 
@@ -118,6 +126,14 @@ class LoadDetector(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+        from .networks import DETECTORS
+
+        return chosen_mark(DETECTORS, folder, "config.json")
+
+    @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
         from .networks import DETECTORS, missing
 
@@ -155,6 +171,14 @@ class LoadVlm(Node):
             ],
             outputs=[node_output(VLM, "vlm", tooltip="The network; it goes to the device when it is used.")],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+        from .networks import VLMS
+
+        return chosen_mark(VLMS, folder, "config.json")
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:

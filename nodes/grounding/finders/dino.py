@@ -60,7 +60,7 @@ def load_detector(folder: Path) -> Detector:
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # transformers, torch and safetensors raise many kinds for a broken file
         raise RegionStyleError(
             f"detector: {folder} cannot be loaded ({str(error)[:300]}). It must hold every file of "
             f"{' or '.join(PUBLIC_FOLDERS)}."

@@ -18,7 +18,7 @@ def model_type(folder: Path) -> str:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         return str(config["model_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         got = f"{folder} ({type(error).__name__})"
         accepts = f"a folder with a {CONFIG} that names a model_type"
         raise wrong_input("model folder", got, accepts, "Download all files of the model into it again.") from error

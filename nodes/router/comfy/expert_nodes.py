@@ -55,6 +55,13 @@ class StyleExpert(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, expert: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+
+        return chosen_mark("loras", expert)
+
+    @classmethod
     def execute(cls, model: Any, expert: str, strength: float, mask: Any) -> io.NodeOutput:
         from .experts import attach
 

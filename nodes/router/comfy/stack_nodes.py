@@ -72,6 +72,13 @@ class ExpertStack(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, expert: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+
+        return chosen_mark("loras", expert)
+
+    @classmethod
     def execute(cls, expert: str, phrases: str, strength: float, name: str, experts: Any) -> io.NodeOutput:
         from .routing import stacked
 
@@ -107,6 +114,14 @@ class LoadLearntGate(Node):
                 node_output(io.String, "styles", tooltip="The experts it knows, one per line, in its order."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+        from .gate_folders import KIND
+
+        return chosen_mark(KIND, file)
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

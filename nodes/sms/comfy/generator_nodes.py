@@ -117,6 +117,14 @@ class SmsLoadGenerator(Node):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, file: str | None = None, **others: Any) -> str:
+        """Changes with the file, of which ComfyUI sees the name only."""
+        from ...engine.io.comfy_files import chosen_mark
+        from .generator import KIND
+
+        return chosen_mark(KIND, file)
+
+    @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
         from .generator import missing
 

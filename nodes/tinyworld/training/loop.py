@@ -62,7 +62,13 @@ class Trainer:
             self._load()
 
     def _load(self) -> None:
-        kinds = {"modules": dict, "averaged": dict, "optimizer": dict, "step": int, "seconds": (int, float)}
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "modules": dict,
+            "averaged": dict,
+            "optimizer": dict,
+            "step": int,
+            "seconds": (int, float),
+        }
         saved = read_state_file(self.state, kinds, "training state", "Delete it and begin anew.")
         self.modules.load_state_dict(saved["modules"])
         self.averaged.load_state_dict(saved["averaged"])
