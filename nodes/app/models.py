@@ -6,6 +6,7 @@ Which networks, and where their parts lie: `FolderLayout` of the families in `en
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..engine.families.base import FolderLayout, ModelFamily
     from ..router.restyle import RestyleSettings
 
+# Files as `save_pretrained` names them: one, or numbered parts; with or without a variant.
+_WEIGHTS = re.compile(r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[\w-]+?))?(?:-\d+-of-\d+)?\.safetensors")
 _NETWORKS = ("unet", "transformer")
 _CLIP = ("CLIPTextModel", "CLIPTextModelWithProjection")
 _ENCODERS = (*_CLIP, "T5EncoderModel")
@@ -64,6 +67,12 @@ def folder_settings(predictor: Any, **chosen: Any) -> tuple[RestyleSettings, str
 
 def _network(folder: Path) -> tuple[str, dict[str, Any], ModelFamily]:
     """Where the network lies in a folder, its configuration, and its family."""
+    if folder.is_file():
+        remedy = (
+            "Convert it once: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) in diffusers (for "
+            "SDXL StableDiffusionXLPipeline), and give the folder."
+        )
+        raise wrong_input("--model", f"{str(folder)!r}, a single-file checkpoint", f"a folder with {_known()}", remedy)
     if not folder.is_dir():
         raise RegionStyleError(
             f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with {_known()}. There is no such folder; "
@@ -151,7 +160,20 @@ def _class_of(folder: Path, known: tuple[str, ...], key: str) -> str:
 
 
 def _weights(kind: Any, folder: Path, dtype: Any) -> Any:
-    return kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True)
+    options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
+    return kind.from_pretrained(folder, variant=weights_variant(folder), **options)
+
+
+def weights_variant(folder: Path) -> str | None:
+    """The variant of the weights to read, "fp16" of model.fp16.safetensors; None for files without one.
+
+    Those without one come first, then fp16, then others by name.
+    """
+    names = [match for file in folder.glob("*.safetensors") if (match := _WEIGHTS.fullmatch(file.name))]
+    variants = {match["variant"] for match in names}
+    if not variants or None in variants:
+        return None
+    return "fp16" if "fp16" in variants else sorted(variants)[0]
 
 
 def _text_parts(folder: Path, kinds: Mapping[str, str], dtype: Any) -> tuple[list[Any], list[Any]]:

@@ -11,7 +11,7 @@ from family_text import save_family_folder, save_peft_folder
 from PIL import Image
 
 from regionstyle.nodes.app.cli.main import main
-from regionstyle.nodes.app.models import folder_settings, load_folder
+from regionstyle.nodes.app.models import folder_settings, load_folder, weights_variant
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.flux import Flux
 from regionstyle.nodes.engine.host.base import LocalHost
@@ -134,3 +134,38 @@ def test_text_encoder_keys_that_are_left_out_are_said(folders, tmp_path, caplog)
         predictor = load_folder(folders("sd"), expert, LocalHost("cpu"))
     assert predictor.experts.names == ["style"]
     assert "'style': 2 keys of its file act on the text encoder and are not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "variant"),
+    [
+        (["diffusion_pytorch_model.safetensors"], None),
+        (["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"], None),
+        (["model.fp16.safetensors"], "fp16"),
+        (["model.bf16.safetensors", "model.fp16.safetensors"], "fp16"),
+        (["diffusion_pytorch_model.non_ema.safetensors"], "non_ema"),
+        (["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"], "fp16"),
+        (["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
+        (["other.safetensors"], None),
+    ],
+)
+def test_which_variant_of_the_weights_is_read(files, variant, tmp_path):
+    for name in files:
+        (tmp_path / name).touch()
+    assert weights_variant(tmp_path) == variant
+
+
+def test_a_folder_with_half_precision_files_only(folders, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(folders("sd"), folder)
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    plain, half = (load_folder(each, None, LocalHost("cpu")).network for each in (folders("sd"), folder))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), half.parameters(), strict=True))
+
+
+def test_a_single_file_checkpoint_is_named_for_what_it_is(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(RegionStyleError, match="a single-file checkpoint.*from_single_file"):
+        load_folder(tmp_path / "model.safetensors", None, LocalHost("cpu"))

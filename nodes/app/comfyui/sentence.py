@@ -12,6 +12,7 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.lora.expert import Expert
+from ...engine.lora.style_words import full_name, names_itself, words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, not_found_notice
@@ -55,14 +56,23 @@ class SentenceResult:
 def expert_styles(model: Any) -> dict[str, list[str]]:
     """Style words in lower case -> the names of the MODEL's attached experts for them."""
     names: dict[str, list[str]] = {}
-    for expert in (weights.source for weights in attached_experts(model)):
-        names.setdefault(_style_words(expert), []).append(expert.name)
+    for words, expert in _by_words(model):
+        names.setdefault(words, []).append(expert.name)
     return names
 
 
-def _style_words(expert: Expert) -> str:
-    """What sentences call an expert's style. Not `style_key`: these words are shown, and grounding compares them."""
-    return (expert.style or expert.name.replace("-", " ")).lower()
+def _by_words(model: Any) -> list[tuple[str, Expert]]:
+    """What sentences call each attached expert's style, in lower case.
+
+    Not `style_key`: these words are shown, and grounding compares them. Where several file names come down to one word,
+    that word would be ambiguous: they keep all of theirs, which errors list.
+    """
+    experts = [weights.source for weights in attached_experts(model)]
+    words = [words_of_style(expert).lower() for expert in experts]
+    return [
+        (full_name(expert.name) if words.count(own) > 1 and not names_itself(expert) else own, expert)
+        for own, expert in zip(words, experts, strict=True)
+    ]
 
 
 def own_strengths(model: Any) -> dict[str, float | None]:
@@ -70,10 +80,10 @@ def own_strengths(model: Any) -> dict[str, float | None]:
     from ...tinyworld.bundled import preferred_strength
 
     strengths: dict[str, float | None] = {}
-    for expert in (weights.source for weights in attached_experts(model)):
+    for words, expert in _by_words(model):
         named = expert.metadata.get(STRENGTH_KEY)
         own = preferred_strength(expert) if named is None else _named_strength(named, expert.name)
-        strengths.setdefault(_style_words(expert), own)
+        strengths.setdefault(words, own)
     return strengths
 
 

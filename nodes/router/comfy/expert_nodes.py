@@ -45,6 +45,14 @@ class StyleExpert(Node):
                     tooltip="Where the style acts: 1 is full, 0 none. Without a mask it "
                     "acts everywhere. Any size; it is resized to each layer's grid.",
                 ),
+                node_input(
+                    io.String,
+                    "style",
+                    default="",
+                    optional=True,
+                    tooltip="The style's words, for sentences and prompts. Empty: those of the file, else of its name "
+                    "without version and fillers.",
+                ),
             ],
             outputs=[
                 node_output(io.Model, "MODEL", tooltip="The model with the expert; the one given is unchanged."),
@@ -62,10 +70,10 @@ class StyleExpert(Node):
         return chosen_mark("loras", expert)
 
     @classmethod
-    def execute(cls, model: Any, expert: str, strength: float, mask: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, expert: str, strength: float, mask: Any, style: str) -> io.NodeOutput:
         from .experts import attach
 
-        return io.NodeOutput(*attach(model, expert, strength, mask))
+        return io.NodeOutput(*attach(model, expert, strength, mask, style or ""))
 
 
 class Restyle(Node):

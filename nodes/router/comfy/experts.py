@@ -14,6 +14,7 @@ from ...engine.adapters.gates import Gate, Gates, RegionGate
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
 from ..restyle import Restyled, restyle_region
 from ..settings import RestyleSettings
@@ -26,15 +27,20 @@ def expert_choices() -> list[str]:
     return folder_paths.get_filename_list("loras") or ["put LoRA files into models/loras"]
 
 
-def attach(model: Any, file: str, strength: float, mask: Tensor | None) -> tuple[Any, str]:
-    """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number."""
+def attach(model: Any, file: str, strength: float, mask: Tensor | None, style: str = "") -> tuple[Any, str]:
+    """A clone of the MODEL with one more expert, and its style words. A second expert of one name gets a number.
+
+    style: the words, instead of the file's own.
+    """
     from ..published_experts import load_style_expert
 
     path = ComfyHost().find("loras", file)
     expert = load_style_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
-    expert = replace(expert, name=_free_name(expert.name, [e.name for e in attached_experts(model)]))
+    words = " ".join(style.split()) or words_of_style(expert)
+    free = _free_name(expert.name, [e.name for e in attached_experts(model)])
+    expert = replace(expert, name=free, style=" ".join(style.split()) or expert.style)
     gate: Gate = float(strength) if mask is None else RegionGate(_as_masks(mask), float(strength))
-    return attach_to_comfy(model, [expert], Gates({expert.name: gate})), expert.style or expert.name.replace("-", " ")
+    return attach_to_comfy(model, [expert], Gates({expert.name: gate})), words
 
 
 def _as_masks(mask: Tensor) -> Tensor:

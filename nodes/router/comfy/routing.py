@@ -12,6 +12,7 @@ from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached
 from ...engine.adapters.gates import Gates
 from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import GATES_KEY
 from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions
@@ -44,7 +45,7 @@ def _own_style(path: Path) -> str:
     from ..published_experts import load_style_expert
 
     expert = load_style_expert(path, ignore_text_encoder=True)
-    return expert.style or expert.name.replace("-", " ").replace("_", " ")
+    return words_of_style(expert)
 
 
 def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: NoiseRange) -> tuple[Any, str]:
