@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def new_update(expert: str, path: str, weights: LoraWeights, place: LayerSlice, 
         weights.up.data = weights.up.data.flatten(1)
     elif isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
         inputs, outputs = [module.in_channels, *module.kernel_size], module.out_channels
-        weights.down.data = weights.down.data[..., None, None] if weights.down.ndim == 2 else weights.down.data
+        weights.down.data = _as_kernel(weights.down.data, inputs)
         weights.up.data = weights.up.data[..., None, None] if weights.up.ndim == 2 else weights.up.data
     else:
         raise wrong_input(name, f"a {type(module).__name__}", "Linear or Conv2d", "Use an expert without this layer.")
@@ -58,3 +59,11 @@ def new_update(expert: str, path: str, weights: LoraWeights, place: LayerSlice, 
         accepts = f"{inputs} inputs and {len(rows)} outputs"
         raise wrong_input(name, got, accepts, "Use experts trained for this kind of model.")
     return Update(expert, weights, rows.start, rows.stop, place.swapped)
+
+
+def _as_kernel(down: Tensor, inputs: list[int]) -> Tensor:
+    """down `[R,I]` or `[R,I*k*k]` as a convolution's `[R,I,k,k]`; what does not fit stays."""
+    if down.ndim != 2:
+        return down
+    flat = math.prod(inputs)
+    return down.reshape(len(down), *inputs) if down.shape[1] == flat else down[..., None, None]

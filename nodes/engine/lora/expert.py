@@ -60,5 +60,5 @@ class Expert:
 def _misfit(down: Tensor, up: Tensor) -> str:
     return (
         f"LoRA layer: got down {list(down.shape)} and up {list(up.shape)}, expected [R,I] and [O,R], or [R,I,kh,kw] "
-        "and [O,R,1,1]. The file is damaged or of another kind (LoHa, LoKr and Tucker layers are not supported)."
+        "and [O,R,1,1]. The file is damaged or of another kind (DoRA and Tucker layers are not supported)."
     )

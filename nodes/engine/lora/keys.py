@@ -11,15 +11,15 @@ A key is prefix + layer + tensor. Layouts read:
 - ComfyUI's own: `diffusion_model.<layer as in ComfyUI>.lora_up.weight`.
 
 To add a layout, read this file: how a tensor is written is in `_TENSOR`, a prefix in `_PREFIX`, other ways to write a
-layer's name in `_dotted`; which of diffusers' layers a name stands for is said by the families. Kinds of adapters that
-are not a plain LoRA are refused by name (`_OTHER_KINDS`); one that is to be supported needs an update of its own beside
-those in `adapters/products.py`.
+layer's name in `_dotted`; which of diffusers' layers a name stands for is said by the families. LoHa
+and LoKr are made LoRA of the same effect before their keys are read (`lycoris.py`). Other kinds of adapters are refused
+by name (`_OTHER_KINDS`); one that no LoRA equals needs an update of its own beside those in `adapters/products.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -44,12 +44,19 @@ _UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
 # What only adapters of another kind have in a key.
 _OTHER_KINDS = {
     "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector)"),
-    "LoHa": re.compile(r"\.hada_"),
-    "LoKr": re.compile(r"\.lokr_"),
     "LoCon with Tucker decomposition": re.compile(r"\.lora_mid\."),
     "OFT or BOFT": re.compile(r"\.(?:oft_|boft_)"),
     "GLoRA": re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"),
 }
+
+
+# What may be in a file and acts on no layer of the denoiser: embeddings bundled by OneTrainer, trained norms (LyCORIS).
+_LEFT_OUT = re.compile(r"bundle_emb\.|.*\.(?:w_norm|b_norm)$|.*norm[\w.]*\.(?:diff|diff_b)$")
+
+
+def left_out(keys: Iterable[str]) -> tuple[str, ...]:
+    """The keys of what experts have no place for, and what changes little: bundled embeddings and norms."""
+    return tuple(key for key in keys if _LEFT_OUT.match(key))
 
 
 def refuse_other_kinds(tensors: Mapping[str, Tensor]) -> None:

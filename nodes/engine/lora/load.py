@@ -16,7 +16,8 @@ from ..errors import wrong_input
 from ..families.layers import LayerSlice
 from ..families.registry import file_slices
 from .expert import Expert, LoraLayer
-from .keys import ALPHA, DOWN, TEXT_ENCODER, UP, group_by_layer, known_layouts, refuse_other_kinds
+from .keys import ALPHA, DOWN, TEXT_ENCODER, UP, group_by_layer, known_layouts, left_out, refuse_other_kinds
+from .lycoris import as_lora
 from .source import read_lora
 
 
@@ -32,18 +33,22 @@ def load_expert(
     name: default the file's stem. network: what it was made for, needed only for files with ComfyUI's layer names
     and a network of another layout than the published ones. Tensors keep their dtype; without an alpha the scale is 1.
 
-    RegionStyleError for a file that is missing or of another format, adapters that are not a plain LoRA, keys that
+    LoHa and LoKr layers become LoRA layers of the same effect (`lycoris.py`); embeddings and norms in the file are left
+    out, which the log says.
+
+    RegionStyleError for a file that is missing or of another format, adapters of other kinds, keys that
     fit no layout (all are listed), and updates of the text encoder: experts act on the denoiser only. With
     `ignore_text_encoder=True` these are left out, reported in the log, and listed in the expert's `unused`.
     """
     tensors, metadata, config = read_lora(source)
     refuse_other_kinds(tensors)
+    ignored = left_out(tensors)
     unused = tuple(key for key in tensors if TEXT_ENCODER.match(key))
     if unused and not ignore_text_encoder:
         got, accepts = f"{len(unused)} text encoder keys ({unused[0]}, ...)", "updates of the denoiser only"
         raise wrong_input("LoRA file", got, accepts, "To do without them, allow the text encoder to be ignored.")
-    left_out = set(unused)
-    grouped = group_by_layer({key: tensor for key, tensor in tensors.items() if key not in left_out})
+    passed_over = {*unused, *ignored}
+    grouped = group_by_layer(as_lora({key: tensor for key, tensor in tensors.items() if key not in passed_over}))
     layers = _diffusers_layers({name: _layer(name, roles, config) for name, roles in grouped.items()}, network)
     name = name or metadata.get("regionstyle_name") or (Path(source).stem if isinstance(source, str | Path) else "")
     if not layers or not name:
@@ -52,7 +57,10 @@ def load_expert(
     if unused:
         text = "expert %r: %d keys of its file act on the text encoder and are not used"
         logging.getLogger("regionstyle").warning(text, name, len(unused))
-    return Expert(name, layers, metadata.get("regionstyle_style", ""), metadata, unused)
+    if ignored:
+        text = "expert %r: %d keys of its file (%s, ...) are embeddings or norms and are not used"
+        logging.getLogger("regionstyle").warning(text, name, len(ignored), ignored[0])
+    return Expert(name, layers, metadata.get("regionstyle_style", ""), metadata, (*unused, *ignored))
 
 
 def _diffusers_layers(layers: Mapping[str, LoraLayer], network: nn.Module | None) -> dict[str, LoraLayer]:

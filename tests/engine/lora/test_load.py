@@ -169,8 +169,6 @@ def test_all_unmatched_keys_are_listed():
     [
         ("lora_unet_conv_in.dora_scale", "DoRA"),
         ("base_model.model.conv_in.lora_magnitude_vector.weight", "DoRA"),
-        ("lora_unet_conv_in.hada_w1_a", "LoHa"),
-        ("lycoris_conv_in.lokr_w2", "LoKr"),
         ("lora_unet_conv_in.lora_mid.weight", "Tucker"),
         ("oft_unet_conv_in.oft_blocks", "OFT"),
     ],
