@@ -5,6 +5,7 @@ One iteration is `StyleMatcher.step`; what it asks of the predictors is in `scor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -126,4 +127,8 @@ class StyleMatcher:
 
     def _note(self, **values: Tensor) -> None:
         for name, value in values.items():
-            getattr(self.history, name).append(float(value.detach().double().mean()))
+            number = float(value.detach().double().mean())
+            if not math.isfinite(number):
+                got = f"{name} of {number} at iteration {self.iteration + 1}"
+                raise wrong_input("SMS", got, "finite numbers", "It has diverged: lower the learning rate.")
+            getattr(self.history, name).append(number)

@@ -31,8 +31,11 @@ def run_training(args: argparse.Namespace) -> int:
 
 def run_evaluation(args: argparse.Namespace) -> int:
     """Measure the shipped networks; a table to stdout, and every number to the file of --json."""
+    from ...engine.io.safe_write import check_output, write_text
     from .console import console_host
 
+    if args.json is not None:
+        check_output(args.json, name="--json")
     host = console_host(args.device)
     if args.what == "masks":
         from ..evaluation.masks import evaluate_masks, table
@@ -47,7 +50,6 @@ def run_evaluation(args: argparse.Namespace) -> int:
         numbers = evaluate(host, list(expert_files()), args.scenes or 100)
         shown = table_of_all(numbers)
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(numbers, indent=2) + "\n", "--json")
     sys.stdout.write(shown)
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...engine.errors import wrong_input
+from ...engine.io.pictures import read_picture
 
 REGIONAL, STYLE, HARMONIZATION = "regional", "style", "harmonization"
 STYLES = ("cyberpunk", "expressionism", "line-art", "pixel-art")  # RegionRoute's experts
@@ -46,10 +47,8 @@ def need_samples(samples: Sequence[Sample], root: Path, layout: str) -> list[Sam
 
 
 def read_gray(path: Path) -> np.ndarray:
-    """A picture as `[H,W]` float32 in 0..1."""
-    from PIL import Image
-
-    return np.asarray(Image.open(path).convert("L"), dtype=np.float32) / 255
+    """A mask file of any depth as `[H,W]` float32 in 0..1."""
+    return read_picture(path, "mask").mask.numpy()
 
 
 def pictures_in(folder: Path) -> list[Path]:

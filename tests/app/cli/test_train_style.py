@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from regionstyle.nodes.app.cli import main as cli
+from regionstyle.nodes.engine.io.safe_write import only_one
 from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.router.training.state import read_state
 
@@ -111,6 +112,22 @@ def save_tiny_sdxl(folder: Path) -> None:
         kind(config).save_pretrained(folder / f"text_encoder{end}")
         tokenizer.save_pretrained(folder / f"tokenizer{end}")
     diffusers_scheduler("sdxl").save_pretrained(folder / "scheduler")
+
+
+def test_a_second_training_of_one_name_is_refused(folder, tmp_path, capsys):
+    output = tmp_path / "a.safetensors"
+    with only_one(tmp_path / "a.train.lock", "it"):
+        assert cli.main(line(folder, output, "--steps", "1")) == 2
+    assert "a.safetensors, which is running now" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("regionstyle.nodes.app.cli.train_style._trained", lambda *_: pytest.fail("work was done"))
+    (tmp_path / "file").write_text("x")
+    for output in (tmp_path / "file" / "a.safetensors", tmp_path / ("n" * 260 + ".safetensors"), tmp_path / "a.pt"):
+        assert cli.main(line(folder, output, "--steps", "1")) == 2
+        assert "--output: got" in capsys.readouterr().err
 
 
 @pytest.mark.slow

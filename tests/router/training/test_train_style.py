@@ -226,6 +226,35 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(tiny, examples, tmp
         assert layer.up.any()
 
 
+def test_a_training_that_diverges_keeps_its_last_good_state(tiny, examples, tmp_path, monkeypatch):
+    path, update = tmp_path / "x.train.pt", StyleTrainer._update
+
+    def diverging(self):
+        update(self)
+        if self.done == 3:
+            with torch.no_grad():
+                self.parameters[0].fill_(float("inf"))
+
+    monkeypatch.setattr(StyleTrainer, "_update", diverging)
+    with Training(tiny, examples, replace(SETTINGS, steps=4, preview_every=2)) as training:
+        said = "weights that are no numbers at step 3.*diverged.*last good state is .*x.train.pt"
+        with pytest.raises(RegionStyleError, match=said):
+            training.run(path)
+    assert read_state(path)["done"] == 2
+
+
+@pytest.mark.parametrize("lost", ["facts", "done", "steps", "losses", "scale", "weights", "optimizer"])
+def test_a_state_that_lacks_something_is_one_sentence(tiny, examples, tmp_path, lost):
+    path = tmp_path / "x.train.pt"
+    with Training(tiny, examples, replace(SETTINGS, steps=1)) as training:
+        StateFile(path, {}).save(training.trainer)
+    state = torch.load(path, weights_only=True)
+    del state[lost]
+    torch.save(state, path)
+    with pytest.raises(RegionStyleError, match=f"resume: got .*x.train.pt, which lacks {lost}"):
+        read_state(path)
+
+
 def test_another_seed_is_another_expert(tiny, examples, tmp_path):
     made = []
     for seed in (0, 1):

@@ -206,3 +206,46 @@ def test_wrong_settings_are_named():
         run(chosen=settings(size=30))
     with pytest.raises(RegionStyleError, match="style"):
         run(style="  ")
+
+
+def test_a_state_lies_there_while_it_trains(tmp_path):
+    """What `kill -9` leaves: the state of the last preview, whole."""
+    state, found = tmp_path / "made.train.pt", {}
+
+    def look(label, done, total, preview):
+        found[done] = torch.load(state, weights_only=True)["iteration"] if state.is_file() else None
+
+    run(LocalHost("cpu", on_progress=look), state, chosen=settings(warm_up=4, iterations=2))
+    assert found == {0: None, 1: None, 2: 2, 3: 2, 4: 4, 5: 4, 6: 6}
+
+
+def test_a_training_that_diverges_keeps_its_last_good_state(tmp_path, monkeypatch):
+    state, update = tmp_path / "made.train.pt", Distiller._update
+
+    def diverging(self):
+        update(self)
+        if self.iteration == 3:
+            with torch.no_grad():
+                next(self.generator.parameters()).mul_(float("inf"))
+
+    monkeypatch.setattr(Distiller, "_update", diverging)
+    said = "weights that are no numbers at step 4.*diverged.*last good state is .*pt"
+    with pytest.raises(RegionStyleError, match=said):
+        run(state=state, chosen=settings(warm_up=6, iterations=2))
+    kept = torch.load(state, weights_only=True)
+    assert kept["iteration"] == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in kept["generator"].values())
+
+
+@pytest.mark.parametrize(
+    "lost", ["settings", "iteration", "generator", "optimizer", "fake", "fake_optimizer", "history"]
+)
+def test_a_state_that_lacks_something_is_one_sentence(tmp_path, lost):
+    state = tmp_path / "made.train.pt"
+    with pytest.raises(Cancelled):
+        run(stopping_after(1), state)
+    saved = torch.load(state, weights_only=True)
+    del saved[lost]
+    torch.save(saved, state)
+    with pytest.raises(RegionStyleError, match=f"state: got .*made.train.pt, which lacks {lost}"):
+        run(state=state)
