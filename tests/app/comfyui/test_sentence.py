@@ -40,3 +40,21 @@ def test_where_a_style_says_its_strength(monkeypatch):
     assert strengths(other) == {"neon": None}
     with pytest.raises(RegionStyleError, match="regionstyle_strength of 'van-gogh': got '7'"):
         strengths(replace(told, metadata={"regionstyle_strength": "7"}))
+
+
+def test_what_sentences_call_an_experts_style(monkeypatch):
+    """Words of the file, else of its name; names that come down to one word keep their versions, so all are listed."""
+    neon = replace(load_bundled_expert("neon"), metadata={})
+
+    def styles(*experts):
+        monkeypatch.setattr(
+            comfy_sentence, "attached_experts", lambda model: [SimpleNamespace(source=e) for e in experts]
+        )
+        return comfy_sentence.expert_styles(None)
+
+    v1, v2 = (replace(neon, style="", name=f"ghibli_style_{version}") for version in ("v1", "v2"))
+    told = replace(neon, style="Ghibli", name="other")
+    assert styles(v1) == {"ghibli": ["ghibli_style_v1"]}
+    assert styles(v1, v2) == {"ghibli style v1": ["ghibli_style_v1"], "ghibli style v2": ["ghibli_style_v2"]}
+    assert styles(v1, told) == {"ghibli style v1": ["ghibli_style_v1"], "ghibli": ["other"]}
+    assert styles(neon, told) == {"neon": [neon.name], "ghibli": ["other"]}
