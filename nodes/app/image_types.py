@@ -61,7 +61,7 @@ def given_image(image: Any) -> GivenImage:
 def given_mask(mask: Any, size: tuple[int, int]) -> Tensor:
     """A caller's mask `[H,W]` in 0..1, 1 = change. RegionStyleError unless it is of the picture's size (H, W)."""
     if isinstance(mask, (str, os.PathLike)):
-        mask = read_picture(Path(mask), "mask").mask
+        mask = read_picture(Path(mask), "mask", size).mask
     if is_pil(mask):
         mask = decoded(mask, "mask").mask
     if isinstance(mask, np.ndarray):

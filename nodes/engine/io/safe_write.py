@@ -28,7 +28,7 @@ def replacing(path: Path, name: str = "output") -> Iterator[Path]:
     if place.exists() and not place.is_file() and not place.is_dir():
         yield place
         return
-    part = place.with_name(f".{uuid.uuid4().hex[:16]}{place.suffix[-20:]}")
+    part = place.with_name(f".{uuid.uuid4().hex[:16]}.part")  # an ending that nobody lists
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         yield part

@@ -45,6 +45,29 @@ def test_one_picture_and_a_mask(tmp_path, generator, capsys):
     assert np.abs(made[mask > 0].astype(int) - before[mask > 0]).mean() > 20
 
 
+def test_the_file_is_the_same_outside_the_mask(tmp_path, generator, capsys):
+    """16 bits, transparency and all; and what a format cannot hold is said."""
+    rng = np.random.default_rng(0)
+    grey, mask = rng.integers(0, 65536, (34, 50)).astype(np.uint16), np.zeros((34, 50), np.uint8)
+    mask[5:20, 10:30] = 255
+    seen = rng.integers(0, 2, (34, 50, 1)).astype(np.uint8) * 255
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(np.concatenate([rng.integers(0, 256, (34, 50, 3), np.uint8), seen], -1)).save(tmp_path / "cut.png")
+    Image.fromarray(np.dstack([np.zeros_like(mask)] * 3 + [mask])).save(tmp_path / "shape.png")
+    for name, out in (("grey.png", "grey.out.tif"), ("cut.png", "cut.out.png"), ("cut.png", "cut.jpg")):
+        line = ["apply", str(tmp_path / name), "--generator", str(generator), "-o", str(tmp_path / out)]
+        assert cli.main([*line, "--mask", str(tmp_path / "shape.png"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    before, after = (np.asarray(Image.open(tmp_path / name)) for name in ("cut.png", "cut.out.png"))
+    assert (before[mask == 0] == after[mask == 0]).all()
+    assert (before[..., 3] == after[..., 3]).all()
+    assert (before[mask > 0] != after[mask > 0]).any()
+    assert "its shape is that of its opaque part" in said
+    assert "cut.jpg: JPEG has no transparency" in said
+    assert "grey.out.tif: 16 bits per colour are rounded to the 8" in said
+    assert "cut.out.png" not in said
+
+
 def test_folders_and_files_go_into_a_folder_under_their_names(tmp_path, generator, capsys):
     for name in ("0001.png", "0002.png", "deep/0003.png"):
         picture(tmp_path / "frames" / name, seed=len(name))
