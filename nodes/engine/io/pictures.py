@@ -134,7 +134,7 @@ def opened(path: Path, name: str = "image") -> Iterator[Image]:
     except RegionStyleError:
         raise
     except Image.DecompressionBombError:
-        raise _too_large(f"{name} {path.name!r}", "far more pixels than that") from None
+        raise _too_large(f"{name} {path.name!r}", "more pixels than Pillow opens") from None
     # what Pillow's readers meet in damaged files
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError) as error:
         raise RegionStyleError(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.engine.io import pictures
 
 PICTURES = ["input", "attention", "mask", "result", "truth", "sheet"]
 NUMBERS = ["seed", "prompt", "phrase", "style", "seconds", "peak_memory_mb", "mask_iou", "psnr_region_input",
@@ -123,8 +124,11 @@ class TestStylize:
         assert "no such file" in fails(capsys, str(tmp_path / "none.png"), "make the star mosaic", "-o", "o.png")
 
     def test_a_picture_of_too_many_pixels(self, photo, capsys, monkeypatch):
+        words = str(photo), "make the star mosaic", "-o", "o.png"
+        monkeypatch.setattr(pictures, "LARGEST", 1000)
+        assert "pixels, expected at most" in fails(capsys, *words)
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-        assert "cannot be read" in fails(capsys, str(photo), "make the star mosaic", "-o", "o.png")
+        assert "more pixels than Pillow opens" in fails(capsys, *words)
 
     @pytest.mark.slow
     def test_the_whole_of_a_long_picture(self, tmp_path):
