@@ -12,7 +12,7 @@ from regionstyle.nodes.grounding.comfy.regions import save_to_output
 from regionstyle.nodes.metrics.comfy.metrics import save_report
 from regionstyle.nodes.engine.region.regions import Regions, region_of
 from regionstyle.nodes.router.comfy.expert_nodes import StyleExpert
-from regionstyle.nodes.router.comfy.routing_nodes import ExpertStack
+from regionstyle.nodes.router.comfy.stack_nodes import ExpertStack
 
 names = []
 for number in range(3):
