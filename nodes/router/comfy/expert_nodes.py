@@ -47,7 +47,7 @@ class StyleExpert(Node):
                 ),
                 node_input(
                     io.String,
-                    "style",
+                    "style_words",  # not "style", which the output is called
                     default="",
                     optional=True,
                     tooltip="The style's words, for sentences and prompts. Empty: those of the file, else of its name "
@@ -70,10 +70,10 @@ class StyleExpert(Node):
         return chosen_mark("loras", expert)
 
     @classmethod
-    def execute(cls, model: Any, expert: str, strength: float, mask: Any, style: str) -> io.NodeOutput:
+    def execute(cls, model: Any, expert: str, strength: float, mask: Any, style_words: str) -> io.NodeOutput:
         from .experts import attach
 
-        return io.NodeOutput(*attach(model, expert, strength, mask, style or ""))
+        return io.NodeOutput(*attach(model, expert, strength, mask, style_words or ""))
 
 
 class Restyle(Node):
