@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.io.safe_write import check_output, check_output_folder
 
 LONGEST_NAME = 250  # bytes of one name; file systems end at 255, and a number may have to go behind it
 
@@ -28,20 +28,18 @@ def check_folder(option: str, folder: Path) -> None:
     there = next((place for place in (folder, *folder.absolute().parents) if place.exists()), Path())
     if not there.is_dir():
         raise wrong_input(option, f"{there}, which is a file", "a folder", "Choose another place.")
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        got = f"{folder} ({error.strerror or error})"
-        raise wrong_input(option, got, "a place that can be written", "Choose another place.") from error
+    check_output_folder(folder, option)
 
 
 def check_file(option: str, file: Path) -> None:
     """RegionStyleError, which names the option, for a file that cannot be written where it is wanted."""
+    _check_names(option, file)
     if file.is_dir():
         raise wrong_input(option, f"{file}, which is a folder", "the name of a file", "Add a file name.")
-    _check_names(option, file)
-    check_folder(option, file.parent)
+    there = next((place for place in file.absolute().parents if place.exists()), Path())
+    if not there.is_dir():
+        raise wrong_input(option, f"{there}, which is a file", "a folder", "Choose another place.")
+    check_output(file, name=option)
 
 
 def _check_names(option: str, path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import Any
 
-from ...engine.io.safe_write import check_output_folder
 from ..benchmark.benchmark import BenchmarkRequest, run_benchmark
 from ..benchmark.methods import MethodRequest
 from .console import console_host
@@ -14,7 +13,6 @@ from .console import console_host
 
 def run(args: argparse.Namespace) -> int:
     """Make or read the results, score them, and write the numbers."""
-    check_output_folder(args.out, "--out")
     run_benchmark(benchmark_request(args), console_host(args.device), sys.stdout.write)
     return 0
 

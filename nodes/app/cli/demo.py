@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 
-from ...engine.io.safe_write import check_output_folder
 from ..demo import DEFAULT_SCENE, DEFAULT_STYLE, run, write
 from ..evaluation.scenes import demo_scene
 from ..measure import peak_memory_mb
@@ -15,7 +14,6 @@ from .console import console_host
 
 def run_demo(args: argparse.Namespace) -> int:
     """Make the demo and write it into the folder of --out."""
-    check_output_folder(args.out, "--out")
     began = time.monotonic()
     number = DEFAULT_SCENE if args.scene is None else args.scene
     result = run(demo_scene(number), args.style or DEFAULT_STYLE, args.seed, console_host(args.device))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ...engine.io.safe_write import check_output_folder
 from ...engine.region.regions import Regions
 from ...grounding.finders.attention import AttentionSettings
 from ...grounding.masks.overlay import labelled_overlay
@@ -27,7 +26,6 @@ def run_find(args: argparse.Namespace) -> int:
     where = Where(sam=args.sam, detector=args.detector, attention=AttentionSettings(seed=args.seed))
     request = FindRequest(args.phrases, where, args.model)
     where.check()
-    check_output_folder(args.output)
     image = read_image(args.image)
     found = find(image, request, console_host(args.device))
     files = save_regions(found.regions, args.output / f"{NAME}.json")

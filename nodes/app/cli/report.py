@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ...engine.io.safe_write import check_output_folder
 from ..report.report import ReportRequest, make_report
 from ..report.rows import all_rows
 from .console import console_host
@@ -16,7 +15,6 @@ def run_report(args: argparse.Namespace) -> int:
     if args.list:
         sys.stdout.write("".join(f"{row.name:16} {row.title}\n" for row in all_rows().values()))
         return 0
-    check_output_folder(args.out, "--out")
     request = ReportRequest(args.out, args.row, args.quick, args.repetitions, not args.no_comfy)
     make_report(request, console_host(args.device), _say)
     return 0

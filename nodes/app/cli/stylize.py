@@ -7,7 +7,6 @@ import sys
 
 from torch import Tensor
 
-from ...engine.io.safe_write import check_output
 from ...grounding.finders.attention import AttentionSettings
 from ..edit import EditSettings
 from ..ground_instruction import NothingFound, Where
@@ -21,7 +20,6 @@ from .console import console_host, say, say_lost
 def run_stylize(args: argparse.Namespace) -> int:
     """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`; with --strict nothing is written when nothing was changed."""
     picture_format(args.output)
-    check_output(args.output)
     picture = read_picture(args.image)
     image = picture.image
     request = stylize_request(args, image)

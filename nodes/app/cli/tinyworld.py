@@ -31,11 +31,9 @@ def run_training(args: argparse.Namespace) -> int:
 
 def run_evaluation(args: argparse.Namespace) -> int:
     """Measure the shipped networks; a table to stdout, and every number to the file of --json."""
-    from ...engine.io.safe_write import check_output, write_text
+    from ...engine.io.safe_write import write_text
     from .console import console_host
 
-    if args.json is not None:
-        check_output(args.json, name="--json")
     host = console_host(args.device)
     if args.what == "masks":
         from ..evaluation.masks import evaluate_masks, table
