@@ -24,6 +24,7 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host.base import LocalHost
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
+from ..engine.settings.setting import LARGEST_SEED
 from ..grounding.finders.attention import AttentionSettings
 from . import stylize as use_case
 from .edit import EditSettings
@@ -179,6 +180,6 @@ def _box(box: Sequence[float]) -> tuple[float, ...]:
 
 
 def _seed(seed: Any) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise wrong_input("seed", repr(seed), "a whole number, 0 or more", "Use 0, for example.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise wrong_input("seed", repr(seed), f"a whole number from 0 to {LARGEST_SEED}", "Use 0, for example.")
     return seed

@@ -59,8 +59,8 @@ def restyle_region(
     """Restyle the masked region of a picture.
 
     image `[1,3,H,W]` in 0..1; mask `[H,W]` in 0..1, 1 = change; prompt: what the region shall show; gate: gives the
-    experts' gates in the crop (None: experts stay as they are attached). Shows a preview each
-    step and can be cancelled there. RegionStyleError for an empty mask.
+    experts' gates in the crop (None: experts stay as they are attached). A network for inpainting is told the region
+    and the picture around it. Shows a preview each step and can be cancelled there. RegionStyleError for an empty mask.
     """
     settings = settings or RestyleSettings()
     if not bool((mask > 0).any()):
@@ -77,7 +77,9 @@ def restyle_region(
     with torch.no_grad():
         region = gate_region(crop.cut_mask(mask), predictor.factor)
         gates = gate(region, lambda other: crop.cut_mask(_fitted(other, mask)))
-        worked = _redraw(predictor, crop.cut(image), prompt, negative, settings, gates)
+        picture = crop.cut(image)
+        with predictor.inpainting(picture, region):
+            worked = _redraw(predictor, picture, prompt, negative, settings, gates)
     result = crop.paste(image, worked.to(image), mask, settings.feather)
     return Restyled(result, crop.composite_mask(mask, settings.feather)[0, 0], crop)
 

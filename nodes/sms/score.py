@@ -6,6 +6,7 @@ The formulas are in `objective.py`, the timesteps in `schedule.py`, the batched 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..engine.adapters.gates import Gate, Gates
 from ..engine.errors import wrong_input
+from ..engine.host.context import running_slice
 from ..engine.host.memory import BatchSlice
 from ..engine.predictor.base import NoisePredictor, Text
 from .fake import NAME
@@ -184,7 +186,8 @@ class StyleScore:
         predictor, text = self._base_predictor, self._base_prompts.style
         text = text if part is None else text.rows(part)
         noisy = predictor.add_noise(latent.detach(), noise, times / 1000)
-        predicted = predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
+        with nullcontext() if part is None else running_slice(part):
+            predicted = predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
         signal = squared_alpha(predictor.alpha_sigma, times)
         weight = signal if self.settings.preset.fake_weight == "signal" else torch.ones_like(signal)
         return fake_loss(predicted, noise, weight)

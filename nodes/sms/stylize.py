@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,7 +79,12 @@ def match_style(
         source = _encoded(predictor, work.cut(), settings)
         prompts = Prompts.of(predictor, captions, style_words, settings.preset)
     other = None if base is None else _base_model(base, captions, style_words, settings)
-    with predictor.gradients(), nullcontext() if base is None else base.gradients():
+    networks = [predictor] if base is None else [predictor, base]
+    with ExitStack() as told:
+        for network in networks:
+            told.enter_context(work.inpainting(network))
+        for network in networks:
+            told.enter_context(network.gradients())
         mask = work.latent_mask(source)
         matcher = StyleMatcher(predictor, source.clone(), prompts, style, fake, settings, mask, other)
         frames = _run(matcher)
@@ -155,8 +160,18 @@ class _Work:
         """1 on every latent cell that the region touches, `[B,1,h,w]`."""
         if self.masks is None:
             return None
-        cut = torch.stack([crop.cut_mask(mask) for crop, mask in zip(self.crops, self.masks, strict=True)])[:, None]
-        return F.adaptive_max_pool2d((cut > 0).float(), latent.shape[-2:]).to(latent)
+        cut = (self._cut_masks(self.masks) > 0).float()[:, None]
+        return F.adaptive_max_pool2d(cut, latent.shape[-2:]).to(latent)
+
+    def _cut_masks(self, masks: Tensor) -> Tensor:
+        """Every picture's mask in its crop, `[B,n,n]`."""
+        return torch.stack([crop.cut_mask(mask) for crop, mask in zip(self.crops, masks, strict=True)])
+
+    def inpainting(self, predictor: NoisePredictor) -> AbstractContextManager[None]:
+        """A block in which a network for inpainting is told the regions and the pictures around them."""
+        if self.masks is None:
+            return nullcontext()
+        return predictor.inpainting(self.cut(), (self._cut_masks(self.masks) > 0).float())
 
     def paste(self, stylized: Tensor) -> tuple[Tensor, Tensor]:
         """Stylised crops or whole pictures back in their images `[B,3,H,W]`, and the masks blended with `[B,H,W]`."""

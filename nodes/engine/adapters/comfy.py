@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from ..errors import RegionStyleError, wrong_input
 from ..families.token_grid import Size
 from ..host.comfy import new_patcher
+from ..host.compiled import original_network
 from ..host.context import prompts_of_batch
 from ..lora.expert import Expert
 from ..predictor.comfy import GATES_KEY
 from .active_gates import ActiveGates
+from .comfy_windows import ContextWindow, running_window
 from .gates import Gates
 from .stack import ExpertStack
 from .weights import ExpertWeights
@@ -40,7 +42,9 @@ def attach_to_comfy(model: Any, experts: Sequence[Expert | ExpertWeights], gates
     weights = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
     together = [*(before.weights if before else []), *weights]
     routing = _Routing(together, gates.merged_over(before.gates if before else Gates()))
-    ExpertStack(model.model.diffusion_model, together)  # says now, not while sampling, what does not fit
+    ExpertStack(
+        original_network(model.model.diffusion_model), together
+    )  # says now, not while sampling, what does not fit
     patched = model.clone()
     routing.install(patched)
     if weights:
@@ -79,6 +83,8 @@ class _Routing:
         self._names = [w.name for w in weights]
         self._active = ActiveGates(gates, self._names)
         self._latent: Size | None = None
+        self._window: ContextWindow | None = None
+        self._of_windows: dict[tuple[int, ...], ActiveGates] = {}
         # By network: ComfyUI may run a clone on another copy of the network (gradients, several devices).
         self._stacks: dict[nn.Module, tuple[ExpertStack, weakref.WeakSet[Any]]] = {}
         # Under dynamic VRAM, ComfyUI deletes a loaded MODEL without ejecting it.
@@ -99,7 +105,7 @@ class _Routing:
             patcher.add_wrapper_with_key(kind, KEY, wrapper)
 
     def _inject(self, patcher: Any) -> None:
-        network = patcher.model.diffusion_model
+        network = original_network(patcher.model.diffusion_model)
         if network not in self._stacks:
             self._stacks[network] = ExpertStack(network, self.weights), weakref.WeakSet()
         stack, holders = self._stacks[network]
@@ -112,7 +118,7 @@ class _Routing:
         A clone made of a loaded MODEL counts as injected for ComfyUI and is ejected when it is deleted, perhaps while
         its original is sampling.
         """
-        network = patcher.model.diffusion_model
+        network = original_network(patcher.model.diffusion_model)
         stack, holders = self._stacks.get(network, (None, weakref.WeakSet()))
         holders.discard(patcher)
         if stack is not None and not holders:
@@ -121,15 +127,18 @@ class _Routing:
 
     def _begin(self, patcher: Any) -> None:
         """A run begins or ends: forget masks resized and weights joined for the one before."""
-        self._active = ActiveGates(self.gates, self._names)
+        self._active, self._of_windows = ActiveGates(self.gates, self._names), {}
 
-    def _see_latent(self, executor: Callable[..., Any], model: Any, conds: Any, x: Tensor, *args: Any) -> Any:
-        """Remember the size of the whole latent during a step."""
-        self._latent = x.shape[-2], x.shape[-1]
+    def _see_latent(
+        self, executor: Callable[..., Any], model: Any, conds: Any, x: Tensor, t: Tensor, options: dict[str, Any]
+    ) -> Any:
+        """Remember during a step the size of the whole latent, and which frames a context window shows."""
+        before = self._latent, self._window
+        self._latent, self._window = (x.shape[-2], x.shape[-1]), running_window(options)
         try:
-            return executor(model, conds, x, *args)
+            return executor(model, conds, x, t, options)
         finally:
-            self._latent = None
+            self._latent, self._window = before
 
     def _apply(
         self,
@@ -144,15 +153,26 @@ class _Routing:
     ) -> Any:
         """One call of the network, with the experts on."""
         options = transformer_options or {}
-        override = options.get(GATES_KEY)
-        gates = self._active if override is None else ActiveGates(override, self._names)
+        gates = self._gates_now(options.get(GATES_KEY))
         self._check(gates, x, options)
         positive = [index == 0 for index in options.get("cond_or_uncond") or [0]]
         with self._stack(executor).using(gates), prompts_of_batch(positive):
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
+    def _gates_now(self, override: Gates | None) -> ActiveGates:
+        """The gates that hold in this call: of the call itself or of the MODEL, for the frames that are shown."""
+        window = self._window
+        if window is None or window.spatial:
+            return self._active if override is None else ActiveGates(override, self._names)
+        if override is not None:
+            return ActiveGates(window.of(override), self._names)
+        if window.frames not in self._of_windows:
+            self._of_windows[window.frames] = ActiveGates(window.of(self.gates), self._names)
+        return self._of_windows[window.frames]
+
     def _stack(self, executor: Any) -> ExpertStack:
-        stack, _ = self._stacks.get(executor.class_obj.diffusion_model, (None, None))
+        # TorchCompileModel puts the compiled network in its place for the length of the call.
+        stack, _ = self._stacks.get(original_network(executor.class_obj.diffusion_model), (None, None))
         if stack is None or not stack.attached:
             raise RegionStyleError("model: its experts are not loaded. Load it with load_models_gpu before each use.")
         return stack.attach()  # once more where another pack has put a layer's own forward back
@@ -164,6 +184,9 @@ class _Routing:
             if size not in (1, images):
                 accepts = f"1 or {images}, the number of latents"
                 raise wrong_input(f"gate of {name!r}", f"{size} entries", accepts, "Give one mask, or one per latent.")
+        if gates.regions and self._window is not None and self._window.spatial:
+            accepts = "context windows over the frames of a batch (dim 0)"
+            raise wrong_input("context windows", "windows over parts of the picture", accepts, "Set dim to 0.")
         if gates.regions and self._latent not in (None, (x.shape[-2], x.shape[-1])):
             got = f"a part of {x.shape[-1]}x{x.shape[-2]}"
             remedy = "Experts with masks cannot be combined with conditioning areas or tiled sampling: remove those."

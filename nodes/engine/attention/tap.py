@@ -7,6 +7,7 @@ networks: `families/registry.py`; how queries and keys are seen: `cross.py` and 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from ....kernels import token_attention, token_logodds
 from ..errors import RegionStyleError, wrong_input
 from ..families.token_grid import Size
+from ..host.compiled import uncompiled
 from ..host.context import observing_attention, pass_context
 from ..host.memory import BatchSlice
 from .cross import AttentionLayers, attention_layers
@@ -64,12 +66,13 @@ class AttentionTap:
     def __enter__(self) -> AttentionTap:
         layers, paths = self._find()
         self._handles = layers.watch(paths, self._start, self._collect)
-        self._observing = observing_attention()
-        self._observing.__enter__()
+        self._observing = ExitStack()
+        self._observing.enter_context(observing_attention())
+        self._observing.enter_context(uncompiled())
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._observing.__exit__(None, None, None)
+        self._observing.close()
         while self._handles:
             self._handles.pop().remove()
 

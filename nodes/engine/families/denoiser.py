@@ -22,12 +22,13 @@ class Denoiser(ABC):
     """One diffusers network and how its family calls it.
 
     schedule: its noise levels; predicts: "eps", "v" or "flow"; extras: names of the `Extras` it reads; native_side:
-    latent pixels along a side that it was trained at.
+    latent pixels along a side that it was trained at; inpaints: it sees mask and masked picture after the latent.
     """
 
     schedule: Schedule
     predicts: str
     extras: tuple[str, ...] = ()
+    inpaints: bool = False
 
     def __init__(self, family: ModelFamily, network: Any) -> None:
         self.family, self.network, self.config = family, network, network.config

@@ -63,7 +63,10 @@ class UNetDenoiser(Denoiser):
         unserved = [name for name in ("class_embed_type", "encoder_hid_dim_type") if config.get(name)]
         told = config.get("addition_embed_type")
         unserved += [f"addition_embed_type {told}"] if told and told != self.reads else []
-        if unserved or config.in_channels != config.out_channels:
+        # mask and masked picture after the latent: a checkpoint for inpainting
+        self.inpaints = config.in_channels == 2 * config.out_channels + 1
+        self.latent_channels = int(config.out_channels)
+        if unserved or (config.in_channels != config.out_channels and not self.inpaints):
             channels = f"{config.in_channels} input channels for {config.out_channels} output channels"
             got = f"a network with {', '.join(unserved) or channels}"
             raise wrong_input("unet", got, "text as the only condition", family.supported_denoiser())

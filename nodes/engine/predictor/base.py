@@ -10,8 +10,8 @@ What is known of a model family is in `families`. A new host is a subclass with 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import wrong_input
-from ..host.context import prompts_of_batch, running_slice
+from ..host.context import pass_context, prompts_of_batch, running_slice
 from ..host.memory import BatchSlice, in_parts
+from .inpainting import GREY, Inpainting, latent_mask, masked_pictures
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ class NoisePredictor(ABC):
 
     network: where experts and attention taps attach. Latents are `[B,latent_channels,H/factor,W/factor]`;
     native_size is the picture side in pixels that the network was trained at. predicts: what the network was trained
-    to give, "eps", "v" or "flow". Methods follow the caller's grad mode.
+    to give, "eps", "v" or "flow". inpaints: whether the network is told where to redraw and the picture around it.
+    Methods follow the caller's grad mode.
     """
 
     host: Host
@@ -136,6 +138,9 @@ class NoisePredictor(ABC):
     factor: int
     native_size: int
     predicts: str
+    inpaints: bool = False
+    _inpainting: Inpainting | None = None
+    _all_new: Inpainting | None = None  # to redraw everything: at the size it was last asked for
 
     @abstractmethod
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:
@@ -185,6 +190,39 @@ class NoisePredictor(ABC):
     @abstractmethod
     def loaded(self) -> AbstractContextManager[Any]:
         """Everything on the device and ready to predict, for the length of a `with` block."""
+
+    @contextmanager
+    def inpainting(self, images: Tensor, masks: Tensor) -> Iterator[None]:
+        """Inside, a network for inpainting is told to redraw pictures `[P,3,H,W]` where masks `[P or 1,H,W]` are 1.
+
+        Outside such a block it is told to redraw everything. Other networks are told nothing. The batches predicted
+        inside hold the pictures once or several times, one block after the other.
+        """
+        before = self._inpainting
+        if self.inpaints:
+            masks = masks.expand(len(images), -1, -1)
+            with torch.no_grad():
+                latents = self.encode(masked_pictures(images, masks))
+            self._inpainting = Inpainting(
+                latent_mask(masks, (latents.shape[-2], latents.shape[-1])).to(latents), latents
+            )
+        try:
+            yield
+        finally:
+            self._inpainting = before
+
+    def _told_to_inpaint(self, x: Tensor) -> Inpainting | None:
+        """What the network is told of latents `[B,C,h,w]`, a row for each; None where it is told nothing."""
+        if not self.inpaints:
+            return None
+        if self._inpainting is not None:
+            return self._inpainting.rows(len(x), pass_context().batch_slice)
+        if self._all_new is None or self._all_new.mask.shape[-2:] != x.shape[-2:]:
+            height, width = (side * self.factor for side in x.shape[-2:])
+            with torch.no_grad():
+                latents = self.encode(torch.full((1, 3, height, width), GREY, device=x.device))
+            self._all_new = Inpainting(torch.ones_like(latents[:, :1]), latents)
+        return self._all_new.rows(len(x), None)
 
     def gradients(self, *, decode: bool = False) -> AbstractContextManager[Any]:
         """A block in which `predict` may be differentiated, also where the host switched gradients off.

@@ -18,13 +18,17 @@ from torch import Tensor, nn
 
 from ..errors import wrong_input
 from ..families.registry import comfy_extras_of
+from ..host.compiled import original_network
+from ..host.context import pass_context
 from ..host.gradients import ordinary
 from ..host.memory import with_halving
 from .base import NoisePredictor, Text
 from .comfy_conditioning import conditioning_of, for_any_rows
+from .comfy_inpainting import inpaints, with_inpainting
 from .comfy_models import AdditionalModels
 from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
+from .inpainting import Inpainting
 from .schedule import Prediction, Time, from_denoised
 
 if TYPE_CHECKING:
@@ -44,18 +48,21 @@ class ComfyPredictor(NoisePredictor):
     """
 
     host: ComfyHost
+    _loads = 0  # how often a network of any predictor was loaded, and how often by then when this one's was
+    _loaded_at = -1
 
     def __init__(self, model: Any, clip: Any, vae: Any, host: ComfyHost) -> None:
         """RegionStyleError for a model of a family whose conversions are not known."""
         self.clip, self.vae, self.host = clip, vae, host
         self._model = model
-        self._depth, self._unloaded, self._differentiated = 0, False, False
+        self._depth, self._differentiated = 0, False
         self._additional = AdditionalModels()
         if model is not None:
             self._schedule, self.predicts = schedule_of(model)
             self._extras = comfy_extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
             self.native_size = native_size_of(model.model.model_config)
+            self.inpaints = inpaints(model.model)
         elif vae is not None:
             self.latent_channels = int(vae.latent_channels)
         self.factor = int(vae.spacial_compression_encode()) if vae is not None else 8
@@ -68,7 +75,7 @@ class ComfyPredictor(NoisePredictor):
     @property
     def network(self) -> nn.Module:  # type: ignore[override]
         """Where experts and attention taps attach."""
-        return self.model.model.diffusion_model
+        return original_network(self.model.model.diffusion_model)  # type: ignore[no-any-return]
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """From the model's own table (nodes may patch it), or 1 - s and s for rectified flow; see `schedule.py`.
@@ -93,19 +100,23 @@ class ComfyPredictor(NoisePredictor):
         self.check_latents(x)
         self.check_times(t, len(x))
 
+        told = self._told_to_inpaint(x)
+
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
-            return self._call(x, t, texts, gate)
+            return self._call(x, t, texts, gate, told and told.part(pass_context().batch_slice))
 
         with self.loaded():
             return self._in_parts(call, x, t, texts) if all(map(for_any_rows, texts)) else call(x, t, texts)
 
-    def _call(self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None) -> list[Prediction]:
+    def _call(
+        self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None, told: Inpainting | None
+    ) -> list[Prediction]:
         """All prompts in as few calls of the network as ComfyUI finds room for, or one by one where it was wrong."""
         from comfy.samplers import calc_cond_batch
 
         alpha, sigma = self.alpha_sigma(t)
         latent, level = comfy_latent(self._schedule, x.to(self.model.load_device), alpha, sigma)
-        conds, options = self._prepared(latent, texts, gate)
+        conds, options = self._prepared(latent, texts, gate, told)
         model = self.model.model
 
         def run(at_once: int) -> list[Tensor]:
@@ -117,7 +128,9 @@ class ComfyPredictor(NoisePredictor):
         clean = with_halving(run, len(conds), host=self.host, name="prompts")
         return [from_denoised(x, c.to(x.device), alpha, sigma) for c in clean]
 
-    def _prepared(self, x: Tensor, texts: list[Text], gate: Gates | None) -> tuple[list[Any], dict[str, Any]]:
+    def _prepared(
+        self, x: Tensor, texts: list[Text], gate: Gates | None, told: Inpainting | None
+    ) -> tuple[list[Any], dict[str, Any]]:
         """What a sampler makes of conditionings and of the MODEL's options before it calls the network."""
         import comfy.model_patcher
         import comfy.sampler_helpers
@@ -127,7 +140,8 @@ class ComfyPredictor(NoisePredictor):
             text.extras.check(self._extras)
         # By these names ComfyUI knows which ControlNets act on the other prompt too.
         named = {
-            name: conditioning_of(text, len(x)) for name, text in zip(("positive", "negative"), texts, strict=False)
+            name: with_inpainting(conditioning_of(text, len(x)), told, self.model.model)
+            for name, text in zip(("positive", "negative"), texts, strict=False)
         }
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
         if self._additional.add(conds, self.model, differentiated=self._differentiated):
@@ -153,7 +167,7 @@ class ComfyPredictor(NoisePredictor):
         self.check_images(images)
         vae = self._need(self.vae, "vae", "a VAE")
         latents = vae.encode(images.movedim(1, -1))
-        self._unloaded = True
+        self._something_loaded()
         return self.model.model.process_latent_in(latents.to(self.host.device))
 
     def encode_sample(self, images: Tensor, random: torch.Generator) -> Tensor:
@@ -180,13 +194,13 @@ class ComfyPredictor(NoisePredictor):
         self.check_latents(latents)
         vae = self._need(self.vae, "vae", "a VAE")
         images = vae.decode(self.model.model.process_latent_out(latents))
-        self._unloaded = True
+        self._something_loaded()
         return images.movedim(-1, 1).to(self.host.device).clamp(0, 1)
 
     def encode_text(self, texts: list[str]) -> Text:
         """Prompts, with ComfyUI's weight syntax and embeddings; longer ones take several chunks of 77 tokens."""
         text = encode_prompts(self._need(self.clip, "clip", "a CLIP"), texts)
-        self._unloaded = True
+        self._something_loaded()
         return text
 
     def from_conditioning(self, conditioning: list[Any]) -> Text:
@@ -206,7 +220,7 @@ class ComfyPredictor(NoisePredictor):
             if self._depth == 1:
                 self._load()
                 self.model.pre_run()
-            elif self._unloaded:
+            elif self._loaded_at != ComfyPredictor._loads:
                 self._load()
             yield
         finally:
@@ -223,7 +237,12 @@ class ComfyPredictor(NoisePredictor):
         memory = self.model.model.memory_required([2, self.latent_channels, side, side]) + self._additional.memory
         models = [self.model, *self.model.get_nested_additional_models(), *self._additional.models]
         management.load_models_gpu(models, memory_required=memory)
-        self._unloaded = False
+        self._something_loaded()
+        self._loaded_at = ComfyPredictor._loads
+
+    def _something_loaded(self) -> None:
+        """ComfyUI may have unloaded other networks for it: every predictor loads its own again before the next use."""
+        ComfyPredictor._loads += 1
 
     @contextmanager
     def gradients(self, *, decode: bool = False) -> Iterator[None]:

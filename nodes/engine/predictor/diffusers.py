@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import wrong_input
 from ..families.registry import denoiser_of
+from ..host.context import pass_context
 from ..host.memory import batched
 from .base import NoisePredictor, Text
 from .schedule import CONVERSIONS, Prediction, Time
@@ -45,7 +46,7 @@ class DiffusersPredictor(NoisePredictor):
         self._denoiser = denoiser_of(unet, scheduler)
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.host, self.network, self.experts = host, unet, experts
-        self.latent_channels = self._denoiser.latent_channels
+        self.latent_channels, self.inpaints = self._denoiser.latent_channels, self._denoiser.inpaints
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.native_size = self.factor * self._denoiser.native_side
         self.predicts = self._denoiser.predicts
@@ -69,8 +70,11 @@ class DiffusersPredictor(NoisePredictor):
             return self._forward(x, t, text)
 
     def _forward(self, x: Tensor, t: Time, text: Text) -> Prediction:
+        told = self._told_to_inpaint(x)
+
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
-            output = self._denoiser.call(x.to(self.unet.dtype), t, texts[0].repeat(len(x)))
+            seen = x if told is None else torch.cat([x, *told.part(pass_context().batch_slice).channels(x)], 1)
+            output = self._denoiser.call(seen.to(self.unet.dtype), t, texts[0].repeat(len(x)))
             return [CONVERSIONS[self.predicts](x, output.to(x.dtype), *self.alpha_sigma(t))]
 
         return self._in_parts(call, x, t, [text])[0]

@@ -33,6 +33,7 @@ def input_of(setting: Setting) -> Any:
     options: dict[str, Any] = {"default": setting.default, "tooltip": setting.help, **_range(setting)}
     options |= {"advanced": True} if setting.advanced else {}
     options |= {"multiline": True} if setting.multiline else {}
+    options |= {"optional": True} if setting.optional else {}
     options |= {"control_after_generate": True} if setting.varies else {}
     options |= {"options": list(setting.choices)} if setting.kind == "choice" else {}
     return node_input(getattr(io, _CLASSES[setting.kind]), setting.name, **options)

@@ -22,7 +22,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
-LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**64 - 1  # what torch's generators take, and ComfyUI's KSampler
 _DECLARED = "regionstyle setting"
 _KINDS = {int: "int", float: "float", bool: "bool", str: "text"}
 
@@ -35,7 +35,8 @@ class Setting:
     default: as users give it; help: one or two sentences; low, high: the range, both included; step: of the arrows in
     the browser; round: what the browser rounds to, False for not at all; unit: of a number, in the plural; choices:
     what may be chosen; none: what users give for None, which they cannot; multiline: of a text; advanced: hidden at
-    first; varies: a seed, which the browser may change after each run.
+    first; varies: a seed, which the browser may change after each run; optional: an input that was added later, which
+    older workflows do not have.
     """
 
     field: str
@@ -53,6 +54,7 @@ class Setting:
     multiline: bool = False
     advanced: bool = False
     varies: bool = False
+    optional: bool = False
 
     def value(self, given: Any) -> Any:
         """What the dataclass holds for what a user gave: the value of a choice, None for `none`."""
@@ -74,7 +76,7 @@ def setting(default: Value, **declared: Any) -> Value:
 
 
 def seed_setting(help: str, **declared: Any) -> int:
-    """A seed of 32 bits, 0 unless given."""
+    """A seed of 64 bits, 0 unless given."""
     return setting(0, **{"low": 0, "high": LARGEST_SEED, "varies": True, "help": help, **declared})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.adapters.comfy import without_experts
 from ...engine.errors import RegionStyleError
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of
@@ -38,7 +39,10 @@ def find_in_batch(
     settings: AttentionSettings,
     strict: bool,
 ) -> BatchGrounding:
-    """Look for a phrase in every image of a batch. RegionStyleError for an empty phrase, or one not found if strict."""
+    """Look for a phrase in every image of a batch, with experts of the MODEL off: they would draw their styles over it.
+
+    RegionStyleError for an empty phrase, or one not found if strict.
+    """
     if not phrase.strip():
         raise RegionStyleError(
             "phrase: got nothing, expected words for the thing to find. Type for example 'red star'."
@@ -46,7 +50,7 @@ def find_in_batch(
     check_words(phrase, "phrase")
     check_text(caption, "caption")
     images = images_of(image)
-    predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+    predictor = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
     with predictor.loaded():
         groundings = [
             ground_by_attention(predictor, picture[None], phrase.strip(), caption.strip() or None, settings)

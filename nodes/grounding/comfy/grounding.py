@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...engine.adapters.comfy import without_experts
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import images_of
@@ -69,6 +70,7 @@ def ground_sentence(
     """The regions of a sentence in every image of a batch.
 
     sources: what is connected of `detector`, `vlm`, `regions` and `denoiser` (model, clip, vae); exactly one must be.
+    A denoiser looks with its experts off.
     """
     images, host = images_of(image), ComfyHost()
     check_embedding(embedding, images)
@@ -76,7 +78,8 @@ def ground_sentence(
     given = sources[name]
     source: BoxSource
     if name == "denoiser":
-        predictor = ComfyPredictor(given[0], given[1], given[2], host)
+        model, clip, vae = given
+        predictor = ComfyPredictor(without_experts(model), clip, vae, host)
         with predictor.loaded():
             detections = look_at_all(images, AttentionSource(predictor, parse_regions(sentence)), host)
         return checked(segment_all(detections, embedding, host, choice), strict)

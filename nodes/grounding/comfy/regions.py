@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.adapters.comfy import without_experts
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import check_numbers, image_of, images_of, masks_of
@@ -70,9 +71,9 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
 def attention_regions(
     model: Any, clip: Any, vae: Any, image: Tensor, sentence: str, settings: AttentionSettings, strict: bool
 ) -> tuple[FoundRegions, str]:
-    """The regions of a sentence in every image of a batch, and what was understood of it."""
+    """The regions of a sentence in every image of a batch, seen with the MODEL's experts off; and what was understood."""
     instruction = parse_regions(sentence)
-    predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+    predictor = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
     with predictor.loaded():
         found = regions_by_attention(predictor, images_of(image), instruction, settings)
     check_found(found.notice, strict)

@@ -13,6 +13,7 @@ from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached
 from ...engine.adapters.gates import Gate, Gates, RegionGate
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
@@ -35,7 +36,7 @@ def attach(model: Any, file: str, strength: float, mask: Tensor | None, style: s
     from ..published_experts import load_style_expert
 
     path = ComfyHost().find("loras", file)
-    expert = load_style_expert(path, network=model.model.diffusion_model, ignore_text_encoder=True)
+    expert = load_style_expert(path, network=original_network(model.model.diffusion_model), ignore_text_encoder=True)
     words = " ".join(style.split()) or words_of_style(expert)
     free = _free_name(expert.name, [e.name for e in attached_experts(model)])
     expert = replace(expert, name=free, style=" ".join(style.split()) or expert.style)

@@ -12,6 +12,7 @@ from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached
 from ...engine.adapters.gates import Gates
 from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.compiled import original_network
 from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import GATES_KEY
 from ...engine.predictor.comfy_text import encode_prompts
@@ -124,7 +125,7 @@ def attach_stack(model: Any, experts: Experts, gates: Gates, when: NoiseRange) -
     """
     from ...engine.families.registry import family_of
 
-    network = model.model.diffusion_model
+    network = original_network(model.model.diffusion_model)
     family_of(network)  # says which models are supported before any file is read
     acting = [item for item in experts if not _off(gates.values[item.name])]
     taken = {attached.name for attached in attached_experts(model)} & {item.name for item in acting}

@@ -16,6 +16,7 @@ from ...engine.adapters.gates import Gates
 from ...engine.adapters.weights import ExpertWeights
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.compiled import original_network
 from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of
@@ -123,7 +124,7 @@ def _train(
     resume: bool,
 ) -> Trained:  # fmt: skip
     with torch.inference_mode(False):
-        network, free = model.model.diffusion_model, _free(name, model)
+        network, free = original_network(model.model.diffusion_model), _free(name, model)
         drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
         weights = ExpertWeights(init_lora(network, free, style, **drawn)).requires_grad_(True)
     trainable = attach_to_comfy(model, [weights], Gates({free: 1.0}))

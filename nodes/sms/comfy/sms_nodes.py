@@ -28,7 +28,7 @@ class SmsStylize(Node):
             "of its own, while a relevance map and the low frequencies hold its content (style matching score). Slower "
             "than Restyle Region, and keeps more. Without a mask the whole picture changes.",
             search_aliases=["style matching score", "style transfer", "distillation"],
-            inputs=[*_pictures(), *_method(), *_details()],
+            inputs=[*_pictures(), *_method(), *_details(), *_added()],
             outputs=[
                 node_output(
                     io.Image, "stylized_image", display_name="image", tooltip="The picture in the style; same size."
@@ -55,12 +55,13 @@ class SmsStylize(Node):
         style: str,
         mask: Any,
         strength: float,
+        base: Any,
         **settings: Any,
     ) -> io.NodeOutput:
         from .sms import match_batch
 
         chosen, framing = settings_from(settings, SmsSettings, Framing)
-        made = match_batch(model, clip, vae, image, mask, caption, style, strength, chosen, framing)
+        made = match_batch(model, clip, vae, image, mask, caption, style, strength, chosen, framing, base)
         return io.NodeOutput(made.image, made.mask, made.strip, made.curves, ui=ui.PreviewText(made.notice))
 
 
@@ -101,6 +102,20 @@ def _method() -> list[Any]:
 def _details() -> list[Any]:
     method = node_inputs(SmsSettings, "preset", "schedule", "relevance", "fake_rate", "tolerance")
     return [*method, *node_inputs(Framing, "margin", "feather")]
+
+
+def _added() -> list[Any]:
+    """Inputs that older workflows do not have."""
+    return [
+        node_input(
+            io.Model,
+            "base",
+            optional=True,
+            tooltip="A plain model that the picture and the source are compared on, where the style's experts are on "
+            "another checkpoint (as published). Unconnected: the model without its experts.",
+        ),
+        *node_inputs(SmsSettings, start=override(optional=True)),
+    ]
 
 
 NODES = [SmsStylize]

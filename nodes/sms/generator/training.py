@@ -98,7 +98,8 @@ class Distiller:
     def step(self) -> None:
         """One iteration of the warm-up or of SMS."""
         seed = self.settings.sms.seed * 1_000_003 + self.iteration
-        random = torch.Generator().manual_seed(seed + self._workers.rank * 1_000_000_007)
+        # torch takes seeds of 64 bits
+        random = torch.Generator().manual_seed((seed + self._workers.rank * 1_000_000_007) % 2**64)
         index, images = draw_numbered_crop(self.pictures, self.size, random)
         images = images.to(self.predictor.host.device)
         style_text = self._captions.get(self.pictures.caption(index)) if self._captions else None
