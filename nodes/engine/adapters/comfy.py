@@ -42,9 +42,8 @@ def attach_to_comfy(model: Any, experts: Sequence[Expert | ExpertWeights], gates
     weights = [e if isinstance(e, ExpertWeights) else ExpertWeights(e) for e in experts]
     together = [*(before.weights if before else []), *weights]
     routing = _Routing(together, gates.merged_over(before.gates if before else Gates()))
-    ExpertStack(
-        original_network(model.model.diffusion_model), together
-    )  # says now, not while sampling, what does not fit
+    # Says now, not while sampling, what does not fit.
+    ExpertStack(original_network(model.model.diffusion_model), together)
     patched = model.clone()
     routing.install(patched)
     if weights:
@@ -84,6 +83,7 @@ class _Routing:
         self._active = ActiveGates(gates, self._names)
         self._latent: Size | None = None
         self._window: ContextWindow | None = None
+        self._batch: int | None = None  # of the whole latent, while a sampler runs
         self._of_windows: dict[tuple[int, ...], ActiveGates] = {}
         # By network: ComfyUI may run a clone on another copy of the network (gradients, several devices).
         self._stacks: dict[nn.Module, tuple[ExpertStack, weakref.WeakSet[Any]]] = {}
@@ -100,7 +100,11 @@ class _Routing:
         patcher.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, self._begin)
         patcher.remove_callbacks_with_key(CallbacksMP.ON_CLEANUP, KEY)
         patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, self._begin)
-        for kind, wrapper in ((WrappersMP.CALC_COND_BATCH, self._see_latent), (WrappersMP.APPLY_MODEL, self._apply)):
+        for kind, wrapper in (
+            (WrappersMP.PREDICT_NOISE, self._see_batch),
+            (WrappersMP.CALC_COND_BATCH, self._see_latent),
+            (WrappersMP.APPLY_MODEL, self._apply),
+        ):
             patcher.remove_wrappers_with_key(kind, KEY)
             patcher.add_wrapper_with_key(kind, KEY, wrapper)
 
@@ -129,12 +133,20 @@ class _Routing:
         """A run begins or ends: forget masks resized and weights joined for the one before."""
         self._active, self._of_windows = ActiveGates(self.gates, self._names), {}
 
+    def _see_batch(self, executor: Callable[..., Any], x: Tensor, *args: Any) -> Any:
+        """Remember during a sampler's step how many latents there are, before windows show a part of them."""
+        before, self._batch = self._batch, len(x)
+        try:
+            return executor(x, *args)
+        finally:
+            self._batch = before
+
     def _see_latent(
         self, executor: Callable[..., Any], model: Any, conds: Any, x: Tensor, t: Tensor, options: dict[str, Any]
     ) -> Any:
         """Remember during a step the size of the whole latent, and which frames a context window shows."""
         before = self._latent, self._window
-        self._latent, self._window = (x.shape[-2], x.shape[-1]), running_window(options)
+        self._latent, self._window = (x.shape[-2], x.shape[-1]), running_window(options, self._batch)
         try:
             return executor(model, conds, x, t, options)
         finally:

@@ -16,7 +16,7 @@ from .gates import Gate, Gates, RegionGate
 class ContextWindow:
     """A part of the batch that runs by itself.
 
-    frames: which entries of the batch are shown, in order; total: how many there are, None where ComfyUI does not say;
+    frames: which entries of the batch are shown, in order; total: how many there are, None where that is not known;
     spatial: the window is over height or width, so `frames` says nothing.
     """
 
@@ -29,7 +29,7 @@ class ContextWindow:
         for name, entries in _entries(gates).items():
             if entries != 1 and (entries <= max(self.frames) or self.total not in (None, entries)):
                 total = "the number of frames" if self.total is None else f"{self.total}, the number of frames"
-                accepts = f"1 or {total} that the context windows show {len(self.frames)} at a time"
+                accepts = f"1 or {total}, of which a context window shows a part"
                 raise wrong_input(name, f"{entries} entries", accepts, "Give one mask, or one per frame.")
 
     def of(self, gates: Gates) -> Gates:
@@ -38,8 +38,11 @@ class ContextWindow:
         return replace(gates, values={name: _rows(gate, list(self.frames)) for name, gate in gates.values.items()})
 
 
-def running_window(model_options: Mapping[str, Any]) -> ContextWindow | None:
-    """The context window that a call of `calc_cond_batch` with these options is for; None without windows."""
+def running_window(model_options: Mapping[str, Any], batch: int | None) -> ContextWindow | None:
+    """The context window that a call of `calc_cond_batch` with these options is for; None without windows.
+
+    batch: how many frames there are, if that is known.
+    """
     handler = model_options.get("context_handler")
     window = model_options.get("transformer_options", {}).get("context_window")
     if handler is None or window is None:
@@ -51,7 +54,7 @@ def running_window(model_options: Mapping[str, Any]) -> ContextWindow | None:
     for frame in getattr(handler, "latent_retain_index_list", ()):
         if frame < len(frames):
             frames[frame] = frame
-    return ContextWindow(tuple(frames), getattr(window, "total_frames", 0) or None, spatial=dim != 0)
+    return ContextWindow(tuple(frames), batch, spatial=dim != 0)
 
 
 def _entries(gates: Gates) -> dict[str, int]:

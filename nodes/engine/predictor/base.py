@@ -203,9 +203,8 @@ class NoisePredictor(ABC):
             masks = masks.expand(len(images), -1, -1)
             with torch.no_grad():
                 latents = self.encode(masked_pictures(images, masks))
-            self._inpainting = Inpainting(
-                latent_mask(masks, (latents.shape[-2], latents.shape[-1])).to(latents), latents
-            )
+            told = latent_mask(masks, (latents.shape[-2], latents.shape[-1]))
+            self._inpainting = Inpainting(told.to(latents), latents)
         try:
             yield
         finally:

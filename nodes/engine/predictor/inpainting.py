@@ -57,5 +57,5 @@ def masked_pictures(images: Tensor, masks: Tensor) -> Tensor:
 
 
 def latent_mask(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks `[P,H,W]` at a latent's size, 0 or 1: `[P,1,h,w]`."""
-    return (F.interpolate(masks[:, None].float(), size, mode="bilinear", antialias=True) >= 0.5).float()
+    """Masks `[P,H,W]` at a latent's size, `[P,1,h,w]`: 1 where `masked_pictures` hides a pixel of a cell, else 0."""
+    return F.adaptive_max_pool2d((masks[:, None] >= 0.5).float(), size)

@@ -71,7 +71,7 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
 def attention_regions(
     model: Any, clip: Any, vae: Any, image: Tensor, sentence: str, settings: AttentionSettings, strict: bool
 ) -> tuple[FoundRegions, str]:
-    """The regions of a sentence in every image of a batch, seen with the MODEL's experts off; and what was understood."""
+    """The regions of a sentence in every image of a batch, seen with experts off, and what was understood of it."""
     instruction = parse_regions(sentence)
     predictor = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
     with predictor.loaded():

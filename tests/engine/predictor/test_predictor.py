@@ -307,7 +307,7 @@ def test_other_families_are_refused():
     with pytest.raises(RegionStyleError, match="'sample'.*Supported"):
         exact_predictor(x0, "sample")
     scheduler = schedule()
-    for change in ({"addition_embed_type": "image"}, {"class_embed_type": "projection"}, {"in_channels": 9}):
+    for change in ({"addition_embed_type": "image"}, {"class_embed_type": "projection"}, {"in_channels": 8}):
         unet = Exact(x0, scheduler)
         vars(unet.config).update(change)
         with pytest.raises(RegionStyleError, match="Supported"):

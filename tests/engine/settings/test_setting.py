@@ -49,7 +49,7 @@ def test_fields_say_all_that_is_known():
     assert [one.kind for one in known.values()] == ["int", "float", "int", "bool", "text", "choice", "int"]
     assert (known["rate"].name, known["rate"].default) == ("learning_rate", 0.5)
     assert known["size"].default == 0  # as users give it
-    assert (known["seed"].high, known["seed"].varies) == (2**32 - 1, True)
+    assert (known["seed"].high, known["seed"].varies) == (2**64 - 1, True)
 
 
 def test_a_choice_of_objects_goes_by_its_name():
@@ -105,7 +105,7 @@ REFUSED = [
     ("label", b"oil", "label: got a bytes, expected a text."),
     ("hair", "wet", "hair: got 'wet', expected one of: soft, hard. Choose one of these."),
     ("hair", ["soft"], "hair: got a list, expected one of: soft, hard."),
-    ("seed", 2**32, "seed: got 4294967296, expected a whole number from 0 to 4294967295."),
+    ("seed", 2**64, f"seed: got {2**64}, expected a whole number from 0 to {2**64 - 1}."),
     ("colour", 1, "colour: got it, expected one of: width"),
 ]
 
