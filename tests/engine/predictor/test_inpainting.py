@@ -107,7 +107,7 @@ def test_restyle_tells_the_region_and_gives_what_the_plain_network_does(plain, w
     assert all(torch.equal(x[row, 4], grown) for x in seen for row in range(len(x)))
     hidden = picture().clone()
     inside = seen[0][0, 5:]
-    hidden[..., 16:96, 24:104] = torch.rand(3, 80, 80)  # what lies under the mask is not told
+    hidden[..., 24:88, 32:96] = torch.rand(3, 64, 64)  # what lies under the mask is not told
     again = Seen(wide.unet)
     restyle_region(wide, hidden, region(), "a star in mosaic style", **options)
     torch.testing.assert_close(again[0][0, 5:], inside, rtol=0, atol=1e-5)

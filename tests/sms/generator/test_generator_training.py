@@ -93,6 +93,14 @@ def test_the_warm_up_learns_to_give_back_the_input():
     assert made.history.style[25] > 0
 
 
+def test_the_largest_seed_trains():
+    sms = SmsSettings(iterations=2, rate=1e-3, preview_every=2, seed=LARGEST_SEED)
+    chosen = DistillSettings(sms, "tiny", copies=2, warm_up=1, size=SIZE)
+    made = run(chosen=chosen)
+    assert len(made.history.style) == 3
+    assert made.history.style != run(chosen=replace(chosen, sms=replace(sms, seed=0))).history.style
+
+
 def test_one_iteration_is_the_formula():
     """The generator's gradient: mean over the copies of style and spectrum loss, through the autoencoder."""
     predictor = sms_predictor(torch.float32)
