@@ -1,5 +1,7 @@
 """Distillation: it goes on exactly where it was stopped, what it draws, and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -7,6 +9,7 @@ from sms_networks import sms_predictor
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.engine.settings.setting import LARGEST_SEED
 from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.generator.network import new_generator
 from regionstyle.nodes.sms.generator.pictures import PictureBatch, PictureFiles, draw_crop, validation_crops
