@@ -6,10 +6,8 @@ in how regions are found and in whose model paints. Painters: `painters/`.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -17,19 +15,12 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.language.region_prompt import TEMPLATE, region_prompt
+from ..engine.settings.checks import checked_value
+from ..engine.settings.setting import settings_of
 from ..router.restyle import RestyleSettings
 
 if TYPE_CHECKING:
     from ..engine.region.region import Region
-
-NOTHING = "0 would leave the picture as it is."
-
-
-def _check(name: str, value: Any, kind: type, fits: Callable[[Any], bool], accepts: str, remedy: str) -> None:
-    """RegionStyleError unless a value is None, or a finite number of a kind that fits."""
-    number = not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
-    if value is not None and not (number and isinstance(value, kind) and fits(value)):
-        raise wrong_input(f"--{name}", f"{value:g}" if number else repr(value), accepts, remedy)
 
 
 @dataclass(frozen=True)
@@ -53,11 +44,12 @@ class EditSettings:
     negative: str = ""
 
     def __post_init__(self) -> None:
-        """RegionStyleError for a strength, steps or cfg that is no number in its range."""
-        remedy = "Leave it out for the usual value."
-        _check("strength", self.strength, Real, lambda value: 0 < value <= 1, "more than 0, at most 1", NOTHING)
-        _check("steps", self.steps, Integral, lambda value: value >= 1, "a whole number of 1 or more", remedy)
-        _check("cfg", self.cfg, Real, lambda value: 0 <= value <= 100, "a number from 0 to 100", remedy)
+        """RegionStyleError for a value that `RestyleSettings` does not accept, and for a strength of 0."""
+        declared = settings_of(RestyleSettings)
+        for name, value in self.chosen().items():
+            checked_value(replace(declared[name], name=f"--{declared[name].name}"), value)
+        if self.strength == 0:
+            raise wrong_input("--strength", 0, "more than 0, at most 1", "0 would leave the picture as it is.")
 
     def chosen(self) -> dict[str, Any]:
         """The values of `RestyleSettings` that were chosen."""

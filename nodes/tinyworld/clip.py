@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..engine.errors import wrong_input
 from .bundled import load_image_tower, load_text_tower, read
 from .crops import crop_object
+from .networks import TEXT_LENGTH
 from .styles import STYLES, UNSTYLED
 
 
@@ -32,8 +34,13 @@ class TinyClip:
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit embeddings `[B,128]`."""
-        ids = self.tokenizer(list(texts), padding="max_length", max_length=77, return_tensors="pt")["input_ids"]
+        """Unit embeddings `[B,128]`. RegionStyleError for a text longer than the tower reads."""
+        ids = self.tokenizer(list(texts), padding="max_length", max_length=TEXT_LENGTH)["input_ids"]
+        for text, tokens in zip(texts, ids, strict=True):
+            if len(tokens) > TEXT_LENGTH:
+                accepts = f"at most {TEXT_LENGTH}, with the marks at both ends"
+                raise wrong_input("style", f"{len(tokens)} tokens ({text!r})", accepts, "Use fewer words for it.")
+        ids = torch.tensor(ids)
         return F.normalize(self.text(input_ids=ids).text_embeds, dim=-1)
 
     def style_probabilities(self, images: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ ComfyUI's own class for SD1.5. Objects are built outside inference mode, so that
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from .bundled import EXPERTS, read
 from .networks import TEXT_CONFIG, UNET_CONFIG
 from .tokenizer import FOLDER as TOKENIZER_FOLDER
 
+FOR_ALL = "REGIONSTYLE_TINYWORLD_LORAS"  # environment variable: "1" lists the shipped LoRAs in models/loras too
 LATENT_SCALE = 0.18215  # of ComfyUI's SD15 latent format
 
 
@@ -199,10 +201,15 @@ def vae_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def register_experts() -> None:
-    """Add the shipped experts and SAM to ComfyUI's folders, after the user's own."""
+    """Add the shipped experts and SAM to ComfyUI's folders, after the user's own.
+
+    The experts have a folder kind of their own; with `FOR_ALL` in the environment every LoRA loader lists them.
+    """
     import folder_paths
 
+    from ..engine.io.expert_files import BUNDLED, LORAS
     from .tiny_sam import SAMS
 
-    folder_paths.add_model_folder_path("loras", str(EXPERTS))
+    for kind in (BUNDLED, LORAS) if os.environ.get(FOR_ALL) else (BUNDLED,):
+        folder_paths.add_model_folder_path(kind, str(EXPERTS))
     folder_paths.add_model_folder_path("sams", str(SAMS))

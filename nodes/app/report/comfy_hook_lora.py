@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...engine.lora.style_key import style_slug
+from ...tinyworld.comfy_tinyworld import FOR_ALL
 from ..comfyui.connect import connect
 from ..local_model import tiny_settings
 from ..pictures import save_image
@@ -49,6 +53,19 @@ def hook_lora_workflow(image: str, mask: str, expert: str, task: Any) -> Prompt:
     return {number: {"class_type": kind, "inputs": inputs} for number, (kind, inputs) in nodes.items()}
 
 
+@contextmanager
+def _loras_for_all() -> Iterator[None]:
+    """A process started here lists the shipped LoRAs for ComfyUI's own hook node too."""
+    before = os.environ.get(FOR_ALL)
+    os.environ[FOR_ALL] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(FOR_ALL)
+        if before is not None:
+            os.environ[FOR_ALL] = before
+
+
 class ComfyHookLora:
     """An installed ComfyUI that restyles with hook LoRAs. RegionStyleError when there is none, or it does not start.
 
@@ -56,7 +73,8 @@ class ComfyHookLora:
     """
 
     def __init__(self) -> None:
-        self._comfy = connect(None)
+        with _loras_for_all():
+            self._comfy = connect(None)
         self._folder = tempfile.TemporaryDirectory(prefix="regionstyle-report-")
 
     def __enter__(self) -> ComfyHookLora:

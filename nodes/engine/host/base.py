@@ -5,20 +5,21 @@ Methods never move a module, print, open a model folder or ask for a device by t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import Cancelled, RegionStyleError, wrong_input
 
-__all__ = ["Cancelled", "Host", "LocalHost", "Progress", "RegionStyleError", "missing_file"]
+__all__ = ["Cancelled", "Host", "LocalHost", "Progress", "RegionStyleError", "counted", "missing_file"]
 
 OnProgress = Callable[[str, int, int, "Tensor | None"], None]
 PARTS = ("unet", "vae", "text")
+Item = TypeVar("Item")
 
 
 class Progress(Protocol):
@@ -129,6 +130,18 @@ class _LocalProgress:
         if self._host._on_progress is not None:
             self._host._on_progress(self._label, done, self._total, preview)
         self._host.check()
+
+
+def counted(items: Sequence[Item], host: Host | None, label: str) -> Iterator[Item]:
+    """The items of a loop that may be long: its progress is reported, and cancelling ends it after the present one.
+
+    Without a host they are the items alone.
+    """
+    progress = None if host is None else host.progress(len(items), label)
+    for done, item in enumerate(items, 1):
+        yield item
+        if progress is not None:
+            progress.update(done)
 
 
 def missing_file(kind: str, name: str, folders: list[Path], *, paths: bool = True) -> RegionStyleError:

@@ -16,6 +16,7 @@ from ..errors import wrong_input
 from .region import Region
 
 REGIONS_TYPE = "REGIONSTYLE_REGIONS"
+MOST_PIXELS = 2**31  # of all masks together: 8.6 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,16 @@ class Regions:
     def with_items(self, items: Iterable[Region]) -> Regions:
         """Other regions of the same pictures."""
         return replace(self, items=tuple(items))
+
+
+def check_room(count: int, size: tuple[int, int], name: str) -> None:
+    """RegionStyleError, before any is made, when so many masks of size `(H, W)` take more than `MOST_PIXELS`.
+
+    name: the input that asks for them.
+    """
+    if count * size[0] * size[1] > MOST_PIXELS:
+        got, most = f"{count} for pictures of {size[1]} x {size[0]} pixels", MOST_PIXELS // (size[0] * size[1])
+        raise wrong_input(name, got, f"at most {most} at that size", "Use fewer, or smaller pictures.")
 
 
 def region_of(phrase: str, mask: Tensor, *, style: str = "", score: float = 1.0, image: int = 0) -> Region:

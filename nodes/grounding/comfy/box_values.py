@@ -12,7 +12,7 @@ from typing import Any
 
 from ...engine.errors import wrong_input
 from ...engine.region.region import Box, Region
-from ...engine.region.regions import Regions, missing_region
+from ...engine.region.regions import Regions, check_room, missing_region
 
 # Names of a box's four numbers, and whether the last two are its size. Sources: ComfyUI's BOUNDING_BOX; the points
 # editor of KJNodes (startX ...), whose boxes may be drawn in any direction; corners as detectors and VLMs name them.
@@ -127,10 +127,12 @@ def boxes_to_regions(
     """Typed boxes (x0, y0, x1, y1) and connected ones as regions of `batch` pictures of size `(H, W)`.
 
     A connected box keeps its own label and score where it has them. A picture in which a connected detector found
-    nothing gets an empty region under the phrase.
+    nothing gets an empty region under the phrase. RegionStyleError for more boxes than masks of that size have room.
     """
+    connected = boxes_per_picture(bboxes, batch) if bboxes is not None else []
+    check_room(batch * len(boxes) + sum(map(len, connected)), size, "boxes")
     items = [_region(box, {}, phrase, size, image) for image in range(batch) for box in boxes]
-    for image, values in enumerate(boxes_per_picture(bboxes, batch) if bboxes is not None else []):
+    for image, values in enumerate(connected):
         items += [] if values or boxes else [missing_region(phrase, size, image=image)]
         for value in values:
             named = value if isinstance(value, dict) else {}

@@ -158,10 +158,11 @@ class ComposeRegions(Node):
 
     @classmethod
     def execute(cls, regions: Any, overlaps: str, background: str, more: Any) -> io.NodeOutput:
+        from ...engine.host.comfy import ComfyHost
         from ..masks.composition import join, with_background, without_overlaps
 
         made = regions if more is None else join(regions, more)
-        made = made if overlaps == "keep" else without_overlaps(made, overlaps)
+        made = made if overlaps == "keep" else without_overlaps(made, overlaps, ComfyHost())
         return io.NodeOutput(with_background(made, background.strip()) if background.strip() else made)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...engine.adapters.comfy import without_experts
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import counted
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import check_numbers, image_of, images_of, masks_of
 from ...engine.io.safe_write import kept_if_done, reserved
@@ -62,7 +63,8 @@ def regions_from_mask(mask: Tensor, phrase: str, style: str, regions: Regions | 
     masks = batch_of_masks(mask)
     masks = masks if regions is None else _fitted(mask, regions.batch, regions.height, regions.width)
     items = [
-        region_of(phrase.strip(), covered, style=style.strip(), image=image) for image, covered in enumerate(masks)
+        region_of(phrase.strip(), covered, style=style.strip(), image=image)
+        for image, covered in enumerate(counted(list(masks), ComfyHost(), "regions"))
     ]
     added = Regions(tuple(items), int(masks.shape[-2]), int(masks.shape[-1]), len(masks))
     return added if regions is None else join(regions, added)
@@ -93,7 +95,7 @@ def refine_masks(mask: Tensor, settings: RefineSettings, image: Tensor | None) -
     return torch.stack(
         [
             refine_mask(single, settings, None if pictures is None else pictures[index])
-            for index, single in enumerate(masks)
+            for index, single in enumerate(counted(list(masks), ComfyHost(), "masks"))
         ]
     )
 
@@ -115,7 +117,7 @@ def refine_regions(regions: Regions, settings: RefineSettings, image: Tensor | N
         check_pictures(regions, pictures)
     masks = [
         refine_mask(region.mask.float().cpu(), settings, None if pictures is None else pictures[region.image][None])
-        for region in regions
+        for region in counted(regions.items, ComfyHost(), "regions")
     ]
     return regions.with_items(with_mask(region, mask) for region, mask in zip(regions, masks, strict=True))
 
@@ -184,7 +186,7 @@ def save_to_output(regions: Regions, prefix: str) -> str:
     names = (f"{name}_{number:05}_.json" for number in count(counter))
     places = (_inside(Path(folder) / each, output, "filename_prefix") for each in names)
     with kept_if_done(reserved(places, "filename_prefix")) as path:
-        save_regions(regions, path)
+        save_regions(regions, path, ComfyHost())
     return f"{Path(subfolder, path.name).as_posix()} [output]"
 
 
@@ -201,7 +203,7 @@ def regions_path(file: str) -> Path:
 
 def load_from_folders(file: str) -> Regions:
     """The regions of a file in ComfyUI's folders."""
-    return load_regions(regions_path(file))
+    return load_regions(regions_path(file), ComfyHost())
 
 
 def file_fingerprint(file: str | None) -> str:

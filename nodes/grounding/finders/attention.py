@@ -9,12 +9,13 @@ cut into a soft mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ...engine.attention.tap import AttentionTap
 from ...engine.errors import RegionStyleError
@@ -128,8 +129,14 @@ def threshold_of(logodds: Tensor) -> float:
     A network whose attention was supervised gives probabilities near 0 and 1, and the threshold lies between; one
     that was not gives a narrow range, where probabilities are as good as the log-odds themselves.
     """
-    share = min(max(otsu(logodds.sigmoid()), 1e-4), 1 - 1e-4)
-    return math.log(share / (1 - share))
+    if logodds not in _thresholds:
+        share = min(max(otsu(logodds.sigmoid()), 1e-4), 1 - 1e-4)
+        _thresholds[logodds] = math.log(share / (1 - share))
+    return _thresholds[logodds]
+
+
+# Every map is compared with those of all other things, and is not changed: one threshold each, for as long as it lives.
+_thresholds: MutableMapping[Tensor, float] = WeakIdKeyDictionary()
 
 
 def mask_from_logodds(logodds: Tensor, settings: AttentionSettings, competing_maps: Sequence[Tensor] = ()) -> Grounding:

@@ -59,6 +59,7 @@ def attention_finder(
 
     def find(query: str, apart: bool) -> list[Region]:
         if (query, apart) not in groundings:
+            predictor.host.check()
             competing_maps = [logodds_of(other) for other in competing_queries(query, words)]
             tolerant = (
                 replace(settings, component_tolerance=max(settings.component_tolerance, INSTANCE_TOLERANCE))

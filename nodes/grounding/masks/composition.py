@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...engine.errors import wrong_input
+from ...engine.host.base import Host, counted
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..finders.selection import sort_instances
@@ -55,14 +56,15 @@ def _on_top(items: Sequence[Region], priority: str) -> list[int]:
     return sorted(range(len(items)), key=keys[priority])
 
 
-def cut_overlaps(items: Sequence[Region], priority: str = "later on top") -> list[Region]:
+def cut_overlaps(items: Sequence[Region], priority: str = "later on top", host: Host | None = None) -> list[Region]:
     """The regions of one picture with every place given to one of them only; their order stays.
 
-    What lies on top keeps its mask; the others lose what is covered, softly where the cover is soft.
+    What lies on top keeps its mask; the others lose what is covered, softly where the cover is soft. host: counts the
+    regions, and may cancel at each.
     """
     result = list(items)
     covered: Tensor | None = None
-    for index in reversed(_on_top(items, priority)):
+    for index in counted(_on_top(items, priority)[::-1], host, "regions"):
         mask = items[index].mask
         if covered is not None:
             result[index] = with_mask(items[index], torch.minimum(mask, 1 - covered))
@@ -70,15 +72,14 @@ def cut_overlaps(items: Sequence[Region], priority: str = "later on top") -> lis
     return result
 
 
-def without_overlaps(regions: Regions, priority: str = "later on top") -> Regions:
+def without_overlaps(regions: Regions, priority: str = "later on top", host: Host | None = None) -> Regions:
     """`cut_overlaps` for every picture of a batch; items keep their places."""
-    indices = {
-        image: [index for index, region in enumerate(regions) if region.image == image]
-        for image in range(regions.batch)
-    }
+    indices: list[list[int]] = [[] for _ in range(regions.batch)]
+    for index, region in enumerate(regions):
+        indices[region.image].append(index)
     items = list(regions.items)
-    for own in indices.values():
-        for index, cut in zip(own, cut_overlaps([items[index] for index in own], priority), strict=True):
+    for own in indices:
+        for index, cut in zip(own, cut_overlaps([items[index] for index in own], priority, host), strict=True):
             items[index] = cut
     return regions.with_items(items)
 

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host, counted
 from ...engine.io.pictures import LARGEST, read_picture
 from ...engine.io.safe_write import replacing, write_text
 from ...engine.region.region import Region
@@ -24,8 +25,11 @@ FULL = 65535
 MOST_PIXELS = 16 * LARGEST  # of all masks: 8.6 GB of floats
 
 
-def save_regions(regions: Regions, path: Path) -> list[Path]:
-    """Write regions as NAME.json (`path`) and NAMEmask000.png, NAMEmask001.png, ... beside it; the files written."""
+def save_regions(regions: Regions, path: Path, host: Host | None = None) -> list[Path]:
+    """Write regions as NAME.json (`path`) and NAMEmask000.png, NAMEmask001.png, ... beside it; the files written.
+
+    host: counts the masks, and may cancel at each.
+    """
     names = [f"{path.stem}mask{number:03}.png" for number in range(len(regions))]
     entries = [
         {
@@ -39,7 +43,7 @@ def save_regions(regions: Regions, path: Path) -> list[Path]:
     ]
     size = {"height": regions.height, "width": regions.width, "batch": regions.batch}
     path.parent.mkdir(parents=True, exist_ok=True)
-    for region, name in zip(regions, names, strict=True):
+    for region, name in counted(list(zip(regions, names, strict=True)), host, "masks"):
         _write_mask(region.mask, path.with_name(name))
     text = json.dumps({"format": FORMAT, "version": VERSION, **size, "regions": entries}, indent=1, ensure_ascii=False)
     write_text(path, text + "\n", "regions")
@@ -54,11 +58,11 @@ def _write_mask(mask: Tensor, path: Path) -> None:
         Image.fromarray(levels).save(part, "PNG")
 
 
-def load_regions(path: Path) -> Regions:
+def load_regions(path: Path, host: Host | None = None) -> Regions:
     """The regions of a file written by `save_regions`.
 
     RegionStyleError for a file that is missing, damaged or of another kind, and for a mask that is missing, of another
-    size, or not in the same folder.
+    size, or not in the same folder. host: counts the masks, and may cancel at each.
     """
     data = _read_json(path)
     height, width, batch = (_whole(data, name, path) for name in ("height", "width", "batch"))
@@ -68,7 +72,8 @@ def load_regions(path: Path) -> Regions:
     if height * width > LARGEST or height * width * max(batch, len(entries)) > MOST_PIXELS:
         got = f"{len(entries)} masks of {batch} pictures of {width} x {height}"
         raise _damaged(path, got, f"at most {MOST_PIXELS // 10**6} million pixels, {LARGEST // 10**6} in each")
-    return Regions(tuple(_read_region(entry, path, (height, width)) for entry in entries), height, width, batch)
+    items = [_read_region(entry, path, (height, width)) for entry in counted(entries, host, "masks")]
+    return Regions(tuple(items), height, width, batch)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

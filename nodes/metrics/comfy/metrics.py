@@ -89,7 +89,7 @@ def compare_in_comfy(images: Sequence[Tensor], labels: str, title: str, columns:
         for j, part in enumerate(parts)
         if i < len(part) or len(part) == 1
     ]
-    grid = draw_grid(panels, columns or len(parts), side, title)
+    grid = draw_grid(panels, columns or len(parts), side, title, ComfyHost())
     return torch.from_numpy(grid.copy())[None].float() / 255
 
 

@@ -16,6 +16,7 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.lora.style_words import words_of_style
+from ...engine.io.expert_files import expert_files, find_expert
 from ...engine.predictor.comfy import ComfyPredictor
 from ..restyle import Restyled, restyle_region
 from ..settings import RestyleSettings
@@ -23,9 +24,7 @@ from ..settings import RestyleSettings
 
 def expert_choices() -> list[str]:
     """The LoRA files ComfyUI lists; never empty, since a combo without choices cannot be shown."""
-    import folder_paths
-
-    return folder_paths.get_filename_list("loras") or ["put LoRA files into models/loras"]
+    return expert_files() or ["put LoRA files into models/loras"]
 
 
 def attach(model: Any, file: str, strength: float, mask: Tensor | None, style: str = "") -> tuple[Any, str]:
@@ -35,7 +34,7 @@ def attach(model: Any, file: str, strength: float, mask: Tensor | None, style: s
     """
     from ..published_experts import load_style_expert
 
-    path = ComfyHost().find("loras", file)
+    path = find_expert(file)
     expert = load_style_expert(path, network=original_network(model.model.diffusion_model), ignore_text_encoder=True)
     words = " ".join(style.split()) or words_of_style(expert)
     free = _free_name(expert.name, [e.name for e in attached_experts(model)])

@@ -14,6 +14,7 @@ from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.lora.style_words import words_of_style
+from ...engine.io.expert_files import find_expert
 from ...engine.predictor.comfy import GATES_KEY
 from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions
@@ -37,7 +38,7 @@ RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
 
 def stacked(experts: Experts | None, file: str, name: str, phrases: str, strength: float) -> Experts:
     """A stack with one more LoRA file. Without phrases: the file's own words, else its name."""
-    path = ComfyHost().find("loras", file)
+    path = find_expert(file)
     words = phrases_of(phrases) or (_own_style(path),)
     return (experts or Experts()) + StackedExpert(path, name.strip() or words[0], words, float(strength))
 
@@ -51,7 +52,7 @@ def _own_style(path: Path) -> str:
 
 def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: NoiseRange) -> tuple[Any, str]:
     """A clone of the MODEL with each region's expert acting in its mask, and a line about it."""
-    routed = route_regions(experts, regions, edge=edge)
+    routed = route_regions(experts, regions, edge=edge, host=ComfyHost())
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]

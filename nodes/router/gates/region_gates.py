@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...engine.adapters.gates import Gates, RegionGate
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.host.base import Host, counted
 from ...engine.region.feather import feather_mask
 from ...engine.region.regions import Regions
 from ..experts import Experts
@@ -25,30 +26,31 @@ class RoutedStyle:
     mask: Tensor
 
 
-def route_regions(experts: Experts, regions: Regions, *, edge: int = 0) -> list[RoutedStyle]:
+def route_regions(experts: Experts, regions: Regions, *, edge: int = 0, host: Host | None = None) -> list[RoutedStyle]:
     """Every style of the regions with its expert, in their order; regions of one style become one mask.
 
     edge: width in pixels of the masks' soft edge, outwards or, below 0, inwards (0: as they are). Where masks sum to
     more than 1 they are divided by their sum, so that they sum to 1 at most everywhere. RegionStyleError for no region
-    at all, a region without style, and a style without expert.
+    at all, a region without style, and a style without expert. host: counts the regions, and may cancel at each.
     """
     if not len(regions):
         raise RegionStyleError(
             "regions: got none, expected one or more. Make them with Regions from Mask or Find Regions by Attention."
         )
     routed: dict[str, RoutedStyle] = {}
-    for item in regions:
+    things: dict[str, dict[str, None]] = {}  # in their order, each once
+    for item in counted(regions.items, host, "regions"):
         if not item.style.strip():
             remedy = "Give it one in Regions from Mask, or name it in the sentence it is found by."
             raise wrong_input("regions", f"{item.phrase!r} without a style", "a style for every region", remedy)
         expert = experts.of_style(item.style).name
-        empty = RoutedStyle(expert, item.style, (), torch.zeros(regions.batch, regions.height, regions.width))
-        earlier = routed.get(expert, empty)
-        mask = earlier.mask.clone()
+        if expert not in routed:
+            empty = torch.zeros(regions.batch, regions.height, regions.width)
+            routed[expert] = RoutedStyle(expert, item.style, (), empty)
+        mask = routed[expert].mask  # made here, so it may be filled in place
         mask[item.image] = torch.maximum(mask[item.image], _soft(item.mask.to(mask), edge))
-        things = tuple(dict.fromkeys((*earlier.things, item.phrase)))
-        routed[expert] = RoutedStyle(expert, earlier.style, things, mask)
-    return _at_most_one(list(routed.values()))
+        things.setdefault(expert, {})[item.phrase] = None
+    return _at_most_one([replace(style, things=tuple(things[style.expert])) for style in routed.values()])
 
 
 def region_gates_of(experts: Experts, routed: Sequence[RoutedStyle]) -> Gates:

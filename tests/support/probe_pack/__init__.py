@@ -5,6 +5,7 @@ import time
 import comfy.model_management
 import comfy.utils
 
+from . import memory  # noqa: F401  # adds its route
 from .gradients import ProbeGradients
 
 

@@ -33,7 +33,7 @@ class ProbeGradients:
         return {"required": {"model": ("MODEL",)}}
 
     def run(self, model):
-        predictor = engine("comfy_predictor").ComfyPredictor(model, None, None, engine("comfy_host").ComfyHost())
+        predictor = engine("predictor.comfy").ComfyPredictor(model, None, None, engine("host.comfy").ComfyHost())
         width, pooled = next(SHAPES[c.__name__] for c in type(model.model).__mro__ if c.__name__ in SHAPES)
         text = predictor.from_conditioning([[noise(1, 20, width, seed=1), {"pooled_output": noise(1, pooled, seed=2)}]])
         device = model.load_device
@@ -51,7 +51,7 @@ class ProbeGradients:
     def _losses(self, predictor, text, x):
         target = noise(*x.shape, seed=5).to(x.device).double()
         weight = noise(1, 2, 8, 10, seed=6).to(x.device).double()
-        tap = engine("attention_tap").AttentionTap
+        tap = engine("attention.tap").AttentionTap
 
         def of_prediction(latent):
             return (predictor.predict(latent, 0.5, text).denoised.double() * target).sum()
