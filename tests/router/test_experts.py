@@ -1,12 +1,14 @@
 """Stacks of experts, gates by words and by regions, ranges of noise levels: pure functions of both hosts."""
 
 import math
+import time
 
 import pytest
 import torch
 
 from regionstyle.nodes.engine.adapters.gates import Gates
-from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
+from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.style_key import style_key
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.region.regions import Regions, region_of
@@ -152,3 +154,18 @@ def test_experts_act_within_their_range_of_noise():
 def test_a_range_runs_forwards_within_the_schedule(wrong):
     with pytest.raises(RegionStyleError, match="noise range"):
         NoiseRange(*wrong)
+
+
+def test_thousands_of_regions_are_routed_at_once_and_can_be_cancelled():
+    many = regions(*((f"star {number}", "mosaic", box(number % 16, number % 16 + 1), 0) for number in range(3000)))
+    seen, experts = [], stack("mosaic")
+    host = LocalHost("cpu", on_progress=lambda *report: seen.append(report[1:3]), cancelled=lambda: len(seen) == 2)
+    with pytest.raises(Cancelled):
+        route_regions(experts, many, host=host)
+    assert seen == [(1, 3000), (2, 3000)]
+    start = time.process_time()
+    (routed,) = route_regions(experts, many)
+    assert time.process_time() - start < 5
+    assert routed.things == tuple(f"star {number}" for number in range(3000))
+    assert bool((routed.mask == 1).all())
+    assert not bool((many.items[0].mask == 1).all()), "a region's own mask was written into"

@@ -12,19 +12,6 @@ from .train_style import TINY
 if TYPE_CHECKING:
     from ...router.gates.training import GateExample
 
-# Where the style's words stand must not matter, nor how many things there are.
-WAYS = (
-    "{first} in {style} style",
-    "{first} on plain background in {style} style",
-    "{style}",
-    "{style} style",
-    "{first} and {second} in {style} style",
-    "{first} and {second} on {ground} background in {style} style",
-    "{style} {first}",
-    "{first} in {style} style and {second}",
-)
-PER_STYLE = 400  # with 100, unseen pairs of things were sent wrong
-
 
 def run_gate_training(args: argparse.Namespace) -> int:
     """Train a gate and write it; says how many of its own prompts it sends to their expert."""
@@ -50,34 +37,15 @@ def run_gate_training(args: argparse.Namespace) -> int:
 def _examples(args: argparse.Namespace) -> tuple[list[GateExample], bool]:
     """Those of the file, or the tiny world's own."""
     from ...engine.errors import wrong_input
-    from ...router.gates.training import examples_of
+    from ...router.gates.training import GateExample, examples_of
+    from ...tinyworld.prompts import style_prompts
 
     if args.prompts is not None:
         return examples_of(args.prompts.read_text(encoding="utf-8")), False
     if args.model != TINY:
         accepts = "a file of lines 'expert: prompt'"
         raise wrong_input("--prompts", "nothing", accepts, "Only the tiny world brings its own.")
-    return tiny_examples(args.seed), True
-
-
-def tiny_examples(seed: int = 0, count: int = PER_STYLE) -> list[GateExample]:
-    """So many prompts for each style of the tiny world: things of any colour and shape."""
-    import random
-
-    from ...router.gates.training import GateExample
-    from ...tinyworld.bundled import expert_files
-    from ...tinyworld.shapes import SHAPES
-    from ...tinyworld.world import COLORS
-
-    draw = random.Random(seed)
-    examples = []
-    for style in expert_files():
-        for number in range(count):
-            first, second = (f"a {draw.choice(list(COLORS))} {draw.choice(list(SHAPES))}" for _ in range(2))
-            ground = draw.choice(("plain", "gradient", "leaves", "noise"))
-            prompt = WAYS[number % len(WAYS)].format(first=first, second=second, ground=ground, style=style)
-            examples.append(GateExample(prompt, style))
-    return examples
+    return [GateExample(prompt, style) for prompt, style in style_prompts(args.seed)], True
 
 
 def _encoder(model: str, host: Any) -> Any:

@@ -71,9 +71,9 @@ def _check_state(state: Path, resume: bool) -> None:
 
 
 def _trained(args: argparse.Namespace, state: Path, interrupted: list[int], workers: Workers) -> Distilled:
+    from ...sms.fake import with_fake
     from ...sms.generator.pictures import PictureFiles
     from ...sms.generator.run import distill
-    from ...sms.local import with_fake
     from .console import console_host
 
     settings, pictures = _settings(args), _pictures(args)

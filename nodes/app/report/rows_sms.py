@@ -18,9 +18,9 @@ from ...metrics.distributions import art_fid, frechet_distance, gather_features
 from ...metrics.measurement import SIGNED, UNIT, Measurement, check_tiny
 from ...metrics.pixels import mse, psnr_of
 from ...router.restyle import restyle_region
+from ...sms.fake import with_fake
 from ...sms.generator.apply import apply_generator
 from ...sms.generator.files import bundled_generators, load_generator
-from ...sms.local import with_fake
 from ...sms.score import SmsSettings
 from ...sms.stylize import match_style
 from ...tinyworld.bundled import load_bundled_expert, load_predictor

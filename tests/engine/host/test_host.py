@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
-from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.host.base import LocalHost, counted
 from regionstyle.nodes.engine.host.comfy import load_whole, to_pil
 from regionstyle.nodes.engine.host.gradients import ordinary, ordinary_weights, without_dynamic_memory
 
@@ -181,3 +181,13 @@ def test_a_lent_module_leaves_the_gpu_again():
     with host.on_device(module), host.on_device(module):
         assert module.weight.is_cuda
     assert not module.weight.is_cuda
+
+
+def test_a_counted_loop_is_reported_and_can_be_cancelled():
+    seen = []
+    host = LocalHost("cpu", on_progress=lambda *report: seen.append(report[:3]), cancelled=lambda: len(seen) == 2)
+    done = []
+    with pytest.raises(Cancelled):
+        done.extend(counted("abcd", host, "letters"))
+    assert seen == [("letters", 1, 4), ("letters", 2, 4)]
+    assert list(counted("abcd", None, "letters")) == list("abcd")

@@ -102,3 +102,9 @@ def test_exactly_one_finder():
     ):
         with pytest.raises(RegionStyleError, match=words):
             _only_source(wrong)
+
+
+def test_more_boxes_than_masks_have_room_are_refused_before_any_is_made():
+    with pytest.raises(RegionStyleError, match="boxes: got 3000 for pictures of 1024 x 1024 .* at most 2048"):
+        boxes_to_regions([(0, 0, 9, 9)] * 1000, [BOX] * 2000, "dot", (1024, 1024), 1)
+    assert len(boxes_to_regions([(0, 0, 9, 9)] * 3000, None, "dot", (16, 16), 1)) == 3000

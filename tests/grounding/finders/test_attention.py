@@ -7,6 +7,7 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.grounding.finders import attention
 from regionstyle.nodes.grounding.finders.attention import ground_by_attention, mask_from_logodds, otsu, threshold_of
 from regionstyle.nodes.grounding.masks.refine import guided_filter
 from regionstyle.nodes.grounding.settings import AttentionSettings
@@ -170,3 +171,13 @@ def test_guided_filter_follows_the_edges_of_its_guide():
     assert float(result[0, 0, 16, 13] - result[0, 0, 16, 12]) > 0.2
     flat = guided_filter(blurred, torch.full_like(guide, 0.5), 2, 1e-4)
     assert float((flat[0, 0, :, 8:-8] - blurred[0, 0, :, 8:-8]).abs().max()) < 0.05
+
+
+def test_every_threshold_is_looked_for_once(monkeypatch):
+    """A hundred things are compared with each other: without that, ten thousand thresholds."""
+    looked, maps = [], [torch.randn(8, 8, generator=torch.Generator().manual_seed(n)) for n in range(20)]
+    monkeypatch.setattr(attention, "otsu", lambda values: looked.append(1) or otsu(values))
+    for one in maps:
+        mask_from_logodds(one, AttentionSettings(), [other for other in maps if other is not one])
+    assert len(looked) == 20
+    assert threshold_of(maps[0]) == threshold_of(maps[0].clone())

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
+from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.regions import Regions, region_of
 from regionstyle.nodes.grounding.masks.composition import (
     combine_masks,
@@ -92,3 +93,12 @@ def test_pick_sorts_and_takes_per_picture():
 def test_pick_that_leaves_nothing_keeps_the_phrase_with_an_empty_mask():
     left = pick(Regions((strip("a", 0, 3),), 2, 10), "left", 2)
     assert [(one.phrase, one.score, bool(one.mask.any())) for one in left] == [("a", 0.0, False)]
+
+
+def test_the_overlaps_of_thousands_of_regions_can_be_cancelled():
+    seen = []
+    host = LocalHost("cpu", on_progress=lambda *report: seen.append(report[1:3]), cancelled=lambda: len(seen) == 3)
+    many = Regions(tuple(region_of("dot", torch.ones(1, 1)) for _ in range(3000)), 1, 1)
+    with pytest.raises(Cancelled):
+        without_overlaps(many, host=host)
+    assert seen == [(1, 3000), (2, 3000), (3, 3000)]

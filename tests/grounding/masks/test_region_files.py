@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
+from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.region.regions import Regions, missing_region, region_of
 from regionstyle.nodes.grounding.masks.region_files import load_regions, save_regions
 
@@ -125,3 +126,14 @@ def test_other_files_are_refused(tmp_path, text):
         load_regions(path)
     with pytest.raises(RegionStyleError, match="exists"):
         load_regions(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("call", [save_regions, lambda regions, path, host: load_regions(path, host)])
+def test_masks_are_counted_and_can_be_cancelled(tmp_path, call):
+    seen = []
+    host = LocalHost("cpu", on_progress=lambda *report: seen.append(report[1:3]), cancelled=lambda: len(seen) == 2)
+    many = some_regions().with_items([*some_regions()] * 4)
+    save_regions(many, tmp_path / "a.json")
+    with pytest.raises(Cancelled):
+        call(many, tmp_path / "a.json", host)
+    assert seen == [(1, 8), (2, 8)]

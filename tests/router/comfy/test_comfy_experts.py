@@ -12,7 +12,7 @@ from regionstyle.nodes.router.settings import RestyleSettings
 
 SCRIPT = """
 import torch
-import comfy.sd, comfy.utils
+import comfy.sd, comfy.utils, folder_paths
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.router.comfy.experts import attach, expert_choices, restyle_batch
@@ -22,7 +22,7 @@ from regionstyle.nodes.tinyworld.world import scene
 
 tiny.register_experts()
 FILE = "tinyworld/mosaic.safetensors"
-result = {"listed": FILE in expert_choices()}
+result = {"listed": FILE in expert_choices(), "elsewhere": FILE in folder_paths.get_filename_list("loras")}
 with torch.inference_mode():
     model, clip, vae = tiny.load_model(), tiny.load_clip(), tiny.load_vae()
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -71,6 +71,7 @@ print(json.dumps(result))
 
 def check(result: dict) -> None:
     assert result["listed"]
+    assert not result["elsewhere"], "the shipped LoRAs fill the lists of other packs' loaders"
     assert result["style"] == "mosaic"
     assert result["off"], "strength 0 is not the plain model"
     assert result["trace"], "the model that was given has changed"

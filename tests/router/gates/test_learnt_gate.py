@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from sms_networks import random, style_expert, unet
 
-from regionstyle.nodes.app.cli.train_gate import tiny_examples
 from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
@@ -25,6 +24,7 @@ from regionstyle.nodes.router.gates.training import (
     train_gate,
 )
 from regionstyle.nodes.router.settings import GateSettings
+from regionstyle.nodes.tinyworld.prompts import style_prompts
 
 NAMES = ("mosaic", "neon", "watercolor", "oil paint")
 SHAPE = GateShape(text=6, pooled=5, width=8, heads=2, layers=2, top_k=2)
@@ -269,8 +269,8 @@ def encode():
 
 def test_it_learns_which_expert_a_prompt_is_for_and_knows_others_like_it(encode):
     styles = ("mosaic", "neon", "watercolor")
-    examples = [one for one in tiny_examples(count=200) if one.expert in styles]
-    unseen = [one for one in tiny_examples(seed=1, count=24) if one.expert in styles]
+    examples = [GateExample(prompt, style) for prompt, style in style_prompts(count=200) if style in styles]
+    unseen = [GateExample(prompt, style) for prompt, style in style_prompts(seed=1, count=24) if style in styles]
     settings = GateSettings(steps=200, batch=32)
     gate, losses = train_gate(examples, encode, settings, LocalHost("cpu"))
     assert set(gate.experts) == set(styles)
