@@ -1,19 +1,18 @@
 """What a server holds after many prompts of the shipped workflows, and whether it grows.
 
-python tests/bench/bench_memory.py [--rounds 6] [--only NAME,NAME] [--arenas N] [--old]
+python tests/bench/bench_memory.py [--rounds 6] [--only NAME,NAME] [--trim] [--old]
 
 Runs the tiny world's workflows one after the other on a real ComfyUI, each round with other seeds, and asks the server
 after every round what is in memory: its resident size, the same once free pages are given back (`malloc_trim`, in the
-last round only, so that the run itself is undisturbed), and how many tensors, patchers, networks and objects of this
-pack are alive. Objects that grow are a leak; resident memory that grows alone is the C library's allocator. --arenas:
-MALLOC_ARENA_MAX of the server. --old: on ComfyUI 0.3.64. Needs a ComfyUI (`COMFYUI_PATH`), Linux. Not a test.
+last round only, or with --trim after each), and how many tensors, patchers, networks and objects of this
+pack are alive. Objects that grow are a leak; resident memory that grows alone is the C library's allocator. --old:
+on ComfyUI 0.3.64. Needs a ComfyUI (`COMFYUI_PATH`), Linux. Not a test.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -69,7 +68,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def run(server: ComfyServer, prompts: dict[str, dict[str, Any]], rounds: int) -> None:
+def run(server: ComfyServer, prompts: dict[str, dict[str, Any]], rounds: int, trim: bool) -> None:
     names = " ".join(f"{name:>10}" for name in HEADERS)
     say(f"{'prompts':>8} {'MiB':>8} {'trimmed':>8} {names}")
     after: list[dict[str, Any]] = []
@@ -78,7 +77,7 @@ def run(server: ComfyServer, prompts: dict[str, dict[str, Any]], rounds: int) ->
             history = server.wait(server.post(varied(prompt, number + 1)))
             assert history["status"]["status_str"] == "success", history["status"]
         server.post_json("/history", {"clear": True})
-        after.append(server.get("/probe/memory" + ("?trim=1" if number == rounds - 1 else "")))
+        after.append(server.get("/probe/memory" + ("?trim=1" if trim or number == rounds - 1 else "")))
         say(line(str((number + 1) * len(prompts)), after[-1]))
     if len(after) > 2:
         say(f"grown from round 2 to the last: {grown(after[1]['held'], after[-1]['held'])}")
@@ -88,17 +87,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--only", default="", help="names of workflows, commas between them")
-    parser.add_argument("--arenas", default="")
+    parser.add_argument("--trim", action="store_true")
     parser.add_argument("--old", action="store_true")
     args = parser.parse_args()
-    if args.arenas:
-        os.environ["MALLOC_ARENA_MAX"] = args.arenas
     comfy = find_comfy()
     comfy = comfy.with_name("ComfyUI-0.3.64") if args.old else comfy
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(comfy, comfy_python(comfy), Path(folder))
         try:
-            run(server, mixed({name for name in args.only.split(",") if name}), args.rounds)
+            run(server, mixed({name for name in args.only.split(",") if name}), args.rounds, args.trim)
         finally:
             server.stop()
 
