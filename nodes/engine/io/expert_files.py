@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..host.comfy import ComfyHost
+from .comfy_files import chosen_mark
 
 LORAS, BUNDLED = "loras", "regionstyle_experts"  # kinds of folders; a name in both means the user's file
 
@@ -28,3 +29,8 @@ def find_expert(name: str) -> Path:
     if bundled and folder_paths.get_full_path(LORAS, name) is None:
         return Path(bundled)
     return ComfyHost().find(LORAS, name)
+
+
+def expert_mark(name: str | None) -> str:
+    """Size and time of a listed file, as in `chosen_mark`."""
+    return chosen_mark(LORAS, name) or chosen_mark(BUNDLED, name)

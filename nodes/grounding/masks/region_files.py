@@ -18,11 +18,10 @@ from ...engine.host.base import Host, counted
 from ...engine.io.pictures import LARGEST, read_picture
 from ...engine.io.safe_write import replacing, write_text
 from ...engine.region.region import Region
-from ...engine.region.regions import Regions, region_of
+from ...engine.region.regions import MOST_PIXELS, Regions, region_of
 
 FORMAT, VERSION = "regionstyle-regions", 1
 FULL = 65535
-MOST_PIXELS = 16 * LARGEST  # of all masks: 8.6 GB of floats
 
 
 def save_regions(regions: Regions, path: Path, host: Host | None = None) -> list[Path]:

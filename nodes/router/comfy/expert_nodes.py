@@ -65,9 +65,9 @@ class StyleExpert(Node):
     @classmethod
     def fingerprint_inputs(cls, expert: str | None = None, **others: Any) -> str:
         """Changes with the file, of which ComfyUI sees the name only."""
-        from ...engine.io.comfy_files import chosen_mark
+        from ...engine.io.expert_files import expert_mark
 
-        return chosen_mark("loras", expert)
+        return expert_mark(expert)
 
     @classmethod
     def execute(cls, model: Any, expert: str, strength: float, mask: Any, style_words: str) -> io.NodeOutput:

@@ -15,8 +15,8 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
-from ...engine.lora.style_words import words_of_style
 from ...engine.io.expert_files import expert_files, find_expert
+from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
 from ..restyle import Restyled, restyle_region
 from ..settings import RestyleSettings

@@ -13,8 +13,8 @@ from ...engine.adapters.gates import Gates
 from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
-from ...engine.lora.style_words import words_of_style
 from ...engine.io.expert_files import find_expert
+from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import GATES_KEY
 from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions

@@ -74,9 +74,9 @@ class ExpertStack(Node):
     @classmethod
     def fingerprint_inputs(cls, expert: str | None = None, **others: Any) -> str:
         """Changes with the file, of which ComfyUI sees the name only."""
-        from ...engine.io.comfy_files import chosen_mark
+        from ...engine.io.expert_files import expert_mark
 
-        return chosen_mark("loras", expert)
+        return expert_mark(expert)
 
     @classmethod
     def execute(cls, expert: str, phrases: str, strength: float, name: str, experts: Any) -> io.NodeOutput:
