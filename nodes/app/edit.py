@@ -6,15 +6,17 @@ in how regions are found and in whose model paints. Painters: `painters/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ..engine.adapters.acting import joined_reasons
 from ..engine.errors import wrong_input
 from ..engine.language.region_prompt import TEMPLATE, region_prompt
+from ..engine.region.unchanged import why_unchanged
 from ..engine.settings.checks import checked_value
 from ..engine.settings.setting import settings_of
 from ..router.restyle import RestyleSettings
@@ -64,16 +66,29 @@ class EditSettings:
 @dataclass(frozen=True, eq=False)
 class EditResult:
     """image `[B,3,H,W]` in 0..1; mask `[B,H,W]`, the composited one: where it is 0 the image equals the input bit for
-    bit; regions: what was asked for, in order; those that were not found have an empty mask."""
+    bit; regions: what was asked for, in order; those that were not found have an empty mask; idle: the experts that
+    were to act -> why they did not, "" for those that did."""
 
     image: Tensor
     mask: Tensor
     regions: tuple[Region, ...] = ()
+    idle: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
         """Whether anything was painted at all."""
         return bool((self.mask > 0).any())
+
+    def differs(self, images: Tensor) -> bool:
+        """Whether any value is another than in the images `[B,3,H,W]` that it was made of."""
+        return not torch.equal(self.image, images.to(self.image))
+
+    def warning(self, images: Tensor) -> str:
+        """What was not changed in the images `[B,3,H,W]` that it was made of, and why; "" where all was."""
+        masks = torch.zeros(len(images), *images.shape[-2:])
+        for region in self.regions:
+            masks[region.image] = torch.maximum(masks[region.image], region.mask.float().cpu())
+        return why_unchanged(images, self.image, masks, self.idle)
 
 
 class Painter(Protocol):
@@ -103,16 +118,15 @@ def edit(
         _in_turn(image[None], [region for region in there if region.image == index], painter, settings)
         for index, image in enumerate(images)
     ]
-    pictures, masks = (torch.cat(part) for part in zip(*edited, strict=True))
-    return EditResult(pictures, masks, asked)
+    pictures, masks = (torch.cat([getattr(one, name) for one in edited]) for name in ("image", "mask"))
+    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited))
 
 
-def _in_turn(
-    image: Tensor, regions: Iterable[Region], painter: Painter, settings: EditSettings
-) -> tuple[Tensor, Tensor]:
+def _in_turn(image: Tensor, regions: Iterable[Region], painter: Painter, settings: EditSettings) -> EditResult:
     """One picture `[1,3,H,W]` and the mask `[1,H,W]` of all that was blended in."""
-    mask = torch.zeros(1, *image.shape[-2:])
+    mask, idle = torch.zeros(1, *image.shape[-2:]), []
     for region in regions:
         painted = painter.paint(image, region, settings)
         image, mask = painted.image, torch.maximum(mask, painted.mask.float().cpu())
-    return image, mask
+        idle.append(painted.idle)
+    return EditResult(image, mask, idle=joined_reasons(idle))

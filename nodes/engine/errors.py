@@ -10,11 +10,26 @@ class RegionStyleError(ValueError):
     """Something the user can put right. The message names the input, what it got, what is accepted and what to do.
 
     It is made printable and at most `LONGEST_MESSAGE` characters long, so that logging it and sending it to a browser
-    never fails.
+    never fails. ComfyUI shows a class with its module in front, which here is a long path, unless it is a built-in:
+    so that the sentence is seen first, the module of these classes is called that.
     """
+
+    __module__ = "builtins"
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        cls.__module__ = RegionStyleError.__module__
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(shortened(str(message), LONGEST_MESSAGE)))
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        """A pickled one comes back as a RegionStyleError: no module holds its class under the name it has."""
+        return _unpickled, (str(self),)
+
+
+def _unpickled(message: str) -> RegionStyleError:
+    return RegionStyleError(message)
 
 
 class Cancelled(RuntimeError):

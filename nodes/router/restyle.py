@@ -6,13 +6,14 @@ token); how much is redrawn is the noise level the picture starts from.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..engine.adapters.acting import watching_experts
 from ..engine.adapters.gates import Gates
 from ..engine.errors import RegionStyleError
 from ..engine.predictor.base import NoisePredictor, Prediction
@@ -26,11 +27,15 @@ GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]
 
 @dataclass(frozen=True)
 class Restyled:
-    """image `[1,3,H,W]`; mask `[H,W]`, the composited one: where it is 0 the image equals the input bit for bit."""
+    """image `[1,3,H,W]`; mask `[H,W]`, the composited one: where it is 0 the image equals the input bit for bit.
+
+    idle: the experts that were to act -> why they did not, "" for those that did.
+    """
 
     image: Tensor
     mask: Tensor
     crop: RegionCrop
+    idle: Mapping[str, str] = field(default_factory=dict)
 
 
 def _latent_noise(latent: Tensor, seed: int) -> Tensor:
@@ -74,14 +79,15 @@ def restyle_region(
         margin=settings.margin,
         largest_scale=settings.largest_scale,
     )
-    with torch.no_grad():
+    with torch.no_grad(), watching_experts() as watch:
         region = gate_region(crop.cut_mask(mask), predictor.factor)
         gates = gate(region, lambda other: crop.cut_mask(_fitted(other, mask)))
         picture = crop.cut(image)
         with predictor.inpainting(picture, region):
             worked = _redraw(predictor, picture, prompt, negative, settings, gates)
     result = crop.paste(image, worked.to(image), mask, settings.feather)
-    return Restyled(result, crop.composite_mask(mask, settings.feather)[0, 0], crop)
+    blended = crop.composite_mask(mask, settings.feather)[0, 0]
+    return Restyled(result, blended, crop, watch.idle_reasons(gates))
 
 
 def _fitted(other: Tensor, mask: Tensor) -> Tensor:

@@ -7,8 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import LocalHost
+from ...engine.region.unchanged import why_unchanged
 from ...sms.generator.apply import apply_generator
 from ...sms.generator.files import StyleGenerator
 from ...sms.generator.pictures import ENDINGS, picture_paths
@@ -16,7 +19,7 @@ from ..files import check_file, check_folder
 from ..painters.generator import find_generator
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
-from .arguments import DONE, PARTLY_FAILED
+from .arguments import DONE, NOTHING_TO_DO, PARTLY_FAILED
 from .console import console_host, say, say_lost
 
 Job = tuple[Path, Path]  # a picture, and where its result is written
@@ -25,44 +28,55 @@ Job = tuple[Path, Path]  # a picture, and where its result is written
 def run_apply(args: argparse.Namespace) -> int:
     """`regionstyle apply IMAGE... --generator FILE|STYLE -o OUT`.
 
-    A picture of several that cannot be read or written is left out and named at the end; the exit code is 1 then.
+    A picture of several that cannot be read or written is left out and named at the end; the exit code is 1 then. With
+    --strict it is 3 when no picture was changed.
     """
     jobs = planned(args.images, args.output)
     if args.mask is not None and not args.mask.is_file():
         raise wrong_input("--mask", repr(str(args.mask)), "a picture", "There is no such file; check the path.")
     generator, host = find_generator(args.generator), console_host(args.device)
     if len(jobs) == 1:
-        _apply(jobs[0], args, generator, host)
+        changed = _apply(jobs[0], args, generator, host)
         sys.stdout.write(f"wrote {jobs[0][1]}\n")
-        return DONE
-    failures = _apply_all(jobs, args, generator, host)
+        return NOTHING_TO_DO if args.strict and not changed else DONE
+    changed, failures = _apply_all(jobs, args, generator, host)
     sys.stdout.write(f"wrote {args.output} ({len(jobs) - len(failures)} pictures)\n")
-    return PARTLY_FAILED if failures else DONE
+    if failures:
+        return PARTLY_FAILED
+    return NOTHING_TO_DO if args.strict and not changed else DONE
 
 
-def _apply(job: Job, args: argparse.Namespace, generator: StyleGenerator, host: LocalHost) -> None:
+def _apply(job: Job, args: argparse.Namespace, generator: StyleGenerator, host: LocalHost) -> bool:
+    """One picture read, painted and written; whether it was changed at all. What was not, and why, is said."""
     source, target = job
     picture = read_picture(source)
     mask = None if args.mask is None else read_mask(args.mask, picture.size, say)[None]
     painted, blended = apply_generator(generator, picture.image, host, mask=mask, feather=args.feather, tile=args.tile)
+    if unchanged := why_unchanged(picture.image, painted, mask):
+        say(f"{source}: {unchanged}")
     say_lost(source, target, picture, save_edited(picture, painted, blended, target))
+    return not torch.equal(painted, picture.image)
 
 
 def _apply_all(
     jobs: Sequence[Job], args: argparse.Namespace, generator: StyleGenerator, host: LocalHost
-) -> list[tuple[Path, Exception]]:
-    """Every job in turn; (picture, why) of those that failed, which are listed on stderr at the end."""
+) -> tuple[bool, list[tuple[Path, Exception]]]:
+    """Every job in turn: whether any picture was changed, and (picture, why) of those that failed.
+
+    These are listed on stderr at the end.
+    """
+    changed = False
     failures: list[tuple[Path, Exception]] = []
     for job in jobs:
         try:
-            _apply(job, args, generator, host)
+            changed |= _apply(job, args, generator, host)
         except (RegionStyleError, OSError) as error:
             failures.append((job[0], error))
     for source, reason in failures:
         say(f"left out {source}: {reason}")
     if failures:
         say(f"{len(failures)} of {len(jobs)} pictures were left out")
-    return failures
+    return changed, failures
 
 
 def planned(sources: list[Path], output: Path) -> list[Job]:

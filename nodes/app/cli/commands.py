@@ -204,6 +204,7 @@ def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT", help="a picture for one picture, else a folder")
     add("--mask", type=Path, metavar="FILE", help="image of their size: white is restyled, black stays")
     add_setting_options(parser, ApplySettings, feather=override(default=0), tile=override(low=1))
+    add("--strict", action="store_true", help="exit with 3 if no picture was changed")
     add_device(parser)
 
 

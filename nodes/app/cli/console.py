@@ -51,6 +51,12 @@ def console_host(device: str | None, cancelled: Callable[[], bool] | None = None
     return LocalHost(device, on_progress=_Bars(), cancelled=cancelled)
 
 
+def say_lines(message: str) -> None:
+    """A message of any number of lines, also none, on stderr."""
+    for line in message.splitlines():
+        say(line)
+
+
 def say(message: str) -> None:
     """One line on stderr, for what the user should know about a command that goes on."""
     sys.stderr.write(f"regionstyle: {' '.join(message.split())}\n")

@@ -14,7 +14,7 @@ from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
 from ..stylize import StylizeRequest, stylize
 from .arguments import DONE, NOTHING_TO_DO
-from .console import console_host, say, say_lost
+from .console import console_host, say, say_lines, say_lost
 
 
 def run_stylize(args: argparse.Namespace) -> int:
@@ -30,10 +30,9 @@ def run_stylize(args: argparse.Namespace) -> int:
             raise
         say(str(error))
         return NOTHING_TO_DO
-    if not result.changed:
-        say("nothing was changed: the region is empty")
-        if args.strict:
-            return NOTHING_TO_DO
+    say_lines(result.warning(image))
+    if args.strict and not result.differs(image):
+        return NOTHING_TO_DO
     lost = save_edited(picture, result.image, result.mask, args.output)
     say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")

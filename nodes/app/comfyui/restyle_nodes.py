@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.errors import wrong_input
 from ...engine.language.region_prompt import TEMPLATE
@@ -85,7 +85,8 @@ class RestyleSentence(Node):
         request = SentenceRequest(sentence, template, negative, regions, strict)
         looking = AttentionSettings(seed=chosen.seed, bias=bias)
         made = restyle_sentence(model, clip, vae, image, request, chosen, looking)
-        return io.NodeOutput(made.image, made.mask, made.regions, ui=ui.PreviewText(made.notice))
+        said = cls.say(made.notice, warning=made.warning)
+        return io.NodeOutput(made.image, made.mask, made.regions, ui=said)
 
 
 def _sockets() -> list[Any]:

@@ -45,12 +45,14 @@ class SentenceRequest:
 
 @dataclass(frozen=True)
 class SentenceResult:
-    """image `[B,H,W,3]`; mask `[B,H,W]`, 0 where nothing changed; regions; notice: what was understood and found."""
+    """image `[B,H,W,3]`; mask `[B,H,W]`, 0 where nothing changed; regions; notice: what was understood; warning: what
+    was not found or not changed, and why ("": nothing)."""
 
     image: Tensor
     mask: Tensor
     regions: Regions
     notice: str
+    warning: str
 
 
 def expert_styles(model: Any) -> dict[str, list[str]]:
@@ -136,8 +138,9 @@ def restyle_sentence(
     words = EditSettings(template=request.template, negative=request.negative)
     with predictor.loaded():
         edited = edit(images, found.regions, painter, words)
-    notes = [found.notice, understood, "" if styles else "no experts attached: the prompt alone makes the style"]
-    return SentenceResult(image_of(edited.image), edited.mask, found.regions, "\n".join(filter(None, notes)))
+    plain = "" if styles else "no experts attached: the prompt alone makes the style"
+    warning = "\n".join(filter(None, [found.notice, plain, edited.warning(images)]))
+    return SentenceResult(image_of(edited.image), edited.mask, found.regions, understood, warning)
 
 
 def _found(

@@ -42,7 +42,7 @@ class ExpertPainter:
             gate=self._own_gate(region) if self.gate_of is None else self.gate_of(region),
             settings=restyle,
         )
-        return EditResult(restyled.image, restyled.mask[None], (region,))
+        return EditResult(restyled.image, restyled.mask[None], (region,), restyled.idle)
 
     def _settings(self, region: Region, settings: EditSettings) -> RestyleSettings:
         return replace(self.usual(region.style), **settings.chosen())

@@ -53,6 +53,11 @@ class ActiveGates:
         gate = self._values.get(name)  # type: ignore[call-overload]
         return gate is not None and not (isinstance(gate, RegionGate) and gate.strength == 0)
 
+    @property
+    def acting(self) -> list[str]:
+        """The experts that act on some image, at some place."""
+        return [name for name in self._values if name in self]
+
     def batch_sizes(self) -> dict[str, int]:
         """Entries of each gate that is a tensor or a mask, for the running slice of the batch."""
         tensors = {name: g.mask if isinstance(g, RegionGate) else g for name, g in self._values.items()}

@@ -28,6 +28,7 @@ from ..families.base import ModelFamily
 from ..families.registry import family_of
 from ..families.token_layout import bound
 from ..lora.expert import Expert
+from .acting import note_experts
 from .active_gates import ActiveGates
 from .forward import GatedForward, GatedLayer
 from .gates import Gates
@@ -129,7 +130,9 @@ class ExpertStack:
     def using(self, gates: Gates | ActiveGates | None) -> Iterator[None]:
         """`set` for the length of a block (None: all off); what was set before comes back."""
         before = self._gated.gates
-        self._act(ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates)
+        active = ActiveGates(gates, self.names) if isinstance(gates, Gates) else gates
+        note_experts(self._experts, [] if active is None else active.acting)
+        self._act(active)
         try:
             yield
         finally:

@@ -1,4 +1,5 @@
-"""The base class of this pack's nodes: one door before `execute` that checks every input against what it declares.
+"""The base class of this pack's nodes: one door before `execute` that checks every input against what it declares,
+and one way to say something on the node.
 
 ComfyUI checks typed values against their range, but nothing that comes over a link, and 0.3.64 no combo of this kind.
 """
@@ -9,9 +10,10 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..errors import wrong_input
+from ..errors import RegionStyleError, wrong_input
+from ..host.messages import show_message, warn
 from .checks import checked_value
 from .node_inputs import setting_of_input
 from .sockets import check_socket, named
@@ -23,7 +25,8 @@ class Node(io.ComfyNode):
     """A node whose `execute` gets every declared input, checked; what is not given has the declared default.
 
     `execute` names no defaults of its own. Called from Python it takes inputs by name, or by place: the required ones
-    in their order, then the optional ones. RegionStyleError for the first input that is not accepted.
+    in their order, then the optional ones. RegionStyleError for the first input that is not accepted. An error's
+    sentence is shown on the node: a front end's own notice says only that there was one.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -33,11 +36,30 @@ class Node(io.ComfyNode):
         if own is not None and not hasattr(own.__func__, _DOOR):
             cls.execute = classmethod(_with_door(own.__func__))  # type: ignore[method-assign, assignment]
 
+    @classmethod
+    def say(cls, text: str = "", *, warning: str = "") -> Any:
+        """Show a warning, then a text, on this node while it runs; returns them as the `ui` output, for /history.
+
+        The warning, what the user would rather know before the result is used, is also written to the log. Its lines
+        are left out of the text.
+        """
+        if warning:
+            warn(cls.define_schema().display_name, warning)
+        warnings = warning.splitlines()
+        said = "\n".join([*warnings, *(line for line in text.splitlines() if line not in warnings)])
+        show_message(said)
+        return ui.PreviewText(said)
+
 
 def _with_door(execute: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(execute)
     def checked_execute(cls: Any, *places: Any, **given: Any) -> Any:
-        return execute(cls, **checked_inputs(cls.define_schema().inputs, places, given))
+        show_message("")  # what an earlier run said is no longer true
+        try:
+            return execute(cls, **checked_inputs(cls.define_schema().inputs, places, given))
+        except RegionStyleError as error:
+            show_message(str(error))
+            raise
 
     setattr(checked_execute, _DOOR, True)
     return checked_execute

@@ -21,12 +21,13 @@ from ..settings import AttentionSettings
 
 @dataclass(frozen=True)
 class BatchGrounding:
-    """masks `[B,H,W]`, pictures `[B,H,W,3]`, the first image's score, and a sentence about what was found."""
+    """masks `[B,H,W]`, pictures `[B,H,W,3]`, the first image's score; what was found, and what not ("": nothing)."""
 
     masks: Tensor
     pictures: Tensor
     score: float
     notice: str
+    warning: str
 
 
 def find_in_batch(
@@ -70,5 +71,7 @@ def _batch_grounding(images: Tensor, groundings: list[Grounding], phrase: str, m
     pictures = torch.cat(
         [overlay(picture[None], grounding.logodds) for picture, grounding in zip(images, groundings, strict=True)]
     )
-    text = f"'{phrase}' not found in image {', '.join(missing)}: empty mask" if missing else f"'{phrase}' found"
-    return BatchGrounding(masks, image_of(pictures), groundings[0].score, f"{text} (score {groundings[0].score:.2f})")
+    scores = ", ".join(f"{grounding.score:.2f}" for grounding in groundings if grounding.found)
+    notice = f"'{phrase}' found (score {scores})" if scores else ""
+    warning = f"'{phrase}' not found in image {', '.join(missing)}: empty mask, score 0" if missing else ""
+    return BatchGrounding(masks, image_of(pictures), groundings[0].score, notice, warning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -51,7 +51,8 @@ class AttentionMask(Node):
 
         (chosen,) = settings_from(settings, AttentionSettings)
         found = find_in_batch(model, clip, vae, image, phrase, caption, chosen, strict)
-        return io.NodeOutput(found.masks, found.pictures, found.score, ui=ui.PreviewText(found.notice))
+        said = cls.say(found.notice, warning=found.warning)
+        return io.NodeOutput(found.masks, found.pictures, found.score, ui=said)
 
 
 def model_inputs() -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -58,7 +58,7 @@ class SegmentBoxes(Node):
         from .grounding import segment
 
         made = segment(embedding, regions, boxes, bboxes, points_inside, points_outside, phrase, masks)
-        return io.NodeOutput(made, made.union(), ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+        return io.NodeOutput(made, made.union(), ui=cls.say(f"{len(made)} regions", warning=not_found_notice(made)))
 
 
 class DetectPhrases(Node):
@@ -101,8 +101,8 @@ class DetectPhrases(Node):
         from .grounding import detect
 
         (chosen,) = settings_from(thresholds, DetectorSettings)
-        regions, seen = detect(detector, image, phrases, chosen, strict)
-        return io.NodeOutput(regions, seen, ui=ui.PreviewText(seen))
+        regions, notice, seen = detect(detector, image, phrases, chosen, strict)
+        return io.NodeOutput(regions, seen, ui=cls.say(seen, warning=notice))
 
 
 class ReadWithVlm(Node):
@@ -141,8 +141,8 @@ class ReadWithVlm(Node):
         from .grounding import ask_vlm
 
         regions, sentence, reply = ask_vlm(vlm, image, request)
-        shown = "\n".join(filter(None, [not_found_notice(regions), sentence]))
-        return io.NodeOutput(regions, sentence, reply, ui=ui.PreviewText(shown))
+        said = cls.say(sentence, warning=not_found_notice(regions))
+        return io.NodeOutput(regions, sentence, reply, ui=said)
 
 
 def _segment_inputs() -> list[Any]:

@@ -118,13 +118,13 @@ def checked(grounded: Grounded, strict: bool) -> Grounded:
 
 def detect(
     detector: dino.Detector, image: Tensor, phrases: str, settings: dino.DetectorSettings, strict: bool
-) -> tuple[Regions, str]:
-    """All boxes of every phrase in every image of a batch, and a line about them."""
+) -> tuple[Regions, str, str]:
+    """All boxes of every phrase in every image of a batch, what was not found ("": nothing), and a line about all."""
     regions, seen = dino.find_phrases(detector, images_of(image), dino.phrases_of(phrases), ComfyHost(), settings)
     notice = not_found_notice(regions)
     if notice and strict:
         raise RegionStyleError(f"phrases: {notice}. Use other words, lower box_threshold, or switch strict off.")
-    return regions, "\n".join(filter(None, [notice, seen]))
+    return regions, notice, "\n".join(filter(None, [notice, seen]))
 
 
 def ask_vlm(model: vlm.Vlm, image: Tensor, prompt: str) -> tuple[Regions, str, str]:

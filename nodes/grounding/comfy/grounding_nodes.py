@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.errors import wrong_input
 from ...engine.node_schema import node_input, node_output, node_schema
@@ -86,7 +86,7 @@ class TextGroundedMask(Node):
         sources = {"detector": detector, "vlm": vlm, "regions": regions, "denoiser": (model, clip, vae)}
         found = ground_sentence(image, sentence, embedding, sources, settings, masks, strict)
         union, each, phrases, styles = masks_and_words(found.regions, "")
-        text = ui.PreviewText("\n".join(filter(None, [found.notice, *dict.fromkeys(found.understood)])))
+        text = cls.say("\n".join(dict.fromkeys(found.understood)), warning=found.notice)
         return io.NodeOutput(found.regions, each, union, phrases, styles, preview(image, found.regions), ui=text)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -83,7 +83,7 @@ class RefineRegions(Node):
 
         (chosen,) = settings_from(settings, RefineSettings)
         made = refine_regions(regions, chosen, image)
-        return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+        return io.NodeOutput(made, ui=cls.say(f"{len(made)} regions", warning=not_found_notice(made)))
 
 
 class CombineMasks(Node):

@@ -41,7 +41,7 @@ class SaveRegions(Node):
         from .regions import save_to_output
 
         file = save_to_output(regions, filename_prefix)
-        return io.NodeOutput(file, ui=ui.PreviewText(f"wrote {file}, {len(regions)} masks"))
+        return io.NodeOutput(file, ui=cls.say(f"wrote {file}, {len(regions)} masks"))
 
 
 class LoadRegions(Node):
@@ -78,7 +78,7 @@ class LoadRegions(Node):
         from .regions import load_from_folders
 
         regions = load_from_folders(file)
-        return io.NodeOutput(regions, ui=ui.PreviewText(f"{len(regions)} regions: {', '.join(regions.phrases)}"))
+        return io.NodeOutput(regions, ui=cls.say(f"{len(regions)} regions: {', '.join(regions.phrases)}"))
 
 
 class PreviewRegions(Node):

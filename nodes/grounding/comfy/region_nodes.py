@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.errors import wrong_input
 from ...engine.node_schema import node_input, node_output, node_schema
@@ -69,7 +69,7 @@ class ParsePrompt(Node):
             raise wrong_input("number", number, accepts, "Give one of these.")
         chosen = read.requests[number - 1]
         phrases, styles = ("\n".join(getattr(one, name) for one in read.requests) for name in ("phrase", "style"))
-        text = ui.PreviewText(str(read))
+        text = cls.say(str(read))
         return io.NodeOutput(chosen.phrase, chosen.style, phrases, styles, len(read.requests), ui=text)
 
 
@@ -107,7 +107,7 @@ class RegionsFromMask(Node):
         from .regions import regions_from_mask
 
         made = regions_from_mask(mask, phrase, style, regions)
-        return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+        return io.NodeOutput(made, ui=cls.say(f"{len(made)} regions", warning=not_found_notice(made)))
 
 
 class RegionsFromAttention(Node):
@@ -151,8 +151,8 @@ class RegionsFromAttention(Node):
 
         (chosen,) = settings_from(settings, AttentionSettings)
         found, understood = attention_regions(model, clip, vae, image, sentence, chosen, strict)
-        text = f"{found.notice}\n{understood}" if found.notice else understood
-        return io.NodeOutput(found.regions, found.regions.union(), ui=ui.PreviewText(text))
+        said = cls.say(understood, warning=found.notice)
+        return io.NodeOutput(found.regions, found.regions.union(), ui=said)
 
 
 class RegionsToMasks(Node):
@@ -236,7 +236,7 @@ class PickRegions(Node):
 
         chosen = regions.of_phrase(phrase.strip()) if phrase.strip() else regions
         made = pick(chosen, "" if order == "as they are" else order, first, count or None)
-        return io.NodeOutput(made, ui=ui.PreviewText(not_found_notice(made) or f"{len(made)} regions"))
+        return io.NodeOutput(made, ui=cls.say(f"{len(made)} regions", warning=not_found_notice(made)))
 
 
 NODES = [ParsePrompt, RegionsFromAttention, RegionsFromMask, PickRegions, RegionsToMasks]

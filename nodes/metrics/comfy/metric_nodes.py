@@ -160,7 +160,7 @@ class MaskIoU(Node):
         from .metrics import iou_in_comfy
 
         value, lines = iou_in_comfy(found, truth, threshold)
-        return io.NodeOutput(value, lines, ui=ui.PreviewText(lines))
+        return io.NodeOutput(value, lines, ui=cls.say(lines))
 
 
 class SaveReport(Node):
@@ -198,7 +198,7 @@ class SaveReport(Node):
         if not filename_prefix.strip():
             raise wrong_input("filename_prefix", "nothing", "a name", "Give a name such as RegionStyle/report.")
         places = save_report(report, filename_prefix, images)
-        return io.NodeOutput(str(places[1]), ui=ui.PreviewText("\n".join(map(str, places))))
+        return io.NodeOutput(str(places[1]), ui=cls.say("\n".join(map(str, places))))
 
 
 NODES = [Score, Compare, MaskIoU, SaveReport]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -114,7 +114,7 @@ class Restyle(Node):
 
         (chosen,) = settings_from(settings, RestyleSettings)
         result = restyle_batch(model, clip, vae, image, mask, prompt, negative, chosen)
-        return io.NodeOutput(result.image, result.mask, ui=ui.PreviewText(result.notice))
+        return io.NodeOutput(result.image, result.mask, ui=cls.say(result.notice, warning=result.warning))
 
 
 def _restyle_inputs() -> list[Any]:

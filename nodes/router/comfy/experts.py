@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.adapters.acting import joined_reasons
 from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
 from ...engine.adapters.gates import Gate, Gates, RegionGate
 from ...engine.errors import RegionStyleError, wrong_input
@@ -18,6 +19,7 @@ from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.io.expert_files import expert_files, find_expert
 from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.region.unchanged import why_unchanged
 from ..restyle import Restyled, restyle_region
 from ..settings import RestyleSettings
 
@@ -57,11 +59,12 @@ def _free_name(name: str, taken: list[str]) -> str:
 
 @dataclass(frozen=True)
 class RestyledBatch:
-    """image `[B,H,W,3]`, mask `[B,H,W]` and a sentence about pictures that were left as they are."""
+    """image `[B,H,W,3]`, mask `[B,H,W]`, how many were restyled, and what was not changed and why ("": nothing)."""
 
     image: Tensor
     mask: Tensor
     notice: str
+    warning: str
 
 
 def restyle_batch(
@@ -82,11 +85,19 @@ def restyle_batch(
             _restyle_one(predictor, model, picture[None], region, number, names, settings)
             for number, (picture, region) in enumerate(zip(images, masks, strict=True))
         ]
-    empty = [str(number) for number, region in enumerate(masks) if not bool((region > 0).any())]
-    notice = f"empty mask, unchanged: image {', '.join(empty)}" if empty else f"restyled {len(images)} of {len(images)}"
-    return RestyledBatch(
-        image_of(torch.cat([pair[0] for pair in restyled])), torch.stack([pair[1].cpu() for pair in restyled]), notice
-    )
+    return _batch(images, masks, restyled)
+
+
+def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None]) -> RestyledBatch:
+    """All pictures together; those that were not restyled (None) as they are."""
+    each = list(zip(images, masks, restyled, strict=True))
+    each = list(zip(images, masks, restyled, strict=True))
+    made = torch.cat([picture[None] if one is None else one.image for picture, _, one in each])
+    blended = [torch.zeros_like(mask) if one is None else one.mask for _, mask, one in each]
+    done = [one for one in restyled if one is not None]
+    warning = why_unchanged(images, made, masks, joined_reasons(one.idle for one in done))
+    notice = f"restyled {len(done)} of {len(restyled)}"
+    return RestyledBatch(image_of(made), torch.stack([mask.cpu() for mask in blended]), notice, warning)
 
 
 def _restyle_one(
@@ -97,10 +108,11 @@ def _restyle_one(
     number: int,
     names: dict[str, Any],
     settings: RestyleSettings,
-) -> tuple[Tensor, Tensor]:
+) -> Restyled | None:
+    """One picture `[1,3,H,W]` restyled; None where its region `[H,W]` is empty."""
     if not bool((region > 0).any()):
-        return picture, torch.zeros_like(region)
-    restyled: Restyled = restyle_region(
+        return None
+    return restyle_region(
         predictor,
         picture,
         region,
@@ -109,7 +121,6 @@ def _restyle_one(
         gate=region_gates(model, number),
         settings=settings,
     )
-    return restyled.image, restyled.mask
 
 
 def check_gate_batches(gates: Gates, count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.node import Node
@@ -64,7 +64,8 @@ class RegionalPrompts(Node):
         from .prompts import regional_prompts
 
         patched, positive, notice = regional_prompts(model, clip, prompt, template, isolation)
-        return io.NodeOutput(patched, positive, ui=ui.PreviewText(notice))
+        said = cls.say("", warning=notice) if patched is model else cls.say(notice)  # the same: no thing was found
+        return io.NodeOutput(patched, positive, ui=said)
 
 
 NODES = [RegionalPrompts]

@@ -34,6 +34,7 @@ from ..gates.region_gates import RoutedStyle, region_gates_of, route_regions
 from ..settings import NoiseRange
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
+NO_EXPERT = "no expert: plain prompting"
 
 
 def stacked(experts: Experts | None, file: str, name: str, phrases: str, strength: float) -> Experts:
@@ -56,10 +57,16 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
-    lines += [f"{style.style}: not found, off" for style in routed if not bool((style.mask > 0).any())]
+    lines += not_found(patched)
     used = {style.expert for style in routed}
     lines += [f"{item.name}: no region, off" for item in experts if item.name not in used]
     return patched, "\n".join(lines)
+
+
+def not_found(model: Any) -> list[str]:
+    """A line for every routed style of a MODEL none of whose things was found: it is off."""
+    lost = [style.style for style in routed_styles(model) if not bool((style.mask > 0).any())]
+    return [f"{style}: not found, off" for style in lost]
 
 
 def routed_styles(model: Any) -> tuple[RoutedStyle, ...]:
@@ -89,7 +96,7 @@ def by_prompt(
         weights = hard_weights(experts, prompt) if soft is None else _near(clip, experts, prompt, soft)
     patched = attach_stack(model, experts, weighted_gates(experts, weights), when)
     lines = [f"{name}: {weight:.3f}" for name, weight in weights.items()]
-    return patched, "\n".join(lines if any(weights.values()) else [*lines, "no expert: plain prompting"])
+    return patched, "\n".join(lines if any(weights.values()) else [*lines, NO_EXPERT])
 
 
 def _learnt(clip: Any, experts: Experts, prompt: str, gate: LearntGate) -> dict[str, float]:

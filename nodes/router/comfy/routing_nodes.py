@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.region.regions import REGIONS_TYPE, Regions
@@ -50,10 +50,10 @@ class RouteByRegions(Node):
 
     @classmethod
     def execute(cls, model: Any, experts: Any, regions: Any, edge: int, **when: Any) -> io.NodeOutput:
-        from .routing import by_regions
+        from .routing import by_regions, not_found
 
         patched, notice = by_regions(model, experts, regions, edge, *settings_from(when, NoiseRange))
-        return io.NodeOutput(patched, ui=ui.PreviewText(notice))
+        return io.NodeOutput(patched, ui=cls.say(notice, warning="\n".join(not_found(patched))))
 
 
 class RouteByPrompt(Node):
@@ -120,13 +120,14 @@ class RouteByPrompt(Node):
         **settings: Any,
     ) -> io.NodeOutput:
         from ..gates.learnt_gate import checked_with_mode
-        from .routing import by_prompt
+        from .routing import NO_EXPERT, by_prompt
 
         checked_with_mode(gate, mode == MODES[2])
         nearest, when = settings_from(settings, NearestStyles, NoiseRange)
         soft = {MODES[0]: None, MODES[1]: (nearest.top_k, nearest.temperature, nearest.floor), MODES[2]: gate}[mode]
         patched, weights = by_prompt(model, clip, experts, prompt, soft, when)
-        return io.NodeOutput(patched, weights, ui=ui.PreviewText(weights))
+        said = cls.say(weights, warning=NO_EXPERT if weights.endswith(NO_EXPERT) else "")
+        return io.NodeOutput(patched, weights, ui=said)
 
 
 def _model() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.node import Node
@@ -129,7 +129,7 @@ class LoadLearntGate(Node):
 
         gate = load(file)
         styles = "\n".join(gate.experts)
-        return io.NodeOutput(gate, styles, ui=ui.PreviewText(styles))
+        return io.NodeOutput(gate, styles, ui=cls.say(styles))
 
 
 NODES = [ExpertStack, LoadLearntGate]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -60,7 +60,7 @@ class TrainStyle(Node):
         chosen, crops = settings_from(settings, TrainSettings, CropSettings)
         pictures = Pictures(pictures_for(image, folder, captions), crops)
         made = train_on_comfy(model, clip, vae, pictures, style, name, chosen, resume=resume)
-        return io.NodeOutput(made.model, made.file, made.previews, made.curve, ui=ui.PreviewText(made.notice))
+        return io.NodeOutput(made.model, made.file, made.previews, made.curve, ui=cls.say(made.notice))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **others: Any) -> Any:

@@ -16,6 +16,7 @@ from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserved
+from ...engine.region.unchanged import why_unchanged
 from ..generator.apply import apply_generator
 from ..generator.files import FOLDER, StyleGenerator, load_generator, save_generator
 from ..generator.pictures import PictureBatch, PictureFiles, Pictures
@@ -58,14 +59,23 @@ def load(file: str) -> StyleGenerator:
     return load_generator(ComfyHost().find(KIND, file))
 
 
+@dataclass(frozen=True)
+class AppliedBatch:
+    """image `[B,H,W,3]`, the mask `[B,H,W]` it was blended with, and what was not changed and why ("": nothing)."""
+
+    image: Tensor
+    mask: Tensor
+    warning: str
+
+
 def apply_to_batch(
     generator: StyleGenerator, image: Tensor, mask: Tensor | None, feather: int, tile: int
-) -> tuple[Tensor, Tensor]:
-    """An IMAGE of any size in the generator's style, and the MASK it was blended with."""
+) -> AppliedBatch:
+    """An IMAGE of any size in the generator's style."""
     images = images_of(image)
     masks = None if mask is None else masks_of(mask, images)
     stylized, blended = apply_generator(generator, images, ComfyHost(), mask=masks, feather=feather, tile=tile)
-    return image_of(stylized), blended
+    return AppliedBatch(image_of(stylized), blended, why_unchanged(images, stylized, masks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -78,7 +78,7 @@ class SmsTrainGenerator(Node):
         sms, distill = settings_from(settings, SmsSettings, DistillSettings)
         chosen, pictures = replace(distill, sms=sms), pictures_of(image, folder, strict)
         made = train(model, clip, vae, pictures, caption, style, strength, chosen, name, resume=resume)
-        return io.NodeOutput(made.generator, made.file, made.strip, made.curves, ui=ui.PreviewText(made.notice))
+        return io.NodeOutput(made.generator, made.file, made.strip, made.curves, ui=cls.say(made.notice))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str = "", **others: Any) -> Any:
@@ -178,7 +178,9 @@ class SmsApplyGenerator(Node):
     def execute(cls, generator: Any, image: Any, mask: Any, feather: int, tile: int) -> io.NodeOutput:
         from .generator import apply_to_batch
 
-        return io.NodeOutput(*apply_to_batch(generator, image, mask, feather, tile))
+        made = apply_to_batch(generator, image, mask, feather, tile)
+        said = cls.say(f"painted in {generator.style}", warning=made.warning)
+        return io.NodeOutput(made.image, made.mask, ui=said)
 
 
 def _sources() -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...engine.adapters.acting import watching_experts
 from ...engine.adapters.comfy import KEY, attach_to_comfy, attached_gates, without_experts
 from ...engine.adapters.gates import Gate, Gates
 from ...engine.adapters.weights import ExpertWeights
@@ -15,6 +16,7 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.region.unchanged import looks_alike, why_unchanged
 from ..fake import init_fake
 from ..pictures import curves, strip
 from ..settings import Framing, SmsSettings
@@ -23,13 +25,14 @@ from ..stylize import Matched, has_mask, match_style, scaled_gates
 
 @dataclass(frozen=True)
 class MatchedBatch:
-    """image `[B,H,W,3]`, mask `[B,H,W]`, and two pictures `[1,H,W,3]` about how the first came about."""
+    """image `[B,H,W,3]`, mask `[B,H,W]`, two pictures `[1,H,W,3]` about how the first came about, and two texts."""
 
     image: Tensor
     mask: Tensor
     strip: Tensor
     curves: Tensor
     notice: str
+    warning: str  # what was not changed, and why; "" where all was
 
 
 def match_batch(
@@ -50,8 +53,13 @@ def match_batch(
     else:
         predictor, style_gates = ComfyPredictor(model, clip, vae, ComfyHost()), _style_gates(model, strength)
         plain, fake = _fake_on(without_experts(base), clip, vae, settings.seed)
-    matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing, plain)
-    return _batch(matched, settings)
+    with watching_experts() as watch:
+        matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing, plain)
+    warning = why_unchanged(images, matched.images, masks, watch.idle_reasons(Gates(style_gates)))
+    # Both frames are decoded: coding alone makes no difference here.
+    if not warning and looks_alike(matched.frames[0], matched.frames[-1]):
+        warning = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
+    return _batch(matched, settings, warning)
 
 
 def with_fake(
@@ -119,8 +127,8 @@ def _fake_on(model: Any, clip: Any, vae: Any, seed: int) -> tuple[ComfyPredictor
     return ComfyPredictor(attach_to_comfy(model, [fake], Gates()), clip, vae, ComfyHost()), parameters
 
 
-def _batch(matched: Matched, settings: SmsSettings) -> MatchedBatch:
+def _batch(matched: Matched, settings: SmsSettings, warning: str) -> MatchedBatch:
     done = len(matched.history.style)
     notice = f"{done} of {settings.iterations} iterations" + (", settled" if done < settings.iterations else "")
     frames, losses = (image_of(picture[None].float()) for picture in (strip(matched.frames), curves(matched.history)))
-    return MatchedBatch(image_of(matched.images), matched.masks.float().cpu(), frames, losses, notice)
+    return MatchedBatch(image_of(matched.images), matched.masks.float().cpu(), frames, losses, notice, warning)

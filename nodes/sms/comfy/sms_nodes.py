@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
@@ -62,7 +62,8 @@ class SmsStylize(Node):
 
         chosen, framing = settings_from(settings, SmsSettings, Framing)
         made = match_batch(model, clip, vae, image, mask, caption, style, strength, chosen, framing, base)
-        return io.NodeOutput(made.image, made.mask, made.strip, made.curves, ui=ui.PreviewText(made.notice))
+        said = cls.say(made.notice, warning=made.warning)
+        return io.NodeOutput(made.image, made.mask, made.strip, made.curves, ui=said)
 
 
 def _pictures() -> list[Any]:

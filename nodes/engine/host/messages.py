@@ -1,0 +1,80 @@
+"""What a node says: drawn on the node in the browser, and warnings also in ComfyUI's log.
+
+A text in a node's output (`ui.PreviewText`) is kept in /history, but neither front end draws it. What both draw is the
+server's progress text, on 0.3.64 as well. It stays on the node until the node says something else: also where a later
+run takes the node's result from the cache. A page that is loaded anew has none.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, NamedTuple
+
+from ..errors import printable, shortened
+
+LONGEST_SHOWN = 2000  # characters drawn on a node
+CLEARED = " "  # front ends ignore an empty text
+
+log = logging.getLogger("regionstyle")
+
+
+class _Place(NamedTuple):
+    """A node on the page of one client."""
+
+    client: str
+    node: str
+
+
+_shown: set[_Place] = set()  # nodes on which something of this pack can be read now
+
+
+def show_message(text: str) -> None:
+    """Draw a text on the node that is running, on the page of whoever queued it; "" takes away what stands there.
+
+    Nothing happens where there is no page: without a server, and for prompts that were queued without a browser. Never
+    raises: a message must not be what stops a workflow.
+    """
+    try:
+        _send(text)
+    except Exception:
+        log.warning("a message could not be shown on its node: %s", printable(text), exc_info=True)
+
+
+def warn(who: str, text: str) -> None:
+    """One line in the log."""
+    log.warning("%s: %s", printable(who), printable("; ".join(text.splitlines())))
+
+
+def drawable(text: str) -> str:
+    """A text as it is sent to be drawn: printable, not too long, and plain text everywhere.
+
+    The front end of 0.3.64 draws it as HTML. There "<" begins a tag only if the next character is a letter or a sign,
+    so an invisible space behind it leaves it as it is written; newer front ends would show an escaped one as "&lt;".
+    """
+    return printable(shortened(text, LONGEST_SHOWN)).replace("<", "<\u200b")
+
+
+def _send(text: str) -> None:
+    server, place = _server(), _place()
+    if server is None or place is None or (not text and place not in _shown):
+        return
+    server.send_progress_text(drawable(text) or CLEARED, place.node, place.client)
+    (_shown.add if text else _shown.discard)(place)
+
+
+def _server() -> Any:
+    """The server that runs in this process, if there is one; it is never imported for this."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    return server if hasattr(server, "send_progress_text") else None
+
+
+def _place() -> _Place | None:
+    """The node that is running, and the client that queued it; None outside of a prompt and for one without a client.
+
+    Not from the hidden input `unique_id`, which would make a node's number a part of its cache key.
+    """
+    from comfy_execution.utils import get_executing_context
+
+    context, client = get_executing_context(), getattr(_server(), "client_id", None)
+    return None if context is None or client is None else _Place(str(client), str(context.node_id))
