@@ -1,5 +1,8 @@
 """Messages that can be printed, logged and sent whatever they quote, and that stay short."""
 
+import pickle
+import traceback
+
 import pytest
 
 from regionstyle.nodes.engine.errors import LONGEST_MESSAGE, LONGEST_QUOTE, RegionStyleError, printable, wrong_input
@@ -43,3 +46,18 @@ def test_a_short_quotation_stays_whole_and_a_whole_message_is_bounded():
     listed = str(wrong_input("style", "neon", ", ".join(f"style number {at}" for at in range(200)), "Choose one."))
     assert "style number 100" in listed
     assert len(str(RegionStyleError("x" * 1_000_000))) < LONGEST_MESSAGE + 100
+
+
+def test_an_error_is_shown_without_the_path_of_its_module():
+    """ComfyUI writes module.name for a class; a built-in one's name stands alone."""
+    for kind in (RegionStyleError, OutOfMemory):
+        assert kind.__module__ == "builtins"
+        assert traceback.format_exception_only(kind("phrase: got nothing.")) == [
+            f"{kind.__name__}: phrase: got nothing.\n"
+        ]
+
+
+def test_an_error_can_be_sent_to_another_process():
+    error = pickle.loads(pickle.dumps(OutOfMemory("tile: got no memory.")))  # noqa: S301
+    assert type(error) is RegionStyleError
+    assert str(error) == "tile: got no memory."

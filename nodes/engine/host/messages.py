@@ -51,8 +51,10 @@ def drawable(text: str) -> str:
 
     The front end of 0.3.64 draws it as HTML. There "<" begins a tag only if the next character is a letter or a sign,
     so an invisible space behind it leaves it as it is written; newer front ends would show an escaped one as "&lt;".
+    Nodes 2.0 draws line ends as spaces: lines end with a semicolon.
     """
-    return printable(shortened(text, LONGEST_SHOWN)).replace("<", "<\u200b")
+    lines = printable(shortened(text, LONGEST_SHOWN)).replace("<", "<\u200b").splitlines()
+    return ";\n".join(line for line in lines if line.strip())
 
 
 def _send(text: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -59,8 +59,7 @@ def load(file: str) -> StyleGenerator:
     return load_generator(ComfyHost().find(KIND, file))
 
 
-@dataclass(frozen=True)
-class AppliedBatch:
+class AppliedBatch(NamedTuple):
     """image `[B,H,W,3]`, the mask `[B,H,W]` it was blended with, and what was not changed and why ("": nothing)."""
 
     image: Tensor

@@ -45,6 +45,15 @@ def test_one_picture_and_a_mask(tmp_path, generator, capsys):
     assert np.abs(made[mask > 0].astype(int) - before[mask > 0]).mean() > 20
 
 
+@pytest.mark.parametrize(("more", "code"), [([], 0), (["--strict"], 3)])
+def test_a_mask_that_selects_nothing_is_said(tmp_path, generator, capsys, more, code):
+    source, out = picture(tmp_path / "in.png"), tmp_path / "out.png"
+    Image.new("L", (50, 34), 0).save(tmp_path / "mask.png")
+    line = ["apply", str(source), "--generator", str(generator), "-o", str(out), "--device", "cpu"]
+    assert cli.main([*line, "--mask", str(tmp_path / "mask.png"), *more]) == code
+    assert f"{source}: empty mask, unchanged: image 0" in capsys.readouterr().err
+    assert cli.main([*line, *more]) == 0
+    assert not capsys.readouterr().err.count("unchanged")
 def test_the_file_is_the_same_outside_the_mask(tmp_path, generator, capsys):
     """16 bits, transparency and all; and what a format cannot hold is said."""
     rng = np.random.default_rng(0)

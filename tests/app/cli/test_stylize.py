@@ -51,10 +51,10 @@ def test_an_empty_mask_is_said_and_with_strict_writes_nothing(scene_file, tmp_pa
     with Image.open(scene_file[0]) as scene:
         Image.new("L", scene.size, 0).save(mask)
     assert stylized(scene_file[0], out, "make it mosaic", "--mask", str(mask), "--strict") == 3
-    assert "nothing was changed" in capsys.readouterr().err
+    assert "empty mask, unchanged: image 0" in capsys.readouterr().err
     assert not out.exists()
     assert stylized(scene_file[0], out, "make it mosaic", "--mask", str(mask)) == 0
-    assert "nothing was changed" in capsys.readouterr().err
+    assert "empty mask, unchanged: image 0" in capsys.readouterr().err
     assert (np.asarray(Image.open(out)) == np.asarray(Image.open(scene_file[0]))).all()
 
 

@@ -54,6 +54,7 @@ with torch.inference_mode():
     settings = RestyleSettings(strength=0.2, steps=2, cfg=1.0, feather=0)
     made = restyle_batch(ours, clip, vae, image, mask, "a picture in mosaic style", "", settings)
     result |= {"batch": list(made.image.shape), "notice": made.notice,
+               "warning": made.warning,
                "empty": bool(torch.equal(made.image[0], image[0])),
                "outside": bool(torch.equal(made.image[1][mask[1] == 0], image[1][mask[1] == 0])),
                "inside": float((made.image[1] - image[1])[mask[1] == 1].abs().mean())}
@@ -83,7 +84,8 @@ def check(result: dict) -> None:
     assert result["empty"]
     assert result["outside"]
     assert result["inside"] > 0.01
-    assert "image 0" in result["notice"]
+    assert result["notice"] == "restyled 1 of 2"
+    assert result["warning"] == "empty mask, unchanged: image 0"
     assert "none.safetensors" in result["missing"]
     assert "got 3 entries, expected 1 or 2" in result["three"]
 

@@ -61,9 +61,11 @@ with torch.inference_mode():
     loaded = ours.load("whole.safetensors")
     large = torch.rand(2, 90, 210, 3, generator=torch.Generator().manual_seed(0))
     mask = torch.zeros(1, 90, 210); mask[:, 20:50, 30:120] = 1
-    made, blended = ours.apply_to_batch(loaded, large, mask, 2, 64)
-    whole_made, _ = ours.apply_to_batch(loaded, large, None, 2, 512)
+    made, blended, said = ours.apply_to_batch(loaded, large, mask, 2, 64)
+    whole_made, _, _ = ours.apply_to_batch(loaded, large, None, 2, 512)
     result["apply"] = list(made.shape), list(blended.shape)
+    empty = ours.apply_to_batch(loaded, large, mask * 0, 2, 64)
+    result["said"] = said, empty.warning, bool(torch.equal(empty.image, large))
     result["outside"] = bool(torch.equal(made[blended.expand(2, -1, -1) == 0], large[blended.expand(2, -1, -1) == 0]))
     inside = (slice(None), slice(20, 50), slice(30, 120))
     result["seam"] = float((made[inside] - whole_made[inside]).abs().max())
@@ -96,6 +98,7 @@ def check(result: dict) -> None:
     assert result["goes_on"]
     assert result["apply"] == [[2, 90, 210, 3], [2, 90, 210]]
     assert result["outside"]
+    assert result["said"] == ["", "empty mask, unchanged: image 0, 1", True]
     assert result["seam"] < 1e-5
     assert result["changed"] > 1e-3
     assert result["counted"]

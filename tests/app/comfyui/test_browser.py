@@ -1,0 +1,100 @@
+"""What a user sees: a node's message and an error's sentence, in the front ends of both versions of ComfyUI.
+
+Needs a Chromium and the package playwright (`pip install -e ".[browser]"`); without them these tests are skipped.
+"""
+
+import os
+import shutil
+import uuid
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
+READY = "() => window.app && window.app.graph && window.app.extensionManager"
+LOAD = """async (prompt) => {
+    await app.loadApiJson(prompt, "messages");
+    await app.loadGraphData(app.graph.serialize());  // as a saved workflow is opened
+}"""
+QUEUE = "async () => { await app.queuePrompt(0); }"
+# The text that can be seen on the page, without its invisible spaces.
+SEEN = "() => document.body.innerText.replaceAll('\\u200b', '')"
+SHORT, LONG = 2_000, 60_000  # milliseconds
+
+pytestmark = pytest.mark.slow
+
+# Old Nodes 2.0 (0.3.64) was an experiment that draws no widget that is added after its node.
+FRONT_ENDS = [("comfy_server", False), ("comfy_server", True), ("comfy_old_server", False)]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with playwright.sync_playwright() as running:
+        try:
+            started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=FRONT_ENDS, ids=["classic", "nodes-2", "oldest"])
+def page(request, browser):
+    """The page of a running server, with the classic nodes or Nodes 2.0."""
+    name, vue_nodes = request.param
+    server = request.getfixturevalue(name)
+    opened = browser.new_page(viewport={"width": 1600, "height": 1000})
+    opened.goto(server.url)
+    opened.wait_for_function(READY, timeout=LONG)
+    opened.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", vue_nodes)
+    opened.reload()  # so that it holds from the beginning
+    opened.wait_for_function(READY, timeout=LONG)
+    opened.wait_for_timeout(SHORT)
+    yield opened
+    opened.close()
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def run(page, prompt):
+    """Open a prompt in API form, and queue it as the Run button does."""
+    page.evaluate(LOAD, prompt)
+    page.wait_for_timeout(SHORT)
+    page.evaluate(QUEUE)
+
+
+def wait_for(page, text):
+    """Until it can be read; the assertion shows what could be read instead."""
+    for _ in range(LONG // 500):
+        if text in page.evaluate(SEEN):
+            return
+        page.wait_for_timeout(500)
+    assert text in page.evaluate(SEEN)
+
+
+def empty_mask(phrase):
+    return {
+        "1": node("SolidMask", value=0.0, width=16, height=16),
+        "2": node("RegionStyleRegionsFromMask", mask=["1", 0], phrase=phrase, style=""),
+        "3": node("RegionStyleSaveRegions", regions=["2", 0], filename_prefix="regions/browser"),
+    }
+
+
+def test_messages_can_be_read_on_their_nodes(page):
+    phrase = f"<b>{uuid.uuid4().hex}</b>"  # another one each time: what is cached is not run
+    run(page, empty_mask(phrase))
+    wait_for(page, f"'{phrase}' not found in image 0: empty mask")
+    wait_for(page, "wrote regions/browser_")
+    page.evaluate(QUEUE)  # everything is cached now, and still to be read
+    page.wait_for_timeout(SHORT)
+    wait_for(page, f"'{phrase}' not found in image 0: empty mask")
+
+
+def test_an_error_can_be_read_without_a_click(page):
+    name = uuid.uuid4().hex
+    run(page, {"1": node("PrimitiveString", value=name), "2": node("RegionStyleSaveReport", report=["1", 0])})
+    wait_for(page, f"report: got '{name}', expected JSON text. Connect the report of Score Result.")
+    assert "regionstyle." not in page.evaluate(SEEN).lower()  # no path of a class before it
+    assert "errors.RegionStyleError" not in page.evaluate(SEEN)
