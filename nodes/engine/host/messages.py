@@ -58,8 +58,9 @@ def drawable(text: str) -> str:
 
 
 def _send(text: str) -> None:
-    server, place = _server(), _place()
-    if server is None or place is None or (not text and place not in _shown):
+    server = _server()
+    place = None if server is None else _place(server)
+    if place is None or (not text and place not in _shown):
         return
     server.send_progress_text(drawable(text) or CLEARED, place.node, place.client)
     (_shown.add if text else _shown.discard)(place)
@@ -71,12 +72,12 @@ def _server() -> Any:
     return server if hasattr(server, "send_progress_text") else None
 
 
-def _place() -> _Place | None:
+def _place(server: Any) -> _Place | None:
     """The node that is running, and the client that queued it; None outside of a prompt and for one without a client.
 
     Not from the hidden input `unique_id`, which would make a node's number a part of its cache key.
     """
     from comfy_execution.utils import get_executing_context
 
-    context, client = get_executing_context(), getattr(_server(), "client_id", None)
+    context, client = get_executing_context(), getattr(server, "client_id", None)
     return None if context is None or client is None else _Place(str(client), str(context.node_id))

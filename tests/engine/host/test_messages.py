@@ -25,8 +25,9 @@ def test_a_long_text_is_shortened():
     assert len(drawable("first " + "x" * 100_000)) < LONGEST_SHOWN + 100
 
 
-def test_without_a_server_nothing_happens():
+def test_without_a_server_nothing_happens(caplog):
     show_message("nobody can see this")
+    assert not caplog.records
 
 
 # A real PromptServer that nobody listens to and a real executor; what the server would send is gathered.
