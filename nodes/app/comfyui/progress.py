@@ -42,7 +42,9 @@ class RunProgress:
 
     def say(self, node: str, text: str) -> None:
         """One line on stderr, once for each text of a node."""
-        line = " ".join(text.split())
+        # As it is drawn (`engine/host/messages.py`) and as it is kept in /history, a text is one and the same line.
+        parts = (part.removesuffix(";") for part in text.replace("\u200b", "").splitlines())
+        line = " ".join("; ".join(part for part in parts if part.strip()).split())
         line = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
         if line and node in self._prompt and (node, line) not in self._said:
             self._said.add((node, line))

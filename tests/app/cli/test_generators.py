@@ -54,6 +54,8 @@ def test_a_mask_that_selects_nothing_is_said(tmp_path, generator, capsys, more, 
     assert f"{source}: empty mask, unchanged: image 0" in capsys.readouterr().err
     assert cli.main([*line, *more]) == 0
     assert not capsys.readouterr().err.count("unchanged")
+
+
 def test_the_file_is_the_same_outside_the_mask(tmp_path, generator, capsys):
     """16 bits, transparency and all; and what a format cannot hold is said."""
     rng = np.random.default_rng(0)
