@@ -12,6 +12,7 @@ Both do what the commands of these names do, with the same seeds and the same re
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,17 +34,20 @@ from .image_types import given_image, given_mask
 from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
+log = logging.getLogger("regionstyle")
 
 
 @dataclass(frozen=True, eq=False)
 class Stylized:
     """image: in the kind that was given (a path gives a PIL image; PIL images come back as RGB or, with transparency,
     RGBA); mask: where it is 0 every value of the image is the given one (PIL: mode L; array or tensor: `[H,W]` float32
-    in 0..1, `[1,H,W]` for a tensor `[1,H,W,3]`); regions: what was restyled, in order."""
+    in 0..1, `[1,H,W]` for a tensor `[1,H,W,3]`); regions: what was restyled, in order; warning: what was not changed,
+    and why, which the log says too; "" where all was."""
 
     image: Any
     mask: Any
     regions: tuple[Region, ...]
+    warning: str = ""
 
 
 def stylize(
@@ -104,7 +108,9 @@ def stylize(
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
-        return Stylized(*given.returned(result.image, result.mask), result.regions)
+    if warning := result.warning(given.image):
+        log.warning("stylize: %s", warning)
+    return Stylized(*given.returned(result.image, result.mask), result.regions, warning)
 
 
 def find(

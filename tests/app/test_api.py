@@ -42,6 +42,14 @@ def test_an_array_gives_an_array(pixels, made):
     assert made.regions[0].box == BOX
 
 
+def test_a_result_that_is_its_source_says_so(pixels, made, caplog):
+    assert made.warning == ""
+    empty = regionstyle.stylize(pixels, PROMPT, mask=np.zeros(pixels.shape[:2], np.uint8), steps=1, device="cpu")
+    assert (empty.image == pixels).all()
+    assert empty.warning == "empty mask, unchanged: image 0"
+    assert "stylize: empty mask, unchanged: image 0" in caplog.text
+
+
 def test_a_picture_gives_a_picture_and_a_path_too(pixels, made, tmp_path):
     picture = Image.fromarray(pixels)
     result = regionstyle.stylize(picture, PROMPT, **FAST)

@@ -31,6 +31,12 @@ SAME = "nothing changed, the result equals the input bit for bit"
 ALIKE = "nothing changed that a picture of 8 bits could show"
 
 
+def empty_masks(masks: Tensor) -> str:
+    """Which of the masks `[B,H,W]` or `[H,W]` select nothing; "" for none of them."""
+    each = masks.reshape(-1, *masks.shape[-2:])
+    return _line("empty mask", (number for number, mask in enumerate(each) if not bool((mask > 0).any())))
+
+
 def _kind(before: Tensor, after: Tensor, has_region: bool) -> str:
     """What there is to say of one picture; "" for nothing."""
     if not has_region:

@@ -38,7 +38,8 @@ class Node(io.ComfyNode):
 
     @classmethod
     def say(cls, text: str = "", *, warning: str = "") -> Any:
-        """Show a warning, then a text, on this node while it runs; returns them as the `ui` output, for /history.
+        """Show a warning, then a text, on this node while it runs; returns them as the `ui` output, for /history (None
+        for nothing).
 
         The warning, what the user would rather know before the result is used, is also written to the log. Its lines
         are left out of the text.
@@ -48,7 +49,7 @@ class Node(io.ComfyNode):
         warnings = warning.splitlines()
         said = "\n".join([*warnings, *(line for line in text.splitlines() if line not in warnings)])
         show_message(said)
-        return ui.PreviewText(said)
+        return ui.PreviewText(said) if said else None
 
 
 def _with_door(execute: Callable[..., Any]) -> Callable[..., Any]:

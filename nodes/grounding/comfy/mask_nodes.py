@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.region.unchanged import empty_masks
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
@@ -50,7 +51,8 @@ class RefineMask(Node):
         from .regions import refine_masks
 
         (chosen,) = settings_from(settings, RefineSettings)
-        return io.NodeOutput(refine_masks(mask, chosen, image))
+        made = refine_masks(mask, chosen, image)
+        return io.NodeOutput(made, ui=cls.say(warning=empty_masks(made)))
 
 
 class RefineRegions(Node):
@@ -119,7 +121,8 @@ class CombineMasks(Node):
     def execute(cls, a: Any, operation: str, b: Any) -> io.NodeOutput:
         from .regions import combined
 
-        return io.NodeOutput(combined(a, b, operation))
+        made = combined(a, b, operation)
+        return io.NodeOutput(made, ui=cls.say(warning=empty_masks(made)))
 
 
 class ComposeRegions(Node):

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.region.unchanged import empty_masks
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
@@ -73,7 +74,9 @@ class StyleExpert(Node):
     def execute(cls, model: Any, expert: str, strength: float, mask: Any, style_words: str) -> io.NodeOutput:
         from .experts import attach
 
-        return io.NodeOutput(*attach(model, expert, strength, mask, style_words or ""))
+        patched, style = attach(model, expert, strength, mask, style_words or "")
+        said = cls.say(warning="" if mask is None else empty_masks(mask))  # there the style acts nowhere
+        return io.NodeOutput(patched, style, ui=said)
 
 
 class Restyle(Node):

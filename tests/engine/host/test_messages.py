@@ -92,6 +92,13 @@ import tempfile, folder_paths
 folder_paths.set_output_directory(tempfile.mkdtemp())
 result = {"first": run(iou()), "cached": run(iou()), "nobody": run(iou(0.25), None)}
 result["empty"], result["full"] = run(regions(0.0)), run(regions(1.0))
+result["cut"] = run({"1": node("SolidMask", value=1.0, width=16, height=16),
+                     "2": node("RegionStyleCombineMasks", a=["1", 0], b=["1", 0], operation="subtract"),
+                     "3": node("RegionStyleExpert", model=["4", 0], expert="tinyworld/mosaic.safetensors",
+                               strength=1.0, mask=["2", 0]),
+                     "4": node("RegionStyleTinyWorldLoader"),
+                     "5": node("RegionStyleMaskIoU", found=["2", 0], truth=["2", 0], threshold=0.5),
+                     "6": node("PreviewAny", source=["3", 1])})
 result["failed"], result["mended"] = run(report("no JSON")), run(report("{}"))
 
 class Broken:
@@ -136,6 +143,11 @@ class TestInComfyUI:
         assert told["empty"]["logged"] == [
             ["WARNING", "Regions from Mask: '<b>star</b>' not found in image 0: empty mask"]
         ]
+
+    def test_masks_that_became_empty_and_one_that_was_given(self, told):
+        assert told["cut"]["success"], told["cut"]["errors"]
+        said = {node: text for node, text, _ in told["cut"]["sent"]}
+        assert (said["2"], said["3"]) == ("empty mask: image 0", "empty mask: image 0")
 
     def test_what_an_earlier_run_said_is_replaced(self, told):
         assert [text for node, text, _ in told["full"]["sent"] if node == "3"] == [" ", "1 regions"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.adapters.acting import joined_reasons
-from regionstyle.nodes.engine.region.unchanged import why_unchanged
+from regionstyle.nodes.engine.region.unchanged import empty_masks, why_unchanged
 
 BEFORE = torch.linspace(0, 0.9, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4)
 MASKS = torch.ones(3, 4, 4)
@@ -34,6 +34,14 @@ def changed(index, by):
 )
 def test_pictures(after, masks, said):
     assert why_unchanged(BEFORE, after, masks) == said
+
+
+def test_masks_that_select_nothing():
+    masks = torch.zeros(3, 4, 4)
+    masks[1, 2, 2] = 0.01
+    assert empty_masks(masks) == "empty mask: image 0, 2"
+    assert empty_masks(masks[1]) == ""
+    assert empty_masks(masks[0]) == "empty mask: image 0"
 
 
 def test_one_place_that_can_be_seen_is_enough():
