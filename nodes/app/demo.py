@@ -15,7 +15,8 @@ from ..engine.host.base import Host
 from ..engine.io.heatmap import overlay
 from ..engine.language.instruction import EditRequest
 from ..engine.region.regions import region_of
-from ..grounding.finders.attention import AttentionSettings, Grounding, ground_by_attention
+from ..grounding.finders.attention import AttentionSettings, Grounding
+from ..grounding.finders.attention_finder import ground_by_attention
 from ..grounding.language.prompt import parse_prompt
 from ..metrics.pixels import equal_outside, mask_iou, masked_psnr
 from ..tinyworld.bundled import expert_files

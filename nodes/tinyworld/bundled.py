@@ -204,10 +204,15 @@ def load_predictor(host: Host, experts: list[Expert] | None = None) -> Diffusers
     """The tiny world's predictor on a host, with experts attached (all off until a gate opens them)."""
     from ..engine.adapters.stack import ExpertStack
     from ..engine.predictor.diffusers import DiffusersPredictor
+    from .recogniser import TinyRecogniser
 
     parts = load_components()
     stack = None
     if experts:
         stack = ExpertStack(parts.unet, experts)
         stack.attach()
-    return DiffusersPredictor(parts.unet, parts.vae, parts.text_encoder, parts.tokenizer, parts.scheduler, host, stack)
+    predictor = DiffusersPredictor(
+        parts.unet, parts.vae, parts.text_encoder, parts.tokenizer, parts.scheduler, host, stack
+    )
+    predictor.recogniser = TinyRecogniser()
+    return predictor

@@ -10,8 +10,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..engine.predictor.recogniser import ATTACHMENT
 from .bundled import EXPERTS, read
 from .networks import TEXT_CONFIG, UNET_CONFIG
+from .recogniser import TinyRecogniser
 from .tokenizer import FOLDER as TOKENIZER_FOLDER
 
 FOR_ALL = "REGIONSTYLE_TINYWORLD_LORAS"  # environment variable: "1" lists the shipped LoRAs in models/loras too
@@ -145,6 +147,7 @@ def load_clip() -> Any:
         clip = comfy.sd.CLIP(target, embedding_directory=None)
         loaded = clip.load_sd(text_state(read("text")))
         _check_loaded(loaded)
+        clip.patcher.set_attachments(ATTACHMENT, TinyRecogniser())
         return clip
 
 

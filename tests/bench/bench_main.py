@@ -17,7 +17,7 @@ import torch
 from regionstyle.nodes.app.evaluation.scenes import as_image, demo_scene
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.host.base import LocalHost
-from regionstyle.nodes.grounding.finders.attention import ground_by_attention
+from regionstyle.nodes.grounding.finders.attention_finder import ground_by_attention
 from regionstyle.nodes.router.restyle import restyle_region
 from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld.bundled import expert_files, load_bundled_expert, load_predictor

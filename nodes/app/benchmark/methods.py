@@ -16,7 +16,8 @@ from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.base import Host
 from ...engine.language.region_prompt import region_prompt
 from ...engine.region.regions import region_of
-from ...grounding.finders.attention import AttentionSettings, ground_by_attention
+from ...grounding.finders.attention import AttentionSettings
+from ...grounding.finders.attention_finder import ground_by_attention
 from ...grounding.language.prompt import parse_prompt
 from ...metrics.datasets.samples import HARMONIZATION, PICTURES, REGIONAL, Sample
 from ..edit import EditResult, EditSettings, edit

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from ...engine.attention.tap import AttentionTap
 from ...engine.host.base import Host
-from ...grounding.finders.attention import AttentionSettings, ground_by_attention, otsu, phrase_groups
+from ...grounding.finders.attention import AttentionSettings, otsu, phrase_groups
+from ...grounding.finders.attention_finder import ground_by_attention
 from ...metrics.pixels import mask_iou
 from ...tinyworld.world import Scene
 from .scenes import as_image

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...engine.adapters.gates import Gates
 from ...engine.errors import RegionStyleError
 from ...engine.region.regions import region_of
-from ...grounding.finders.attention import AttentionSettings, ground_by_attention
+from ...grounding.finders.attention import AttentionSettings
+from ...grounding.finders.attention_finder import ground_by_attention
 from ...metrics.measurement import UNIT, Measurement, check_tiny
 from ...metrics.pixels import masked_mse, psnr_of
 from ...metrics.regional_style import regional_style_score

@@ -22,6 +22,7 @@ from ..errors import wrong_input
 from ..host.context import pass_context, prompts_of_batch, running_slice
 from ..host.memory import BatchSlice, in_parts
 from .inpainting import GREY, Inpainting, latent_mask, masked_pictures
+from .recogniser import Recogniser
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ class NoisePredictor(ABC):
     network: where experts and attention taps attach. Latents are `[B,latent_channels,H/factor,W/factor]`;
     native_size is the picture side in pixels that the network was trained at. predicts: what the network was trained
     to give, "eps", "v" or "flow". inpaints: whether the network is told where to redraw and the picture around it.
-    Methods follow the caller's grad mode.
+    recogniser: says whether a place shows what words name, where the model brings one along. Methods follow the caller's
+    grad mode.
     """
 
     host: Host
@@ -141,6 +143,7 @@ class NoisePredictor(ABC):
     inpaints: bool = False
     _inpainting: Inpainting | None = None
     _all_new: Inpainting | None = None  # to redraw everything: at the size it was last asked for
+    recogniser: Recogniser | None = None
 
     @abstractmethod
     def predict(self, x: Tensor, t: Time, text: Text, gate: Gates | None = None) -> Prediction:

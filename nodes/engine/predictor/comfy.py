@@ -29,6 +29,7 @@ from .comfy_models import AdditionalModels
 from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
 from .inpainting import Inpainting
+from .recogniser import ATTACHMENT
 from .schedule import Prediction, Time, from_denoised
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ComfyPredictor(NoisePredictor):
     def __init__(self, model: Any, clip: Any, vae: Any, host: ComfyHost) -> None:
         """RegionStyleError for a model of a family whose conversions are not known."""
         self.clip, self.vae, self.host = clip, vae, host
+        self.recogniser = None if clip is None else clip.patcher.get_attachment(ATTACHMENT)
         self._model = model
         self._depth, self._differentiated = 0, False
         self._additional = AdditionalModels()

@@ -14,7 +14,8 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.heatmap import overlay
 from ...engine.predictor.comfy import ComfyPredictor
-from ..finders.attention import Grounding, ground_by_attention
+from ..finders.attention import Grounding
+from ..finders.attention_finder import ground_by_attention
 from ..language.written_words import check_text, check_words
 from ..settings import AttentionSettings
 

@@ -20,7 +20,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 from ...engine.attention.tap import AttentionTap
 from ...engine.errors import RegionStyleError
 from ...engine.language.nouns import with_article
-from ...engine.language.region_words import without_determiners
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_phrase
 from ...engine.region.region import RegionCrop
@@ -179,20 +178,3 @@ def _similar_components(mask: Tensor, logodds: Tensor, tolerance: float) -> Tens
     best = max(mean for mean, part in zip(means, parts, strict=True) if part.sum() >= 0.05 * parts[0].sum())
     kept = [part for mean, part in zip(means, parts, strict=True) if mean >= best - tolerance]
     return torch.stack(kept).amax(0)
-
-
-def ground_by_attention(
-    predictor: NoisePredictor,
-    image: Tensor,
-    phrase: str,
-    caption: str | None = None,
-    settings: AttentionSettings | None = None,
-) -> Grounding:
-    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default: the phrase with its
-    article, "an orange triangle"). Determiners before the phrase are not looked for."""
-    settings = settings or AttentionSettings()
-    with torch.no_grad():
-        logodds = attention_logodds(
-            predictor, image, without_determiners(phrase)[0], caption or with_article(phrase), settings
-        )
-    return mask_from_logodds(logodds, settings)

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ...engine.language.instruction import Instruction
 from ...engine.language.nouns import with_article
+from ...engine.language.region_words import without_determiners
 from ...engine.predictor.base import NoisePredictor
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions, region_of
 from ..masks.refine import mask_parts
 from ..settings import AttentionSettings
 from .attention import Grounding, attention_logodds, mask_from_logodds
+from .presence import check_known, find_present
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
@@ -50,12 +52,16 @@ def attention_finder(
     taken for the things, so those that touch count as one (`split_instances` tells them apart).
     """
     words, maps, groundings = queries(instruction), {}, {}
+    if predictor.recogniser is not None:
+        for query in words:
+            check_known(query, predictor.recogniser)
 
-    def logodds_of(query: str) -> Tensor:
-        if query not in maps:
+    def logodds_of(query: str, caption: str = "") -> Tensor:
+        key = query, caption or with_article(query)
+        if key not in maps:
             with torch.no_grad():
-                maps[query] = attention_logodds(predictor, image, query, with_article(query), settings)
-        return maps[query]
+                maps[key] = attention_logodds(predictor, image, *key, settings)
+        return maps[key]
 
     def find(query: str, apart: bool) -> list[Region]:
         if (query, apart) not in groundings:
@@ -66,7 +72,11 @@ def attention_finder(
                 if apart
                 else settings
             )
-            groundings[query, apart] = mask_from_logodds(logodds_of(query), tolerant, competing_maps)
+            groundings[query, apart] = (
+                mask_from_logodds(logodds_of(query), tolerant, competing_maps)
+                if predictor.recogniser is None
+                else find_present(logodds_of, image, query, predictor.recogniser, tolerant, competing_maps)
+            )
         return _instances(query, groundings[query, apart], apart)
 
     return find
@@ -99,3 +109,28 @@ def regions_by_attention(
     return find_regions(
         images, instruction, lambda image, index: attention_finder(predictor, image, instruction, settings)
     )
+
+
+def ground_by_attention(
+    predictor: NoisePredictor,
+    image: Tensor,
+    phrase: str,
+    caption: str | None = None,
+    settings: AttentionSettings | None = None,
+) -> Grounding:
+    """Find a phrase in a picture `[1,3,H,W]` in 0..1; caption: the prompt it stands in (default: the phrase with its
+    article, "an orange triangle"). Determiners before the phrase are not looked for.
+
+    Where the predictor has a recogniser, what that does not see is not found, and words it was never taught are a
+    RegionStyleError.
+    """
+    settings, query = settings or AttentionSettings(), without_determiners(phrase)[0]
+
+    @torch.no_grad()
+    def logodds_of(words: str, said: str) -> Tensor:
+        return attention_logodds(predictor, image, words, said, settings)
+
+    caption = caption or with_article(phrase)
+    if predictor.recogniser is None:
+        return mask_from_logodds(logodds_of(query, caption), settings)
+    return find_present(logodds_of, image, query, predictor.recogniser, settings, caption=caption)

@@ -11,7 +11,7 @@ from regionstyle.nodes.app.evaluation.attention import attention_iou, plain_atte
 from regionstyle.nodes.app.evaluation.scenes import as_image
 from regionstyle.nodes.app.evaluation.tinyworld import held_out
 from regionstyle.nodes.engine.host.base import LocalHost
-from regionstyle.nodes.grounding.finders.attention import ground_by_attention
+from regionstyle.nodes.grounding.finders.attention_finder import ground_by_attention
 from regionstyle.nodes.grounding.settings import AttentionSettings
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.classifier import load_classifier

@@ -8,7 +8,8 @@ import torch
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.grounding.finders import attention
-from regionstyle.nodes.grounding.finders.attention import ground_by_attention, mask_from_logodds, otsu, threshold_of
+from regionstyle.nodes.grounding.finders.attention import mask_from_logodds, otsu, threshold_of
+from regionstyle.nodes.grounding.finders.attention_finder import ground_by_attention
 from regionstyle.nodes.grounding.masks.refine import guided_filter
 from regionstyle.nodes.grounding.settings import AttentionSettings
 from regionstyle.nodes.tinyworld.bundled import load_predictor
