@@ -47,17 +47,19 @@ class TinyRecogniser:
         return f"shapes ({', '.join(SHAPES)}) and colours ({', '.join(COLORS)})"
 
     def probability(self, image: Tensor, box: Box, phrase: str) -> float:
-        """The share of the pairs that the phrase can mean: "triangle" is a triangle of any colour.
+        """The share of what the phrase can mean: "triangle" is a triangle of any colour.
 
-        The alternatives are all pairs, and two things side by side of which one has the colour and the other the shape.
-        A phrase without colour and shape ("leaves") stands beside all pairs as one more.
+        The alternatives are all pairs; for a pair also two things side by side, the pair beside any other thing on one
+        hand, and on the other two things of which one has its colour and the other its shape. A phrase without colour
+        and shape ("leaves") stands beside all pairs as one more.
         """
         meant = self._meant(phrase)
-        if meant:
-            shares = self._shares(image, box, torch.cat([self._texts, self._mixtures(phrase)]))
-            return float(shares[meant].sum())
-        own = self._clip.embed_texts([f"a {phrase.lower()}"])
-        return float(self._shares(image, box, torch.cat([self._texts, own]))[-1])
+        if not meant:
+            own = self._clip.embed_texts([f"a {phrase.lower()}"])
+            return float(self._shares(image, box, torch.cat([self._texts, own]))[-1])
+        beside, mixed = self._two_things(phrase)
+        shares = self._shares(image, box, torch.cat([self._texts, beside, mixed]))
+        return float(shares[meant].sum() + shares[len(self._texts) : len(self._texts) + len(beside)].sum())
 
     def completions(self, image: Tensor, phrase: str) -> list[str]:
         """A shape in every colour; a colour alone is found well enough."""
@@ -78,15 +80,19 @@ class TinyRecogniser:
             return []
         return [at for at, pair in enumerate(self._pairs) if words <= set(pair.split())]
 
-    @lru_cache(maxsize=64)  # noqa: B019 (one object per loaded model, a few hundred bytes a phrase)
-    def _mixtures(self, phrase: str) -> Tensor:
-        """Texts `[T,128]` of two things that together have the phrase's colour and shape."""
+    @lru_cache(maxsize=64)  # noqa: B019 (one object per loaded model, a few kilobytes a phrase)
+    def _two_things(self, phrase: str) -> tuple[Tensor, Tensor]:
+        """Texts `[T,128]` of the phrase's pair beside another thing, and of two things that share its words out; none
+        where the phrase is no pair."""
         words = self._words(phrase)
         colors, shapes = [c for c in COLORS if c in words], [s for s in SHAPES if s in words]
         if not (colors and shapes):
-            return self._texts[:0]
-        others = product((s for s in SHAPES if s not in shapes), (c for c in COLORS if c not in colors))
-        return self._clip.embed_texts([f"a {colors[0]} {s} and a {c} {shapes[0]}" for s, c in others])
+            return self._texts[:0], self._texts[:0]
+        (color, *_), (shape, *_) = colors, shapes
+        others = [(c, s) for c, s in product(COLORS, SHAPES) if c != color and s != shape]
+        beside = self._clip.embed_texts([f"a {color} {shape} and a {c} {s}" for c, s in others])
+        mixed = self._clip.embed_texts([f"a {color} {s} and a {c} {shape}" for c, s in others])
+        return beside, mixed
 
     def describe(self, image: Tensor, box: Box) -> str:
         """The likeliest pair of colour and shape."""

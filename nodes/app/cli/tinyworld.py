@@ -37,9 +37,11 @@ def run_evaluation(args: argparse.Namespace) -> int:
     host = console_host(args.device)
     if args.what == "masks":
         from ..evaluation.masks import evaluate_masks, table
+        from ..evaluation.presence import evaluate_presence, presence_table
 
-        numbers = evaluate_masks(host, args.scenes or 500)
-        shown = table(numbers)
+        presence = evaluate_presence(host, args.scenes or 500)
+        numbers = {**evaluate_masks(host, args.scenes or 500), "presence": presence}
+        shown = f"{table(numbers)}\n{presence_table(presence)}"
     else:
         from ...tinyworld.bundled import expert_files
         from ..evaluation.table import table as table_of_all
