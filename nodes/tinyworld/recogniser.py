@@ -57,9 +57,15 @@ class TinyRecogniser:
         if not meant:
             own = self._clip.embed_texts([f"a {phrase.lower()}"])
             return float(self._shares(image, box, torch.cat([self._texts, own]))[-1])
+        alone = self._shares(image, box, self._texts)
         beside, mixed = self._two_things(phrase)
+        if not len(beside):
+            return float(alone[meant].sum())
         shares = self._shares(image, box, torch.cat([self._texts, beside, mixed]))
-        return float(shares[meant].sum() + shares[len(self._texts) : len(self._texts) + len(beside)].sum())
+        together = float(shares[meant].sum() + shares[len(self._texts) : len(self._texts) + len(beside)].sum())
+        # Where one pair alone is likelier than the phrase's, the crop holds a word of the phrase, and not the thing.
+        seen = int(alone.argmax()) in meant
+        return max(together, float(alone[meant].sum())) if seen else min(together, float(alone[meant].sum()))
 
     def completions(self, image: Tensor, phrase: str) -> list[str]:
         """A shape in every colour; a colour alone is found well enough."""

@@ -130,8 +130,8 @@ class NoisePredictor(ABC):
     network: where experts and attention taps attach. Latents are `[B,latent_channels,H/factor,W/factor]`;
     native_size is the picture side in pixels that the network was trained at. predicts: what the network was trained
     to give, "eps", "v" or "flow". inpaints: whether the network is told where to redraw and the picture around it.
-    recogniser: says whether a place shows what words name, where the model brings one along. Methods follow the caller's
-    grad mode.
+    recogniser: says whether a place shows what words name, where the model brings one along. Methods follow the
+    caller's grad mode.
     """
 
     host: Host

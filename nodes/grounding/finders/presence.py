@@ -21,7 +21,8 @@ from ..masks.refine import mask_parts
 from ..settings import AttentionSettings
 from .attention import Grounding, mask_from_logodds
 
-FULLER = 3  # how many fuller phrases are tried for one that leaves something open
+SURE = 0.8  # the probability from which a phrase that leaves something open is not looked for any further
+FULLER = 4  # how many fuller phrases are tried for one that leaves something open
 LOOKS = 4  # the first one, and one for each thing that was taken for the phrase's
 SMALLEST_PART = 0.1  # of the largest part: smaller ones are specks
 AS_GOOD = 0.1  # how much less likely than its best part a whole mask may be and still be taken as one thing
@@ -82,13 +83,16 @@ def find_present(
     phrase that leaves something open ("triangle") is looked for under fuller names too.
     """
     check_known(phrase, recogniser)
-    grounding = _look_again(look, image, phrase, recogniser, settings, competing, caption)
-    fuller = [] if grounding.found else recogniser.completions(image, phrase)
+    best = _look_again(look, image, phrase, recogniser, settings, competing, caption)
+    fuller = [] if best.found and best.score >= SURE else recogniser.completions(image, phrase)
     for name in fuller[:FULLER]:
         other = _look_again(look, image, name, recogniser, settings, competing, None)
-        if other.found:
-            return other
-    return grounding
+        shown = shown_parts(image, other.mask, phrase, recogniser)
+        if not shown.instead and shown.probability > best.score:
+            best = replace(other, mask=shown.mask, score=shown.probability, found=True)
+        if best.score >= SURE:
+            break
+    return best
 
 
 def _look_again(
