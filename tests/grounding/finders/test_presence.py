@@ -40,7 +40,8 @@ class Placed:
 
     def probability(self, image, box, phrase):
         self.asked.append((box, phrase))
-        return 0.9 if self.describe(image, box) == phrase else 0.1
+        meant = self.completions(image, phrase) or [phrase]
+        return 0.9 if self.describe(image, box) in meant else 0.1
 
     def describe(self, image, box):
         return next((name for edge, name in self.things if box[0] <= edge < box[2]), "nothing")
