@@ -21,7 +21,8 @@ class AttentionSettings:
     smallest: the least contrast (log-odds inside minus outside) that counts as found; radius: window of the edge
     refinement, as a share of the model's native size (0: none); peak_margin: log-odds below the strongest places
     at which a thing ends, as what lies lower is another thing that the words fit less; component_tolerance: how far the
-    means of separate parts of the mask may lie below the best one's (the things of one name are alike, others are not).
+    means of separate parts of the mask may lie below the best one's (the things of one name are alike, others are not);
+    min_score: 0..1, the least score that counts as found.
     """
 
     levels: Sequence[float] = (0.1, 0.2)
@@ -48,6 +49,17 @@ class AttentionSettings:
     radius: float = 0.12
     peak_margin: float = 2.0
     component_tolerance: float = 0.5
+    min_score: float = setting(
+        0.0,
+        low=0,
+        high=1,
+        step=0.01,
+        advanced=True,
+        optional=True,
+        help="A thing with a lower score is not found. The tiny world's score is its CLIP's probability that the place "
+        "shows the words, and it leaves out what is not there by itself. Other models' score is the mean attention "
+        "inside the mask, which some place always gets: try 0.6 if absent things are found. 0: keep all.",
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -30,7 +30,9 @@ class AttentionMask(Node):
                 node_output(io.Mask, "mask", tooltip="1 inside the thing, 0 elsewhere, soft edge; one per image."),
                 node_output(io.Image, "attention", tooltip="The attention laid over the picture: yellow is high."),
                 node_output(
-                    io.Float, "score", tooltip="Mean probability inside the mask of the first image; 0: not found."
+                    io.Float,
+                    "score",
+                    tooltip="How sure it is for the first image, 0 to 1 (see min_score), of what was not found too.",
                 ),
             ],
         )
@@ -82,7 +84,11 @@ def _phrase_inputs() -> list[Any]:
 
 def search_inputs() -> list[Any]:
     """How attention looks, for every node that finds by it."""
-    return [*node_inputs(AttentionSettings, "bias", "noise_samples", "seed"), *node_inputs(Finding, "strict")]
+    return [
+        *node_inputs(AttentionSettings, "bias", "noise_samples", "seed"),
+        *node_inputs(Finding, "strict"),
+        *node_inputs(AttentionSettings, "min_score"),
+    ]
 
 
 NODES = [AttentionMask]

@@ -17,7 +17,7 @@ from ...engine.region.regions import Regions, region_of
 from ..masks.refine import mask_parts
 from ..settings import AttentionSettings
 from .attention import Grounding, attention_logodds, mask_from_logodds
-from .presence import check_known, find_present
+from .presence import check_known, find_present, kept_if_sure
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
@@ -72,11 +72,12 @@ def attention_finder(
                 if apart
                 else settings
             )
-            groundings[query, apart] = (
+            grounding = (
                 mask_from_logodds(logodds_of(query), tolerant, competing_maps)
                 if predictor.recogniser is None
                 else find_present(logodds_of, image, query, predictor.recogniser, tolerant, competing_maps)
             )
+            groundings[query, apart] = kept_if_sure(grounding, settings.min_score)
         return _instances(query, groundings[query, apart], apart)
 
     return find
@@ -132,5 +133,6 @@ def ground_by_attention(
 
     caption = caption or with_article(phrase)
     if predictor.recogniser is None:
-        return mask_from_logodds(logodds_of(query, caption), settings)
-    return find_present(logodds_of, image, query, predictor.recogniser, settings, caption=caption)
+        return kept_if_sure(mask_from_logodds(logodds_of(query, caption), settings), settings.min_score)
+    grounding = find_present(logodds_of, image, query, predictor.recogniser, settings, caption=caption)
+    return kept_if_sure(grounding, settings.min_score)

@@ -119,3 +119,10 @@ def _look_again(
         others.append(shown.instead)
     assert best is not None
     return best
+
+
+def kept_if_sure(grounding: Grounding, least: float) -> Grounding:
+    """A grounding whose score is at least `least`, and an empty one otherwise, which keeps its score."""
+    if grounding.score >= least:
+        return grounding
+    return replace(grounding, mask=torch.zeros_like(grounding.mask), found=False)

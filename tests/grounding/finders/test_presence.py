@@ -18,7 +18,7 @@ from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.language.instruction import EditRequest, Instruction
 from regionstyle.nodes.grounding.finders.attention_finder import ground_by_attention, regions_by_attention
-from regionstyle.nodes.grounding.finders.presence import check_known, find_present, shown_parts
+from regionstyle.nodes.grounding.finders.presence import check_known, find_present, kept_if_sure, shown_parts
 from regionstyle.nodes.grounding.settings import AttentionSettings
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.recogniser import TinyRecogniser
@@ -94,6 +94,15 @@ def test_a_phrase_that_leaves_something_open_is_found_under_a_fuller_name():
     maps = {"thing": LEFT, "left thing": LEFT, "right thing": RIGHT}
     found = find_present(lambda phrase, caption: maps[phrase], IMAGE, "thing", Placed(TWO), SETTINGS)
     assert torch.equal(found.mask > 0.5, RIGHT > 0)
+
+
+def test_a_score_below_what_is_asked_for_is_not_found():
+    found = find_present(lambda phrase, caption: RIGHT, IMAGE, "right thing", Placed(TWO), SETTINGS)
+    assert kept_if_sure(found, 0.9) is found
+    left_out = kept_if_sure(found, 0.95)
+    assert not left_out.found
+    assert not left_out.mask.any()
+    assert left_out.score == 0.9
 
 
 def test_an_empty_mask_shows_nothing():
