@@ -34,6 +34,7 @@ from ..gates.region_gates import RoutedStyle, region_gates_of, route_regions
 from ..settings import NoiseRange
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
+NOT_FOUND = "not found, off"  # how a line about a style ends none of whose things is there
 NO_EXPERT = "no expert: plain prompting"
 
 
@@ -57,16 +58,10 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
-    lines += not_found(patched)
+    lines += [f"{style.style}: {NOT_FOUND}" for style in routed if not bool((style.mask > 0).any())]
     used = {style.expert for style in routed}
     lines += [f"{item.name}: no region, off" for item in experts if item.name not in used]
     return patched, "\n".join(lines)
-
-
-def not_found(model: Any) -> list[str]:
-    """A line for every routed style of a MODEL none of whose things was found: it is off."""
-    lost = [style.style for style in routed_styles(model) if not bool((style.mask > 0).any())]
-    return [f"{style}: not found, off" for style in lost]
 
 
 def routed_styles(model: Any) -> tuple[RoutedStyle, ...]:

@@ -50,10 +50,11 @@ class RouteByRegions(Node):
 
     @classmethod
     def execute(cls, model: Any, experts: Any, regions: Any, edge: int, **when: Any) -> io.NodeOutput:
-        from .routing import by_regions, not_found
+        from .routing import NOT_FOUND, by_regions
 
         patched, notice = by_regions(model, experts, regions, edge, *settings_from(when, NoiseRange))
-        return io.NodeOutput(patched, ui=cls.say(notice, warning="\n".join(not_found(patched))))
+        lost = "\n".join(line for line in notice.splitlines() if line.endswith(NOT_FOUND))
+        return io.NodeOutput(patched, ui=cls.say(notice, warning=lost))
 
 
 class RouteByPrompt(Node):
