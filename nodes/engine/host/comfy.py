@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from ..errors import wrong_input
 from .base import PARTS, Progress, missing_file
-from .gradients import as_current, networks_of, ordinary_weights, training_flag, without_dynamic_memory
+from .gradients import (
+    as_current,
+    mutation_allowed,
+    networks_of,
+    ordinary_weights,
+    training_flag,
+    without_dynamic_memory,
+)
 
 PREVIEW_SIZE = 512
 _PATCHER = "_regionstyle_patcher"
@@ -108,8 +115,8 @@ class ComfyHost:
         is off, every parameter is replaced by an ordinary tensor over the same memory (no copy), ComfyUI is told that
         it is training (its custom rotary kernels have no backward), and layers that write in place are guarded.
         Weights stay frozen: only what requires grad beforehand is differentiated. Clone tensors that were made
-        outside (`ordinary`). Everything is restored on leaving. A model under dynamic VRAM is replaced by a
-        fully loaded one; RegionStyleError where ComfyUI cannot make that.
+        outside (`ordinary`). Blocks may be nested. Everything is restored on leaving. A model under dynamic VRAM is
+        replaced by a fully loaded one; RegionStyleError where ComfyUI cannot make that.
         """
         import comfy.model_management as management
 
@@ -124,7 +131,7 @@ class ComfyHost:
                 for module in networks_of(patcher):
                     stack.enter_context(ordinary_weights(module))
             stack.enter_context(training_flag(management))
-            stack.enter_context(torch.autograd.graph.allow_mutation_on_saved_tensors())
+            stack.enter_context(mutation_allowed())
             yield whole
 
 

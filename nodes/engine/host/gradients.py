@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -86,6 +87,23 @@ def as_current(patcher: Any) -> Iterator[None]:
         yield
     finally:
         patcher.model.current_patcher = before
+
+
+_mutation_allowed: ContextVar[bool] = ContextVar("regionstyle_mutation_allowed", default=False)
+
+
+@contextmanager
+def mutation_allowed() -> Iterator[None]:
+    """torch's `allow_mutation_on_saved_tensors`, which cannot be nested: the outermost block does it."""
+    if _mutation_allowed.get():
+        yield
+        return
+    token = _mutation_allowed.set(True)
+    try:
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+            yield
+    finally:
+        _mutation_allowed.reset(token)
 
 
 @contextmanager

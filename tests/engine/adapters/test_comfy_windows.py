@@ -53,10 +53,10 @@ with torch.inference_mode():
     result["after"] = far(sample(attach(masks)), whole)
     if "latent_retain_index_list" in inspect.signature(node.execute).parameters:
         # every window shows the first frame in its first place, with its own mask there
-        rolled = attach(masks)
-        retained = windowed(rolled, latent_retain_index_list="0")
+        first = {"latent_retain_index_list": "0", "causal_window_fix": False}
+        retained = windowed(attach(masks), **first)
         other = masks.clone(); other[0] = 1 - other[0]
-        moved = windowed(attach(other), latent_retain_index_list="0")
+        moved = windowed(attach(other), **first)
         result["retained"] = far(sample(retained)[1:], sample(moved)[1:])
 print(json.dumps(result))
 """
