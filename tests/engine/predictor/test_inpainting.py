@@ -15,7 +15,7 @@ from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
 from regionstyle.nodes.engine.predictor.inpainting import masked_pictures
 from regionstyle.nodes.router.restyle import restyle_region
 from regionstyle.nodes.router.settings import RestyleSettings
-from regionstyle.nodes.sms.local import with_fake
+from regionstyle.nodes.sms.fake import with_fake
 from regionstyle.nodes.sms.settings import SmsSettings
 from regionstyle.nodes.sms.stylize import match_style
 from regionstyle.nodes.tinyworld.bundled import load_bundled_expert, load_predictor
