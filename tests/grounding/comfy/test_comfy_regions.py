@@ -204,7 +204,7 @@ def test_restyle_by_sentence(run):
     assert "'moon' not found in image 1" in made["strict"]
     assert "mosaic, neon" in made["style_error"]
     assert "'moon', 'star'" in made["word_error"]
-    assert "prompt" in made["empty"]
+    assert "sentence" in made["empty"]
     assert "{style}" in made["template"]
     assert "bias" in made["bias"]
     assert len(made["phrases"]) == 3
