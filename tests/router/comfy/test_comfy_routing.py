@@ -221,7 +221,7 @@ def check(result: dict) -> None:
     errors = result["errors"]
     assert all(text.startswith("RegionStyleError") for text in errors.values()), errors
     for case in ("unsupported", "aura", "aura by prompt", "aura everywhere"):
-        assert all(family in errors[case] for family in ("Stable Diffusion", "SD3", "FLUX.1")), errors[case]
+        assert all(family in errors[case] for family in ("SD1.5", "SD3", "FLUX")), errors[case]
     assert "already" in errors["taken"]
     assert "clip" in errors["clip"]
     assert "expected the gate's 7" in errors["few"]
