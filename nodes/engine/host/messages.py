@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from typing import Any
 
 from ..errors import printable, shortened
 
@@ -19,14 +20,10 @@ CLEARED = " "  # front ends ignore an empty text
 log = logging.getLogger("regionstyle")
 
 
-class _Place(NamedTuple):
-    """A node on the page of one client."""
+MOST_PAGES = 32  # whose nodes are remembered: every page that is opened is a new client
 
-    client: str
-    node: str
-
-
-_shown: set[_Place] = set()  # nodes on which something of this pack can be read now
+# Per client, the last one last, the nodes on which something of this pack can be read now.
+_shown: OrderedDict[str, set[str]] = OrderedDict()
 
 
 def show_message(text: str) -> None:
@@ -60,10 +57,19 @@ def drawable(text: str) -> str:
 def _send(text: str) -> None:
     server = _server()
     place = None if server is None else _place(server)
-    if place is None or (not text and place not in _shown):
+    if place is None or (not text and place[1] not in _shown.get(place[0], ())):
         return
-    server.send_progress_text(drawable(text) or CLEARED, place.node, place.client)
-    (_shown.add if text else _shown.discard)(place)
+    client, node = place
+    server.send_progress_text(drawable(text) or CLEARED, node, client)
+    _remember(client, node, shown=bool(text))
+
+
+def _remember(client: str, node: str, *, shown: bool) -> None:
+    nodes = _shown.setdefault(client, set())
+    (nodes.add if shown else nodes.discard)(node)
+    _shown.move_to_end(client)
+    while len(_shown) > MOST_PAGES:
+        _shown.popitem(last=False)
 
 
 def _server() -> Any:
@@ -72,12 +78,14 @@ def _server() -> Any:
     return server if hasattr(server, "send_progress_text") else None
 
 
-def _place(server: Any) -> _Place | None:
-    """The node that is running, and the client that queued it; None outside of a prompt and for one without a client.
+def _place(server: Any) -> tuple[str, str] | None:
+    """The client that queued the prompt, and the node that is running.
+
+    None outside of a prompt and for one without a client.
 
     Not from the hidden input `unique_id`, which would make a node's number a part of its cache key.
     """
     from comfy_execution.utils import get_executing_context
 
     context, client = get_executing_context(), getattr(server, "client_id", None)
-    return None if context is None or client is None else _Place(str(client), str(context.node_id))
+    return None if context is None or client is None else (str(client), str(context.node_id))
