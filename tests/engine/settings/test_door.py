@@ -20,7 +20,7 @@ nan = float("nan")
 plain = {"object": object(), "list": [1], "dict": {"a": 1}, "bytes": b"x", "complex": 1j, "class": int,
          "tensor": torch.zeros(3), "function": len, "nothing": None}
 texts = {"text": "x", "digits": "8", "half a pair": "\\ud800", "empty": "", "long": "x" * 100000}
-whole = {"low": -10**9, "high": 10**12, "huge": 10**400, "beyond": -10**5000}
+whole = {"low": -10**9, "high": 2**64, "huge": 10**400, "beyond": -10**5000}
 parts = {"part": 2.5, "nan": nan, "inf": float("inf"), "minus inf": -float("inf")}
 flags = {"true": True, "false": False}
 numbers = {"INT": {**plain, **texts, **whole, **parts, **flags},
