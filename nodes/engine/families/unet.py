@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,9 @@ class UNet(ModelFamily):
         """See `ModelFamily.accepts`."""
         return has_blocks(network) and self.is_variant(network) and not unet_names.has_time_axis(network)
 
+    @abstractmethod
     def is_variant(self, network: nn.Module) -> bool:
         """Whether a U-Net is one of this family."""
-        raise NotImplementedError
 
     def slices_in(self, network: nn.Module) -> SlicesOf:
         """See `ModelFamily.slices_in`."""

@@ -17,7 +17,7 @@ from ...engine.region.regions import Regions, region_of
 from ..masks.refine import mask_parts
 from ..settings import AttentionSettings
 from .attention import Grounding, attention_logodds, mask_from_logodds
-from .presence import check_known, find_present, kept_if_sure
+from .presence import Look, check_known, find_present, kept_if_sure
 from .sentence_regions import Finder, found_notice, queries, sentence_regions
 
 # Smaller parts of an attention map, against its largest one, are specks and no things of their own.
@@ -72,12 +72,9 @@ def attention_finder(
                 if apart
                 else settings
             )
-            grounding = (
-                mask_from_logodds(logodds_of(query), tolerant, competing_maps)
-                if predictor.recogniser is None
-                else find_present(logodds_of, image, query, predictor.recogniser, tolerant, competing_maps)
+            groundings[query, apart] = _grounding(
+                predictor, logodds_of, image, query, with_article(query), tolerant, competing_maps
             )
-            groundings[query, apart] = kept_if_sure(grounding, settings.min_score)
         return _instances(query, groundings[query, apart], apart)
 
     return find
@@ -132,7 +129,21 @@ def ground_by_attention(
         return attention_logodds(predictor, image, words, said, settings)
 
     caption = caption or with_article(phrase)
+    return _grounding(predictor, logodds_of, image, query, caption, settings)
+
+
+def _grounding(
+    predictor: NoisePredictor,
+    logodds_of: Look,
+    image: Tensor,
+    query: str,
+    caption: str,
+    settings: AttentionSettings,
+    competing_maps: Sequence[Tensor] = (),
+) -> Grounding:
+    """The query's mask: where the predictor has a recogniser, only what that sees too; never below `min_score`."""
     if predictor.recogniser is None:
-        return kept_if_sure(mask_from_logodds(logodds_of(query, caption), settings), settings.min_score)
-    grounding = find_present(logodds_of, image, query, predictor.recogniser, settings, caption=caption)
+        grounding = mask_from_logodds(logodds_of(query, caption), settings, competing_maps)
+    else:
+        grounding = find_present(logodds_of, image, query, predictor.recogniser, settings, competing_maps, caption)
     return kept_if_sure(grounding, settings.min_score)
