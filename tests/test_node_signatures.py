@@ -12,20 +12,16 @@ import pytest
 
 SAVED = Path(__file__).with_name("node_signatures.json")
 KEPT = ("input", "input_order", "output", "output_name", "display_name", "category", "output_node", "deprecated")
+FILES = ("file", "folder", "expert")  # their choices are what lies in the user's folders
 
 pytestmark = pytest.mark.slow
 
 
 def signature(node: dict) -> dict:
-    """What a saved workflow and its reader depend on; tooltips may be worded better at any time.
-
-    Choices that are files of the user's are left out.
-    """
+    """What a saved workflow and its reader depend on; tooltips may be worded better at any time."""
     kept = {key: node[key] for key in KEPT if key in node}
     kept["input"] = {
-        kind: {
-            name: [spec[0] if isinstance(spec[0], str) else "COMBO", _lasting(spec)] for name, spec in inputs.items()
-        }
+        kind: {name: [_type(spec), _lasting(spec, name in FILES)] for name, spec in inputs.items()}
         for kind, inputs in node["input"].items()
         if kind != "hidden"
     }
@@ -36,11 +32,10 @@ def _type(spec: list) -> str:
     return spec[0] if isinstance(spec[0], str) else "COMBO"
 
 
-def _lasting(spec: list) -> dict:
-    """Default, range and step of an input; no tooltip, and of choices only those that are no files."""
+def _lasting(spec: list, files: bool) -> dict:
+    """Default, range, step and choices of an input; no tooltip, and no choices that are the user's files."""
     options = dict(spec[1]) if len(spec) > 1 else {}
-    choices = options.get("options") or (spec[0] if isinstance(spec[0], list) else [])
-    if any("/" in str(choice) or "." in str(choice) for choice in choices):
+    if files:
         options.pop("options", None)
     return {key: value for key, value in sorted(options.items()) if key != "tooltip"}
 
