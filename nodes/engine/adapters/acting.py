@@ -80,6 +80,9 @@ def _strength(gate: Gate) -> float:
 
 @torch.no_grad()
 def _all_zero(weights: ExpertWeights) -> bool:
-    """Whether an expert's update is 0 in every layer, as that of a LoRA that was never trained."""
-    layers = (layer for _, layer in weights.items())
+    """Whether an expert's update is 0 in every layer, as that of a LoRA that was never trained. Magnitudes of DoRA are
+    compared with nothing: they count as an update."""
+    layers = [layer for _, layer in weights.items()]
+    if any(layer.magnitude is not None for layer in layers):
+        return False
     return all(layer.scale == 0 or not bool(layer.up.any()) or not bool(layer.down.any()) for layer in layers)

@@ -132,6 +132,8 @@ class _Routing:
     def _begin(self, patcher: Any) -> None:
         """A run begins or ends: forget masks resized and weights joined for the one before."""
         self._active, self._of_windows = ActiveGates(self.gates, self._names), {}
+        for stack, _ in self._stacks.values():
+            stack.forget_lengths()
 
     def _see_batch(self, executor: Callable[..., Any], x: Tensor, *args: Any) -> Any:
         """Remember during a sampler's step how many latents there are, before windows show a part of them."""

@@ -15,6 +15,7 @@ from ..families.token_layout import TokenLayout
 from ..host.context import hiding_tokens, pass_context, sharing_attention
 from .active_gates import ActiveGates
 from .batch_rows import ActiveRows
+from .dora import Change, dora_changes, with_changes
 from .isolation import joint_bias
 from .products import add_updates
 from .region_passes import RegionPass
@@ -37,6 +38,10 @@ class GatedLayer:
     updates: list[Update]
 
 
+# The updates that act in some rows of the batch, with their gates there.
+ByRows = dict[ActiveRows, list[tuple[Update, Tensor]]]
+
+
 class GatedForward:
     """The functions that run in place of a layer's forward, and what they must know.
 
@@ -52,6 +57,9 @@ class GatedForward:
     # During the passes over one cross-attention, input and output of its layers over the text, by id of the layer.
     _text_outputs: dict[int, tuple[Tensor, Tensor]] | None = None
 
+    def __init__(self) -> None:
+        self._lengths: dict[Any, tuple[Tensor, ...]] = {}  # of DoRA layers (`dora.py`)
+
     def around_layer(
         self, layer: GatedLayer, original: Callable[..., Tensor], x: Tensor, *args: Any, **kw: Any
     ) -> Tensor:
@@ -60,17 +68,37 @@ class GatedForward:
         gates = self.gates
         if gates is None:
             return y
-        by_rows: dict[ActiveRows, list[tuple[Update, Tensor]]] = {}
+        by_rows: ByRows = {}
         for update in layer.updates:
             gate = self._gate(gates, layer, update.expert, x, y) if update.expert in gates else None
             if gate is not None:
                 rows = gates.active_rows(update.expert, len(x))
                 by_rows.setdefault(rows, []).append((update, gate[rows.first : rows.last]))
-        fresh = self._is_fresh(layer, original)
+        by_rows = {rows: active for rows, active in by_rows.items() if rows.first < rows.last}
+        fresh, changes = self._is_fresh(layer, original), self._dora_changes(layer, x, y, by_rows)
         for rows, active in by_rows.items():
-            if rows.first < rows.last:
-                y, fresh = add_updates(layer.module, x, y, active, rows, gates.cached, in_place=fresh), True
-        return y
+            plain = [(update, gate) for update, gate in active if not update.decomposed]
+            if plain:
+                y, fresh = add_updates(layer.module, x, y, plain, rows, gates.cached, in_place=fresh), True
+        return with_changes(y, changes, in_place=fresh)
+
+    def _dora_changes(self, layer: GatedLayer, x: Tensor, y: Tensor, by_rows: ByRows) -> list[Change]:
+        """What the DoRA layers among the updates add to y, the output before any update."""
+        changes = []
+        for rows, active in by_rows.items():
+            decomposed = [(update, gate) for update, gate in active if update.decomposed]
+            changes += dora_changes(layer.module, x, y, decomposed, rows, self._length)
+        return changes
+
+    def _length(self, key: Any, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Lengths of weights, made once until `forget_lengths`, whatever the gates."""
+        if key not in self._lengths:
+            self._lengths[key] = make()
+        return self._lengths[key]
+
+    def forget_lengths(self) -> None:
+        """The network's weights may change after this, or are those of another run."""
+        self._lengths.clear()
 
     def _is_fresh(self, layer: GatedLayer, original: Callable[..., Tensor]) -> bool:
         """Whether the layer's output is nobody else's, and no backward pass needs it: it may be changed in place."""

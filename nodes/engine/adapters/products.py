@@ -54,7 +54,7 @@ def _add_one(
 ) -> Tensor:
     """y and one update of one gate everywhere: the sum is part of the last product."""
     make = lambda: (update.weights.down.to(y), update.up().flatten(1).to(y))  # noqa: E731
-    down, up = _cached(cache, "one", [update], y.device, y.dtype, make)
+    down, up = cached_for(cache, "one", [update], y.device, y.dtype, make)
     weight = gate * update.weights.scale
     if not isinstance(module, nn.Conv2d):
         return add_lora(y, x, down, up, weight, in_place=in_place)
@@ -89,14 +89,14 @@ def _routed(tokens: Tensor, active: Gated, cache: Cache) -> Tensor:
     updates = [update for update, _ in active]
     dtype = torch.promote_types(tokens.dtype, torch.float32)
     make = lambda: _joined(updates, tokens.device, dtype)  # noqa: E731
-    down, up, *owner = _cached(cache, "linear", updates, tokens.device, dtype, make)
+    down, up, *owner = cached_for(cache, "linear", updates, tokens.device, dtype, make)
     gate = _stacked_gates(active, tokens.shape[1]).to(dtype)
     gate = gate[:, None] if gate.ndim == 2 else gate
     weight = gate[..., owner[0]] if owner else gate * updates[0].weights.scale
     return joined_lora(tokens, down, up, weight)
 
 
-def _cached(
+def cached_for(
     cache: Cache, kind: str, updates: Sequence[Update], device: torch.device, dtype: torch.dtype,
     make: Callable[[], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:  # fmt: skip
@@ -123,7 +123,7 @@ def conv_update(module: nn.Conv2d, x: Tensor, active: Gated, cache: Cache) -> Te
     """The same for a Conv2d: x `[B,I,H,W]`; gates `[B]` or, on the grid of the output, `[B,h,w]`."""
     updates = [update for update, _ in active]
     make = lambda: _joined_conv(updates, module.out_channels, x)  # noqa: E731
-    down, up = _cached(cache, "conv", updates, x.device, x.dtype, make)
+    down, up = cached_for(cache, "conv", updates, x.device, x.dtype, make)
     hidden = F.conv2d(x, down, None, module.stride, module.padding, module.dilation)
     gated = [
         own * (u.weights.scale * (gate[:, None] if gate.ndim == 3 else gate[:, None, None, None])).to(own)

@@ -115,12 +115,17 @@ class ExpertStack:
         while self._hooks:
             self._hooks.pop().remove()
         self._gated.layout = None
+        self._gated.forget_lengths()
 
     def __enter__(self) -> ExpertStack:
         return self.attach()
 
     def __exit__(self, *error: object) -> None:
         self.detach()
+
+    def forget_lengths(self) -> None:
+        """What was measured of the network's weights, for DoRA, is measured anew: they may be others now."""
+        self._gated.forget_lengths()
 
     def set(self, gates: Gates) -> None:
         """Let the experts act from now on. RegionStyleError for gates that do not fit; the old ones then stay."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import wrong_input
 from ..families.layers import LayerSlice, is_linear
+from ..lora.magnitude import Magnitude
 from .weights import LoraWeights
 
 
@@ -29,6 +30,17 @@ class Update:
     @property
     def rank(self) -> int:
         return len(self.weights.down)
+
+    @property
+    def decomposed(self) -> bool:
+        """Whether it is a DoRA layer's."""
+        return self.weights.magnitudes is not None
+
+    @property
+    def magnitude(self) -> Magnitude | None:
+        """Of a DoRA layer, with those of its rows in the layer's order."""
+        magnitude = self.weights.magnitude
+        return magnitude.rows(None, self.swapped, self.expert) if magnitude is not None else None
 
     def up(self) -> Tensor:
         """up with its rows in the layer's order."""
@@ -58,6 +70,10 @@ def new_update(expert: str, path: str, weights: LoraWeights, place: LayerSlice, 
         got = f"down {list(weights.down.shape)} and up {list(weights.up.shape)}"
         accepts = f"{inputs} inputs and {len(rows)} outputs"
         raise wrong_input(name, got, accepts, "Use experts trained for this kind of model.")
+    magnitude = weights.magnitude
+    if magnitude and len(magnitude.values) != (inputs[0] if magnitude.by_input else len(rows)):
+        got = f"DoRA magnitudes {list(magnitude.values.shape)} by {'input' if magnitude.by_input else 'output'}"
+        raise wrong_input(name, got, f"{inputs[0]} inputs or {len(rows)} outputs", "Use another file.")
     return Update(expert, weights, rows.start, rows.stop, place.swapped)
 
 

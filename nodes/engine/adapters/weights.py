@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..lora.expert import Expert, LoraLayer
+from ..lora.magnitude import Magnitude
 
 
 class LoraWeights(nn.Module):
@@ -18,11 +19,26 @@ class LoraWeights(nn.Module):
         super().__init__()
         self.down = nn.Parameter(layer.down.detach().clone(), requires_grad=False)
         self.up = nn.Parameter(layer.up.detach().clone(), requires_grad=False)
-        self.scale, self.rows = layer.scale, layer.rows
+        self.scale, self.rows, self._kind = layer.scale, layer.rows, layer.magnitude
+        self.magnitudes: nn.Parameter | None = None
+        if layer.magnitude is not None:
+            values = layer.magnitude.values.detach()
+            self._kind = replace(layer.magnitude, values=values.new_empty(0))
+            self.magnitudes = nn.Parameter(values.clone(), requires_grad=False)
+
+    @property
+    def magnitude(self) -> Magnitude | None:
+        """As the parameter is now; None unless it is a DoRA layer."""
+        if self._kind is None or self.magnitudes is None:
+            return None
+        return replace(self._kind, values=self.magnitudes)
 
     def layer(self) -> LoraLayer:
         """A copy of the tensors as they are now."""
-        return LoraLayer(self.down.detach().clone(), self.up.detach().clone(), self.scale, self.rows)
+        down, up, magnitude = self.down.detach().clone(), self.up.detach().clone(), self.magnitude
+        if magnitude is not None:
+            magnitude = replace(magnitude, values=magnitude.values.detach().clone())
+        return LoraLayer(down, up, self.scale, self.rows, magnitude)
 
 
 class ExpertWeights(nn.Module):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..errors import RegionStyleError
+from .magnitude import Magnitude
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,13 +17,14 @@ class LoraLayer:
 
     down `[R,I]`, or `[R,I,kh,kw]` with the kernel of the convolution; up `[O,R]` or `[O,R,1,1]`; scale = alpha / R.
     rows: the output rows it acts on when the layer computes several projections at once; None: all of them.
-    RegionStyleError when the shapes do not fit each other.
+    magnitude: of a DoRA layer (`magnitude.py`). RegionStyleError when the shapes do not fit each other.
     """
 
     down: Tensor
     up: Tensor
     scale: float = 1.0
     rows: slice | None = None
+    magnitude: Magnitude | None = None
 
     def __post_init__(self) -> None:
         flat_up = self.up.ndim == 2 or self.up.shape[2:] == (1, 1)
@@ -60,5 +62,5 @@ class Expert:
 def _misfit(down: Tensor, up: Tensor) -> str:
     return (
         f"LoRA layer: got down {list(down.shape)} and up {list(up.shape)}, expected [R,I] and [O,R], or [R,I,kh,kw] "
-        "and [O,R,1,1]. The file is damaged or of another kind (DoRA and Tucker layers are not supported)."
+        "and [O,R,1,1]. The file is damaged or of another kind (Tucker layers are not supported)."
     )

@@ -12,7 +12,8 @@ A key is prefix + layer + tensor. Layouts read:
 
 To add a layout, read this file: how a tensor is written is in `_TENSOR`, a prefix in `_PREFIX`, other ways to write a
 layer's name in `_dotted`; which of diffusers' layers a name stands for is said by the families. LoHa
-and LoKr are made LoRA of the same effect before their keys are read (`lycoris.py`). Other kinds of adapters are refused
+and LoKr are made LoRA of the same effect before their keys are read (`lycoris.py`); what DoRA adds to any of these is
+told in `magnitude.py`. Other kinds of adapters are refused
 by name (`_OTHER_KINDS`); one that no LoRA equals needs an update of its own beside those in `adapters/products.py`.
 """
 
@@ -27,14 +28,15 @@ from ..errors import wrong_input
 from ..families.registry import family_of_layer, layer_name, usual_layer_name
 from ..families.support import supported_lora_layers
 
-DOWN, UP, ALPHA = "down", "up", "alpha"
+DOWN, UP, ALPHA, DORA_SCALE, MAGNITUDE = "down", "up", "alpha", "dora_scale", "magnitude"
 # The end of a key, for tensors of rank R; the name of a PEFT adapter may stand before ".weight".
 _TENSOR = re.compile(
     r"(?P<layer>.+?)(?:"
     r"\.(?:lora_down|lora_A(?:\.\w+)?|lora(?:_linear_layer)?\.down)\.weight(?P<down>)"
     r"|\.(?:lora_up|lora_B(?:\.\w+)?|lora(?:_linear_layer)?\.up)\.weight(?P<up>)"
     r"|(?:(?<=_lora)|(?<=_lora[12]))(?:\.down\.weight(?P<down2>)|\.up\.weight(?P<up2>))"
-    r"|\.alpha(?P<alpha>))$"
+    r"|\.alpha(?P<alpha>)|\.dora_scale(?P<dora_scale>)"
+    r"|\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?(?P<magnitude>))$"
 )
 TEXT_ENCODER = re.compile(
     r"(?:base_model\.model\.)?(?:lora_te\d?_|text_encoders?(?:_\d)?\.|te\d?\.|clip_[lg]\.|t5xxl\.|text_model\.)"
@@ -43,7 +45,6 @@ _PREFIX = re.compile(r"^(?:(?:base_model\.model|unet|transformer|model|diffusion
 _UNDERSCORED = re.compile(r"^(?:lora_unet|lora_transformer|lycoris)_")
 # What only adapters of another kind have in a key.
 _OTHER_KINDS = {
-    "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector)"),
     "LoCon with Tucker decomposition": re.compile(r"\.lora_mid\."),
     "OFT or BOFT": re.compile(r"\.(?:oft_|boft_)"),
     "GLoRA": re.compile(r"\.(?:a1|a2|b1|b2)\.weight$"),
@@ -60,16 +61,17 @@ def left_out(keys: Iterable[str]) -> tuple[str, ...]:
 
 
 def refuse_other_kinds(tensors: Mapping[str, Tensor]) -> None:
-    """RegionStyleError, naming the kind, for the keys of adapters that are not a plain LoRA."""
+    """RegionStyleError, naming the kind, for the keys of adapters that are neither LoRA nor DoRA."""
     for kind, pattern in _OTHER_KINDS.items():
         keys = [key for key in tensors if pattern.search(key)]
         if keys:
             got = f"{kind} ({keys[0]}, {len(keys)} such keys)"
-            raise wrong_input("LoRA file", got, "plain LoRA layers", "Use a LoRA; nothing was loaded.")
+            raise wrong_input("LoRA file", got, "LoRA or DoRA layers", "Use a LoRA; nothing was loaded.")
 
 
 def group_by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Layer name with dots and without prefix -> its tensors by `DOWN`, `UP` and `ALPHA` (which may be missing).
+    """Layer name with dots and without prefix -> its tensors by `DOWN` and `UP`; in some files by `ALPHA` and, of DoRA,
+    `DORA_SCALE` or `MAGNITUDE`.
 
     RegionStyleError listing all keys that fit no layout, and layers without down or up.
     """

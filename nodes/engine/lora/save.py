@@ -25,7 +25,7 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
     "diffusers" for transformers; default: the one for this expert. "diffusers" is also written for U-Nets when it is
     asked for: diffusers, PEFT and this pack read it, ComfyUI's own loader passes over its keys without a word. Name,
     style and metadata are kept in the file's header. RegionStyleError for "kohya" with transformers, another suffix,
-    or row slices.
+    row slices, or DoRA.
     """
     from safetensors.torch import save_file
 
@@ -35,6 +35,8 @@ def save_expert(expert: Expert, path: str | Path, *, layout: str | None = None) 
         raise wrong_input("path", str(path), "a name ending in .safetensors", "Rename it.")
     if sliced := [layer for layer, lora in expert.layers.items() if lora.rows is not None]:
         raise wrong_input("expert", f"row slices in {sliced}", "whole layers", "This layout cannot hold them.")
+    if decomposed := [layer for layer, lora in expert.layers.items() if lora.magnitude is not None]:
+        raise wrong_input("expert", f"DoRA in {decomposed}", "LoRA layers", "Keep the file that it was read from.")
     own = {"regionstyle_name": expert.name, "regionstyle_style": expert.style, "format": "pt"}
     # The configuration fixes the scale of the file that was read. In this one the tensors say it.
     kept = {key: text for key, text in expert.metadata.items() if key != HEADER_CONFIG}

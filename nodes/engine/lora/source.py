@@ -62,9 +62,8 @@ def _peft_config(folder: Path) -> dict[str, Any]:
         got = f"the folder {folder} without adapter_config.json"
         raise wrong_input("LoRA file", got, "a PEFT adapter folder or a file", "Choose the .safetensors file itself.")
     config = _json_object(path.read_bytes(), str(path))
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        got = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
-        raise wrong_input("LoRA file", f"a PEFT adapter of type {got}", "LORA", "Train a plain LoRA.")
+    if config.get("peft_type") != "LORA":
+        raise wrong_input("LoRA file", f"a PEFT adapter of type {config.get('peft_type')}", "LORA", "Train a LoRA.")
     return config
 
 
