@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import RegionStyleError, wrong_input
+from .single_file import single_file_error
 
 if TYPE_CHECKING:
     from ..engine.families.base import FolderLayout, ModelFamily
@@ -68,11 +69,7 @@ def folder_settings(predictor: Any, **chosen: Any) -> tuple[RestyleSettings, str
 def _network(folder: Path) -> tuple[str, dict[str, Any], ModelFamily]:
     """Where the network lies in a folder, its configuration, and its family."""
     if folder.is_file():
-        remedy = (
-            "Convert it once: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) in diffusers (for "
-            "SDXL StableDiffusionXLPipeline), and give the folder."
-        )
-        raise wrong_input("--model", f"{str(folder)!r}, a single-file checkpoint", f"a folder with {_known()}", remedy)
+        raise single_file_error(folder, f"a folder with {_known()}")
     if not folder.is_dir():
         raise RegionStyleError(
             f"--model: got {str(folder)!r}, expected 'tinyworld' or a folder with {_known()}. There is no such folder; "

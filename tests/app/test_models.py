@@ -9,6 +9,7 @@ import pytest
 import torch
 from family_text import save_family_folder, save_peft_folder
 from PIL import Image
+from safetensors.torch import save_file
 
 from regionstyle.nodes.app.cli.main import main
 from regionstyle.nodes.app.models import folder_settings, load_folder, weights_variant
@@ -165,7 +166,40 @@ def test_a_folder_with_half_precision_files_only(folders, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), half.parameters(), strict=True))
 
 
-def test_a_single_file_checkpoint_is_named_for_what_it_is(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(RegionStyleError, match="a single-file checkpoint.*from_single_file"):
-        load_folder(tmp_path / "model.safetensors", None, LocalHost("cpu"))
+UNET, SD3, FLUX = (
+    f"model.diffusion_model.{part}" for part in ("input_blocks.0.0", "joint_blocks.0", "double_blocks.0")
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (
+            [UNET, "cond_stage_model.transformer.x"],
+            "a single-file checkpoint of SD1.5.* StableDiffusionPipeline.from_single",
+        ),
+        ([UNET, "cond_stage_model.model.x"], "a single-file checkpoint of SD2.* StableDiffusionPipeline.from_single"),
+        (
+            [UNET, "conditioner.embedders.1.model.x"],
+            "a single-file checkpoint of SDXL.* StableDiffusionXLPipeline.from",
+        ),
+        (
+            [SD3, "text_encoders.clip_l.x"],
+            "a single-file checkpoint of SD3.* StableDiffusion3Pipeline.from_single_file",
+        ),
+        ([FLUX, "text_encoders.clip_l.x"], "a single-file checkpoint of FLUX.1.* FluxPipeline.from_single_file"),
+        (["double_blocks.0.img_attn.qkv.weight"], "the network of FLUX.1 alone.*Download the whole model"),
+        (["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"], "a LoRA file.*Give it with --expert"),
+        (["something.weight"], "a kind that is not recognised.*from_single_file"),
+        (None, "a kind that is not recognised.*from_single_file"),
+    ],
+)
+def test_a_single_file_is_named_for_what_it_is(names, says, tmp_path):
+    path = tmp_path / "model.safetensors"
+    if names is None:
+        path.write_bytes(b"x")
+    else:
+        save_file({name: torch.zeros(1) for name in names}, path)
+    with pytest.raises(RegionStyleError, match=says) as found:
+        load_folder(path, None, LocalHost("cpu"))
+    assert "expected a folder with a model of" in str(found.value)
