@@ -58,7 +58,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    function = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = function  # asked once: this function takes as long as a small kernel
+    return function
 
 
 def __dir__() -> list[str]:

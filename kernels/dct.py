@@ -2,6 +2,7 @@
 
 import math
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -110,12 +111,54 @@ def spectrum_distance(a: Tensor, b: Tensor, threshold: float | Tensor, *, power:
     power below 1.
     """
     _check_pair(a, b)
-    check_number(power=power)
-    require(power >= 1, f"power must be at least 1 (the gradient is infinite at 0 otherwise), got {power}")
+    # At latent sizes every needless call costs as much as a tenth of the products: hence the conditions.
+    if power != 1:
+        check_number(power=power)
+        require(power >= 1, f"power must be at least 1 (the gradient is infinite at 0 otherwise), got {power}")
     dtype, compute = a.dtype, compute_dtype(a, b)
-    size = _low_coefficients(a.to(compute) - b.to(compute), _cutoffs(threshold, a)).abs()
-    # The coefficients above the cutoff were never computed: they are zeros that count in the mean.
-    return ((size if power == 1 else size**power).sum() / a.numel()).to(dtype)
+    moved = a - b if a.dtype == b.dtype == compute else a.to(compute) - b.to(compute)
+    low = _low_pass_of(a, _cutoffs(threshold, a), compute)
+    if power == 1 and moved.requires_grad:
+        mean = _LowSpectrum.apply(moved, low)  # type: ignore[no-untyped-call]
+    else:
+        size = low.coefficients(moved).abs()
+        # The coefficients above the cutoff were never computed: they are zeros that count in the mean.
+        mean = (size if power == 1 else size**power).sum() / a.numel()
+    return mean if dtype == compute else mean.to(dtype)  # type: ignore[no-any-return]
+
+
+class _LowPass(NamedTuple):
+    """What the corner of coefficients up to a cutoff is computed with: waves `[k,h]` and `[l,w]` of the lowest
+    frequencies, and 1 where a coefficient counts, 0 elsewhere, `[k,l]` or `[B,1,k,l]` (None: all count)."""
+
+    rows: Tensor
+    columns: Tensor
+    kept: Tensor | None
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """The corner of dct2(x), `[B,C,k,l]`, with zeros where the cutoff leaves one out; a new tensor."""
+        corner = self.rows @ x @ self.columns.T
+        return corner if self.kept is None else corner.mul_(self.kept)
+
+
+class _LowSpectrum(torch.autograd.Function):
+    """The mean size of all coefficients of x `[B,C,h,w]`, of which only the low ones count, with its gradient.
+
+    The gradient of a sum of |c| is the sign of c through the transposed transform. Left to autograd, every small
+    operation would cost a node of the graph and a pass over all coefficients, most of the time at latent sizes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: _LowPass) -> Tensor:
+        corner = low.coefficients(x)
+        ctx.save_for_backward(corner)
+        ctx.low, ctx.count = low, x.numel()
+        return corner.abs().sum().div_(x.numel())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (corner,), low = ctx.saved_tensors, ctx.low
+        return low.rows.T @ (corner.sgn() * (gradient / ctx.count)) @ low.columns, None
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
@@ -155,25 +198,35 @@ def _threshold_values(threshold: Tensor, x: Tensor) -> list[float]:
     return values
 
 
-def _low_coefficients(x: Tensor, cutoffs: list[int]) -> Tensor:
-    """The corner of dct2(x), `[B,C,k,l]`, that holds every coefficient with u + v <= cutoff; zeros at the others."""
+def _low_pass_of(x: Tensor, cutoffs: list[int], dtype: torch.dtype) -> _LowPass:
+    """What the low coefficients of x `[B,C,h,w]` are computed with, for one cutoff or one per sample."""
     h, w = x.shape[-2:]
+    if len(cutoffs) == 1:
+        small = h + w <= 512 and max(h, w) <= 256
+        return (_one_cutoff if small else _one_cutoff.__wrapped__)(h, w, cutoffs[0], dtype, x.device)
     reach = max(cutoffs) + 1
-    rows = _basis_for(h, x.dtype, x.device)[:reach]
-    columns = _basis_for(w, x.dtype, x.device)[:reach]
-    corner = rows @ x @ columns.T
+    rows, columns = _basis_for(h, dtype, x.device)[:reach], _basis_for(w, dtype, x.device)[:reach]
     if min(cutoffs) == h + w - 2:
-        return corner
-    kept = [_kept(cutoff, h, w, corner) for cutoff in cutoffs]
-    return corner * (kept[0] if len(kept) == 1 else torch.stack(kept)[:, None])
+        return _LowPass(rows, columns, None)
+    kept = [_kept(cutoff, h, w, len(rows), len(columns), rows) for cutoff in cutoffs]
+    return _LowPass(rows, columns, torch.stack(kept)[:, None])
 
 
-def _kept(cutoff: int, h: int, w: int, corner: Tensor) -> Tensor:
-    """1 where u + v <= cutoff, 0 elsewhere, `[k,l]` for a corner `[B,C,k,l]` of the `[h,w]` coefficients."""
+@lru_cache(maxsize=256)
+def _one_cutoff(h: int, w: int, cutoff: int, dtype: torch.dtype, device: torch.device) -> _LowPass:
+    """Views of the tables that every cutoff shares: finding them takes as long as one of the products."""
+    with torch.inference_mode(False), torch.no_grad():
+        rows, columns = _basis_for(h, dtype, device)[: cutoff + 1], _basis_for(w, dtype, device)[: cutoff + 1]
+        kept = None if cutoff == h + w - 2 else _kept(cutoff, h, w, len(rows), len(columns), rows)
+        return _LowPass(rows, columns, kept)
+
+
+def _kept(cutoff: int, h: int, w: int, rows: int, columns: int, like: Tensor) -> Tensor:
+    """1 where u + v <= cutoff, 0 elsewhere, `[rows,columns]` for a corner of the `[h,w]` coefficients."""
     # Lowering the cutoff by one moves the triangle up by one row, so every mask is a window of one table.
     first = h + w - 2 - cutoff
-    table = (_triangle if h + w <= 512 else _triangle.__wrapped__)(h, w, corner.dtype, corner.device)
-    return table[first : first + corner.shape[-2], : corner.shape[-1]]
+    table = (_triangle if h + w <= 512 else _triangle.__wrapped__)(h, w, like.dtype, like.device)
+    return table[first : first + rows, :columns]
 
 
 @lru_cache(maxsize=32)

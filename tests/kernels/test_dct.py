@@ -201,6 +201,24 @@ def test_distance_gradcheck(power):
     assert torch.autograd.gradcheck(lambda a, b: spectrum_distance(a, b, limits, power=power), (a, b))
 
 
+@pytest.mark.parametrize("power", [1, 1.5, 2])
+@pytest.mark.parametrize("threshold", [-1, 2, 5, torch.tensor([1.0, 4.0])], ids=str)
+def test_distance_gradients_are_those_of_the_definition(power, threshold):
+    a, b = (torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    found = torch.autograd.grad(3 * spectrum_distance(a, b, threshold, power=power), (a, b))
+    wanted = torch.autograd.grad(3 * spectrum_distance_reference(a, b, threshold, power=power), (a, b))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    (alone,) = torch.autograd.grad(spectrum_distance(a.detach(), b, threshold, power=power), b)
+    torch.testing.assert_close(3 * alone, found[1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_distance_second_derivatives(power):
+    a, b = (torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradgradcheck(lambda a, b: spectrum_distance(a, b, 3, power=power).square(), (a, b))
+
+
 def test_misuse():
     x = torch.zeros(2, 3, 4, 5)
     with pytest.raises(ValueError, match=r"b must be \[B, C, h, w\] with.*\[2, 3, 4, 4\]"):
