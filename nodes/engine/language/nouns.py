@@ -50,8 +50,12 @@ def with_article(phrase: str) -> str:
     words = phrase.split()
     if len(words) > 1 and words[0].lower() in DETERMINERS:
         return phrase
-    vowel = _VOWEL.match(phrase) is not None and _CONSONANT.match(phrase) is None
-    return f"{'an' if vowel else 'a'} {phrase}"
+    return f"{article(phrase)} {phrase}"
+
+
+def article(phrase: str) -> str:
+    """ "an" or "a", by the sound a phrase begins with."""
+    return "an" if _VOWEL.match(phrase) is not None and _CONSONANT.match(phrase) is None else "a"
 
 
 def singular(word: str) -> str:

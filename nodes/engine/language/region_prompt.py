@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..errors import wrong_input
+from .nouns import article
 from .region_words import clean_region, region_request, without_determiners
 
 TEMPLATE = "a {phrase} in {style} style"
 AREA, AREA_BESIDE_THINGS = "picture", "background"
+_ARTICLE = re.compile(r"\b(a)n?(?= \{phrase\})", re.IGNORECASE)  # of the thing, in a template
 
 
 def region_prompt(phrases: Sequence[str], style: str, template: str = TEMPLATE) -> str:
@@ -17,12 +20,17 @@ def region_prompt(phrases: Sequence[str], style: str, template: str = TEMPLATE) 
     A text encoder knows things and no places, so each phrase is told as its noun: "the leftmost cat" and "two cats"
     are "cat", each noun once. The background, everything but a thing, and the whole picture show whatever is there:
     alone they are "picture", beside a thing of the same region "background" ("a dog and background in neon style").
-    No phrases: "picture". RegionStyleError when the template has no place for the style.
+    No phrases: "picture". An article that the template has before the phrase fits it: "an orange triangle". (The tiny
+    world has learnt "a orange triangle"; restyled orange things come out as well.)
+
+    RegionStyleError when the template has no place for the style.
     """
     if "{style}" not in template:
         accepts = "{style} in it, and {phrase} where the thing belongs"
         raise wrong_input("template", repr(template), accepts, f"Use for example {TEMPLATE!r}.")
-    return template.replace("{phrase}", _subject(phrases)).replace("{style}", style)
+    subject = _subject(phrases)
+    template = _ARTICLE.sub(lambda found: found[1] + article(subject)[1:], template)
+    return template.replace("{phrase}", subject).replace("{style}", style)
 
 
 def _subject(phrases: Sequence[str]) -> str:

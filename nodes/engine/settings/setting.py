@@ -22,7 +22,9 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Value = TypeVar("Value")
-LARGEST_SEED = 2**64 - 1  # what torch's generators take, and ComfyUI's KSampler
+# What torch's generators take, and ComfyUI's KSampler. On the CPU, where both draw their noise, torch reads the low 32
+# bits only: seeds 5 and 5 + 2**32 give one picture, here as there.
+LARGEST_SEED = 2**64 - 1
 _DECLARED = "regionstyle setting"
 _KINDS = {int: "int", float: "float", bool: "bool", str: "text"}
 

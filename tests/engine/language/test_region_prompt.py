@@ -20,7 +20,10 @@ from regionstyle.nodes.engine.language.region_prompt import noun_of, region_prom
         (["everything except the dog"], "a picture in neon style"),
         (["whole picture"], "a picture in neon style"),
         ([""], "a picture in neon style"),
-        (["the a"], "a a in neon style"),
+        (["the a"], "an a in neon style"),
+        (["orange triangle"], "an orange triangle in neon style"),
+        (["the umbrella", "cat"], "an umbrella and cat in neon style"),
+        (["unicorn"], "a unicorn in neon style"),
         ([], "a picture in neon style"),
         (["red star", "moon"], "a red star and moon in neon style"),
         (["leftmost cat", "rightmost cat"], "a cat in neon style"),
@@ -35,6 +38,9 @@ def test_prompts_name_the_thing_and_not_its_place(phrases, prompt):
 def test_templates():
     assert region_prompt(["cat"], "neon", "nn style, {style}") == "nn style, neon"
     assert region_prompt(["the cat"], "neon", "{style}: {phrase}, {phrase}") == "neon: cat, cat"
+    assert region_prompt(["old man"], "neon", "A {phrase}, {style}, of a {phrase}") == "An old man, neon, of an old man"
+    assert region_prompt(["cat"], "neon", "an {phrase} in {style}") == "a cat in neon"
+    assert region_prompt(["owl"], "neon", "panda {phrase}, area {style}") == "panda owl, area neon"
     for template in ("a {phrase}", "", "{Style}"):
         with pytest.raises(RegionStyleError, match=r"template: got .*expected \{style\} in it"):
             region_prompt(["cat"], "neon", template)
