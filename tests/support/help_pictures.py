@@ -81,14 +81,6 @@ PAGES = {
     "RegionStyleReadWithVlm": Page(
         "read_request_with_vlm", (shown("1:0", "7"),), "the picture, and what “what has three corners ...” was read as"
     ),
-    "RegionStylePreviewRegions": Page(
-        "three_regions", (shown("2:0", "5"),), "the picture, and its three regions with their names and scores"
-    ),
-    "RegionStyleSmsTrainGenerator": Page(
-        "sms_train_and_apply",
-        (shown("2:0", "7", "6"),),
-        "the picture, what the training shows of its last steps, and the picture through the generator so far",
-    ),
     "RegionStyleTrainStyle": Page(
         "style_from_pictures",
         (Shot((("8", 0), ("8", 1), ("16", 0), ("16", 1)), (("9.steps", 200),)),),
