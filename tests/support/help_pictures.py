@@ -81,11 +81,6 @@ PAGES = {
     "RegionStyleReadWithVlm": Page(
         "read_request_with_vlm", (shown("1:0", "7"),), "the picture, and what “what has three corners ...” was read as"
     ),
-    "RegionStyleTrainStyle": Page(
-        "style_from_pictures",
-        (Shot((("8", 0), ("8", 1), ("16", 0), ("16", 1)), (("9.steps", 200),)),),
-        "two of the pictures that it learns from, and two that the trained style makes of other prompts",
-    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),
