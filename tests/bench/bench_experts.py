@@ -25,7 +25,7 @@ SD15 = {
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1] * 9 + [0] * 3, "context_dim": 768,
 }  # fmt: skip
 
-SCRIPT = """
+SETUP = """
 import gc, resource, statistics, threading, time
 import comfy.hooks, comfy.sample
 from regionstyle.nodes.engine.lora.save import save_expert
@@ -91,6 +91,9 @@ def hooked(text, experts, masks):
         made += comfy.hooks.set_hooks_for_conditioning(part, hooks)
     return made
 
+"""
+
+SCRIPT = """
 def measured(model, text, size, steps):
     def run():
         latent = torch.zeros(1, 4, size, size)
@@ -133,7 +136,7 @@ def measure(which: str, latent: int, steps: int, counts: list[int], hooks: bool)
 
     comfy = find_comfy()
     given = f"WHICH, SIZE, STEPS, COUNTS, HOOKS, SD15 = {which!r}, {latent}, {steps}, {counts}, {hooks}, {SD15!r}\n"
-    return run_script(comfy, comfy_python(comfy), MODELS + given + SCRIPT, seconds=3600)
+    return run_script(comfy, comfy_python(comfy), MODELS + SETUP + given + SCRIPT, seconds=3600)
 
 
 def table(which: str, latent: int, found: dict) -> str:

@@ -53,7 +53,8 @@ def network_of(name: str, device: torch.device) -> tuple[Any, Expert, int]:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
-    network = UNet2DConditionModel(**SD15).eval().requires_grad_(False).to(device)
+    with device:  # random values drawn where the network shall be
+        network = UNet2DConditionModel(**SD15).eval().requires_grad_(False)
     fresh = init_fake(network, 1)
     random = {k: LoraLayer(v.down, torch.randn_like(v.up) * 1e-3, v.scale) for k, v in fresh.layers.items()}
     return network, Expert("watercolor", random), SD15["cross_attention_dim"]
