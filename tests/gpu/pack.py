@@ -60,17 +60,31 @@ def own_name(requirement: str) -> str:
     return plain(re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0])
 
 
+def versions_of(lines: list[str]) -> dict[str, str]:
+    """Name -> version of the lines of a `--there` file; "" where a line is a name alone."""
+    return {own_name(line): line.partition("==")[2].strip() for line in names_of(lines)}
+
+
+def fits(there: dict[str, str], requirement: str) -> bool:
+    """Whether the machine has a package, in a version that the requirement takes."""
+    from packaging.requirements import Requirement
+
+    wanted, name = Requirement(requirement).specifier, own_name(requirement)
+    return name in there and (not there[name] or wanted.contains(there[name], prereleases=True))
+
+
 class Wheels:
     """Downloads wheels, and those that they need, until nothing is missing."""
 
-    def __init__(self, folder: Path, there: set[str], version: str) -> None:
-        self.folder, self.version = folder, version
-        self.known = there | set(LEFT_OUT)
+    def __init__(self, folder: Path, there: dict[str, str], version: str) -> None:
+        """there: name -> version of what the machine has, "" where any will do."""
+        self.folder, self.there, self.version = folder, there, version
+        self.known = set(LEFT_OUT)
 
     def add(self, requirement: str) -> None:
         """One package and what it needs; RuntimeError where there is no wheel."""
         name = own_name(requirement)
-        if name in self.known:
+        if name in self.known or fits(self.there, requirement):
             return
         self.known.add(name)
         for needed in self._needs(self._download(requirement)):
@@ -128,7 +142,7 @@ def size_of(folder: Path) -> int:
 
 
 def fill(folder: Path, args: argparse.Namespace) -> None:
-    there = {plain(line) for line in names_of(args.there.read_text(encoding="utf-8").splitlines())}
+    there = versions_of(args.there.read_text(encoding="utf-8").splitlines())
     wheels = Wheels(folder / "wheels", there, args.python_version)
     comfy = names_of((args.comfy / "requirements.txt").read_text(encoding="utf-8").splitlines())
     for requirement in (*names_of((ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()), *comfy, *OWN):
@@ -151,7 +165,9 @@ def report(folder: Path, limit: float) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comfy", type=Path, help="a ComfyUI (default: the one the tests find)")
-    parser.add_argument("--there", type=Path, default=HERE / "there.txt", help="names of the machine's packages")
+    parser.add_argument(
+        "--there", type=Path, default=HERE / "there.txt", help="what the machine has: lines NAME or NAME==VERSION"
+    )
     parser.add_argument("--python-version", default="3.12", help="the machine's Python")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu")
     parser.add_argument("--limit", type=float, default=LIMIT_MIB, help="MiB that can travel, checkout included")

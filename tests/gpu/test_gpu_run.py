@@ -191,6 +191,16 @@ def test_requirements_are_read_as_pip_reads_them():
     assert [pack.own_name(r) for r in ("a>=1", "B_c.d[x]~=2", "e")] == ["a", "b-c-d", "e"]
 
 
+def test_what_the_machine_has_does_not_travel_unless_it_is_too_old():
+    pack = module("pack")
+    there = pack.versions_of(["# of the machine", "Some_Thing==1.3.0+cu130", "other"])
+    assert pack.fits(there, "some-thing>=1.2")
+    assert pack.fits(there, "some.thing")
+    assert not pack.fits(there, "some-thing>=2")
+    assert pack.fits(there, "other>=9")
+    assert not pack.fits(there, "absent")
+
+
 def test_the_stand_in_of_video_can_be_imported_and_not_used():
     program = (
         "import av\nfrom av.video.reformatter import ColorTrc\nfrom av.container import InputContainer\n"

@@ -15,13 +15,14 @@ from registry import Run, part
 
 @dataclass(frozen=True)
 class Row:
-    """shapes of the tensors; work: operations, where the kernel is bound by products; bound: by memory."""
+    """shapes of the tensors; bound: by memory; work: operations, where it is bound by products; read: share of inputs."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
     call: Callable[..., Any]
     bound: bool = True
     work: float = 0.0
+    read: float = 1.0
 
 
 def rows(device: str, dry: bool) -> list[Row]:
@@ -43,7 +44,12 @@ def rows(device: str, dry: bool) -> list[Row]:
         Row("masked_pool", (feature,), lambda x: kernels.masked_pool(x, mask)),
         Row("modulate", (feature, feature[:2], feature[:2]), lambda x, a, b: kernels.modulate(x, a, b, mask)),
         Row("adaptive_filter", (feature, (9,), (1,)), kernels.adaptive_filter),
-        Row("sample_patches", (picture,), lambda x: kernels.sample_patches(x, boxes, 64, 96, 128)),
+        Row(
+            "sample_patches",
+            (picture,),
+            lambda x: kernels.sample_patches(x, boxes, 64, 96, 128),
+            read=min(1.0, 64 * 96**2 / (4 * side) ** 2),
+        ),
         Row("routed_lora", lora, kernels.routed_lora),
         Row(
             "token_logodds, 8 words", (queries, keys), lambda q, k: kernels.token_logodds(q, k, groups), False, products
@@ -74,7 +80,7 @@ def one(run: Run, row: Row, dtype: Any, copy: float, products: float) -> None:
     runs = 2 if run.dry else 15
     tensors = [torch.randn(shape, device=run.device).to(dtype).requires_grad_() for shape in row.shapes]
     with torch.no_grad():
-        moved = sum(t.nbytes for t in (*tensors, row.call(*tensors)))
+        moved = row.read * sum(t.nbytes for t in tensors) + row.call(*tensors).nbytes
         took = seconds(lambda: row.call(*tensors), run.device, runs)
     label = f"{row.name}, {str(dtype).removeprefix('torch.')}"
     run.figure(label, 1000 * took, "ms")
