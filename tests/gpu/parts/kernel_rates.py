@@ -15,7 +15,7 @@ from registry import Run, part
 
 @dataclass(frozen=True)
 class Row:
-    """shapes of the tensors; bound: by memory; work: operations, where it is bound by products; read: share of inputs."""
+    """shapes of tensors; bound: by memory; work: operations, where bound by products; read: share of the inputs."""
 
     name: str
     shapes: tuple[tuple[int, ...], ...]
