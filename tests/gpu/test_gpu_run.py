@@ -201,10 +201,10 @@ def test_what_the_machine_has_does_not_travel_unless_it_is_too_old():
     assert not pack.fits(there, "absent")
 
 
-def test_the_stand_in_of_video_can_be_imported_and_not_used():
+def test_the_stand_in_of_video_has_no_frames_and_cannot_be_used():
     program = (
         "import av\nfrom av.video.reformatter import ColorTrc\nfrom av.container import InputContainer\n"
-        "assert ColorTrc.X is not None\nav.open('film.mp4')"
+        "assert ColorTrc.X is not None\nassert not av.open('film.mp4').demux()\nav.AudioFrame()"
     )
     environment = {**os.environ, "PYTHONPATH": str(HERE / "stand_ins")}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
