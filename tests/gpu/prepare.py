@@ -41,7 +41,7 @@ def own_places() -> list[str]:
 
 
 def make_environment(packed: Path, folder: Path) -> Path:
-    """The environment's Python."""
+    """The environment's Python; SystemExit where the wheels are for another."""
     venv.EnvBuilder(clear=True, with_pip=False, symlinks=True).create(folder)
     python = folder / "bin" / "python"
     asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
@@ -58,7 +58,12 @@ def make_environment(packed: Path, folder: Path) -> Path:
         "--no-cache-dir",
     ]
     wheels = [str(wheel) for wheel in sorted((packed / "wheels").glob("*.whl"))]
-    subprocess.run([*install, "--target", str(packages), *wheels], check=True)
+    if subprocess.run([*install, "--target", str(packages), *wheels]).returncode:
+        here = ".".join(map(str, sys.version_info[:2]))
+        raise SystemExit(
+            f"The wheels in {packed} do not fit this Python, {here}. For this one: pack.py --python-version {here}; "
+            "to run with the packages that are here: PACKED= tests/gpu/run.sh"
+        )
     link = folder / "pack" / "regionstyle"
     link.parent.mkdir()
     link.symlink_to(ROOT, target_is_directory=True)
