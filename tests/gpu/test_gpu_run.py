@@ -44,7 +44,7 @@ def absent(run):
 
 def module(name):
     """A module of this folder, without its folder staying on the path."""
-    spec = importlib.util.spec_from_file_location(f"gpu_{name}", HERE / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"gpu_{name.replace('/', '_')}", HERE / f"{name}.py")
     made = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = made
     spec.loader.exec_module(made)
@@ -139,6 +139,17 @@ def test_one_part_alone_and_a_name_that_is_none(broken):
     wrong = run_dry("--parts", folder / "parts", "--out", folder / "two", "--only", "walks", seconds=120)
     assert wrong.returncode == 1
     assert "--only: got walks, expected names out of: fails, hangs, works, absent." in wrong.stderr
+
+
+def test_the_workflows_of_the_servers_need_no_network_from_elsewhere(monkeypatch):
+    """Those that a dry run leaves out as well."""
+    from workflow_networks import needs_networks
+
+    monkeypatch.syspath_prepend(str(HERE))
+    comfyui, servers = module("comfyui"), module("parts/comfy_servers")
+    for name in {*servers.PROMPTS, *servers.DRY_PROMPTS, servers.REPEATED, servers.DRY_REPEATED}:
+        assert not needs_networks(comfyui.workflow(name, 7)), name
+    assert comfyui.workflow(servers.REPEATED, 7) != comfyui.workflow(servers.REPEATED, 8), "ComfyUI would do nothing"
 
 
 def test_the_table_has_marks_and_survives_a_cut_off_line(tmp_path):
