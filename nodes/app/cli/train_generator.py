@@ -13,10 +13,10 @@ from .train_style import TINY, interruptible, lock_path, state_path
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...engine.host.workers import Workers
     from ...sms.generator.pictures import PictureFiles
     from ...sms.generator.run import Distilled
     from ...sms.generator.training import DistillSettings
-    from ...sms.generator.workers import Workers
 
 PHOTOGRAPHS = ("astronaut", "rocket", "motorcycle")  # of the tiny world; its cat and coffee stay unseen
 
@@ -49,7 +49,7 @@ def run_generator_training(args: argparse.Namespace) -> int:
 def _workers(args: argparse.Namespace) -> Workers:
     """The processes that train together: this one alone, or those of `accelerate launch`."""
     from ...engine.errors import wrong_input
-    from ...sms.generator.workers import ALONE, accelerated
+    from ...engine.host.workers import ALONE, accelerated
 
     if not args.accelerate:
         return ALONE

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...engine.adapters.gates import Gate
 from ...engine.errors import wrong_input
+from ...engine.host.workers import ALONE, Workers
 from ...engine.io.training_state import (
     SAVE_EVERY,
     check_finite,
@@ -33,7 +34,6 @@ from .files import StyleGenerator
 from .network import Generator, new_generator
 from .pictures import Pictures, validation_crops
 from .training import Distiller, DistillHistory
-from .workers import ALONE, Workers
 
 HISTORY = tuple(field.name for field in fields(DistillHistory))
 ENTRIES: Mapping[str, type] = {

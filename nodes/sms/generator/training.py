@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from ...engine.adapters.gates import Gate
 from ...engine.errors import wrong_input
+from ...engine.host.workers import ALONE, Workers
 from ...engine.predictor.base import NoisePredictor, Text
 from ..score import Prompts, StyleScore
 from ..settings import DistillSettings, Kind
 from .network import Generator
 from .pictures import Pictures, draw_numbered_crop
-from .workers import ALONE, Workers
 
 LARGEST_NORM = 1.0  # of the generator's gradient
 SMALLEST = 1e-12  # of AdamW: w_t makes gradients of 1e-6, which its usual 1e-8 would shorten

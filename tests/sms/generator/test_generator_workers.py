@@ -10,7 +10,7 @@ import torch
 
 from regionstyle.nodes.app.cli import main as cli
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.sms.generator.workers import ALONE, accelerated
+from regionstyle.nodes.engine.host.workers import ALONE, accelerated
 
 SUPPORT = Path(__file__).parents[2] / "support"
 SCRIPT = """
@@ -21,7 +21,7 @@ from regionstyle.nodes.sms.fake import NAME
 from regionstyle.nodes.sms.generator.pictures import PictureBatch
 from regionstyle.nodes.sms.generator.run import distill
 from regionstyle.nodes.sms.settings import DistillSettings
-from regionstyle.nodes.sms.generator.workers import accelerated
+from regionstyle.nodes.engine.host.workers import accelerated
 from regionstyle.nodes.sms.settings import SmsSettings
 
 workers, folder = accelerated(), sys.argv[1]

@@ -1,4 +1,4 @@
-"""Several processes that train one generator, each on pictures of its own (data parallel), through Accelerate.
+"""Several processes that train one network, each on pictures of its own (data parallel), through Accelerate.
 
 Every process begins with the same weights, draws other pictures, timesteps and noise, and takes the same step on the
 mean of all gradients, so that the weights stay the same everywhere. Process 0 shows, saves and writes.
@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ...engine.errors import RegionStyleError
+from ..errors import RegionStyleError
 
 
 class Workers:

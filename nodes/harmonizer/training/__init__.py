@@ -1,0 +1,1 @@
+"""Training of R2R's three stages: Clear-VAE, U-Net, Harmony Controller."""
