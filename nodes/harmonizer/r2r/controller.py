@@ -96,8 +96,8 @@ class HarmonyController(nn.Module):
         return modulated
 
     def _middle(self, x: Tensor, timestep: Tensor | float, text: Tensor) -> Tensor:
-        x = self.mid_block(x, self._time(x, timestep), encoder_hidden_states=text)
-        return x
+        mid: Tensor = self.mid_block(x, self._time(x, timestep), encoder_hidden_states=text)
+        return mid
 
     def _time(self, x: Tensor, timestep: Tensor | float) -> Tensor:
         times = torch.as_tensor(timestep, device=x.device).reshape(-1).expand(len(x))

@@ -1,4 +1,4 @@
-"""What the Harmony Controller is given: the foreground's edges in the composite's surroundings, the composite, the mask.
+"""What the Harmony Controller is given: the foreground's edges amid its surroundings, the composite, the mask.
 
 The edges are drawn at the picture's own size and resized with it, as the published weights were trained.
 """

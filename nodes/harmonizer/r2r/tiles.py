@@ -34,21 +34,22 @@ def tiled(
     pixels; factor: pixels per value of the result.
     """
     height, width = size
-    total = weights = None
-    for top in starts(height, tile, GRID):
-        for left in starts(width, tile, GRID):
-            rows, columns = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
-            part = work(rows, columns)
-            if part.shape[-2:] == (height // factor, width // factor):
-                return part
-            if total is None or weights is None:
-                total = part.new_zeros(*part.shape[:2], height // factor, width // factor)
-                weights = part.new_zeros(1, 1, height // factor, width // factor, dtype=torch.float32)
-            place = (..., _divided(rows, factor), _divided(columns, factor))
-            ramp = _ramp(part.shape[-2], part)[:, None] * _ramp(part.shape[-1], part)
-            total[place] += part * ramp.to(part)
-            weights[place] += ramp
-    assert total is not None and weights is not None
+    places = [
+        (slice(top, min(top + tile, height)), slice(left, min(left + tile, width)))
+        for top in starts(height, tile, GRID)
+        for left in starts(width, tile, GRID)
+    ]
+    if len(places) == 1:
+        return work(*places[0])
+    first = work(*places[0])
+    total = first.new_zeros(*first.shape[:2], height // factor, width // factor)
+    weights = first.new_zeros(1, 1, height // factor, width // factor, dtype=torch.float32)
+    for number, (rows, columns) in enumerate(places):
+        part = work(rows, columns) if number else first
+        ramp = _ramp(part.shape[-2], part)[:, None] * _ramp(part.shape[-1], part)
+        place = (..., _divided(rows, factor), _divided(columns, factor))
+        total[place] += part * ramp.to(part)
+        weights[place] += ramp
     return total / weights.to(total)
 
 
