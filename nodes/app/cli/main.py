@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
+_WRITES_FOLDERS = ("find", "train r2r-")  # commands whose --output is a folder
+
+
 def _check_places(args: argparse.Namespace) -> None:
     """What a command writes can be written, which is asked before its work. `apply` asks itself: a file or folder."""
     if args.command == "apply":
@@ -60,7 +63,7 @@ def _check_places(args: argparse.Namespace) -> None:
     if getattr(args, "json", None) is not None:
         check_file("--json", args.json)
     if getattr(args, "output", None) is not None:
-        (check_folder if args.command == "find" else check_file)("--output", args.output)
+        (check_folder if args.command.startswith(_WRITES_FOLDERS) else check_file)("--output", args.output)
 
 
 def _print_everything() -> None:
@@ -81,6 +84,9 @@ _COMMANDS = {
     "train style": (".train_style", "run_style_training"),
     "train gate": (".train_gate", "run_gate_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),
+    "train r2r-vae": (".train_r2r", "run_r2r_training"),
+    "train r2r-unet": (".train_r2r", "run_r2r_training"),
+    "train r2r-controller": (".train_r2r", "run_r2r_training"),
     "evaluate": (".tinyworld", "run_evaluation"),
     "report": (".report", "run_report"),
     "benchmark": (".benchmark", "run"),

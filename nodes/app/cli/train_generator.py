@@ -31,10 +31,10 @@ def run_generator_training(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="regionstyle: %(message)s", stream=sys.stderr)
     state = state_path(args.output)
     check_output(args.output, (".safetensors",))
-    workers = _workers(args)
+    workers = chosen_workers(args)
     alone = only_one(lock_path(state), f"a training of {args.output}") if workers.first else nullcontext()
     with alone:
-        _check_state(state, args.resume)
+        check_state(state, args.resume)
         with interruptible(state) as interrupted:
             trained = _trained(args, state, interrupted, workers)
         if not workers.first:
@@ -46,7 +46,7 @@ def run_generator_training(args: argparse.Namespace) -> int:
     return 0
 
 
-def _workers(args: argparse.Namespace) -> Workers:
+def chosen_workers(args: argparse.Namespace) -> Workers:
     """The processes that train together: this one alone, or those of `accelerate launch`."""
     from ...engine.errors import wrong_input
     from ...engine.host.workers import ALONE, accelerated
@@ -59,7 +59,7 @@ def _workers(args: argparse.Namespace) -> Workers:
     return accelerated()
 
 
-def _check_state(state: Path, resume: bool) -> None:
+def check_state(state: Path, resume: bool) -> None:
     """Before anything is computed: a state that would be lost, or none to go on from."""
     from ...engine.errors import wrong_input
 

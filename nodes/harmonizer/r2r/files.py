@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...engine.errors import wrong_input
+from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.io.safe_write import replacing, write_text
 from .architecture import SCALING, Architecture
 from .filter_kernels import kernels
@@ -28,6 +28,10 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FOLDERS = {"vae": "clear_vae", "unet": "unet", "controller": "controlnet"}
 BASE = "stable-diffusion-inpainting"
 PUBLIC = "1243asdad/region2region on Hugging Face (clear_vae and stable-diffusion-inpainting, or the .ckpt files)"
+
+
+class MissingPart(RegionStyleError):
+    """A part is not in the place where it was looked for."""
 
 
 @dataclass
@@ -85,10 +89,16 @@ def _of_folder(folder: Path) -> _Found:
             if file is not None and part not in found.parts:
                 _take(found, file, (part,))
                 found.configs[part] = _config(home)
-    for file in sorted(f for f in folder.iterdir() if f.suffix in ENDINGS and f.name not in (FILE, *WEIGHTS)):
+    for file in _checkpoints(folder):
         if any(part not in found.parts for part in (*FOLDERS, "text")):
             _take(found, file, tuple(p for p in (*FOLDERS, "text") if p not in found.parts))
     return found
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of the original code; not the state of a training."""
+    files = (f for f in folder.iterdir() if f.suffix in ENDINGS and f.is_file())
+    return sorted(f for f in files if f.name not in (FILE, *WEIGHTS) and not f.name.endswith(".train.pt"))
 
 
 def _of_file(path: Path, *, plain_vae: bool = False) -> _Found:
@@ -122,23 +132,34 @@ def _prompt(path: Path, found: _Found, architecture: Architecture) -> Tensor:
     return prompt
 
 
-def _found_prompt(path: Path, found: _Found) -> Tensor:
+def load_prompt(path: Path) -> Tensor | None:
+    """The empty prompt's embedding that a folder, or the folder of a checkpoint, holds or its text encoder gives;
+    None where neither is there."""
     folder = path if path.is_dir() else path.parent
     if (folder / FILE).is_file():
         return stored_prompt(folder / FILE)
     for home in (folder / "text_encoder", folder / BASE / "text_encoder"):
         if (home / "config.json").is_file():
             return prompt_of_folder(home)
+    return None
+
+
+def _found_prompt(path: Path, found: _Found) -> Tensor:
+    prompt = load_prompt(path)
+    if prompt is not None:
+        return prompt
+    folder = path if path.is_dir() else path.parent
     if "text" in found.parts:
         return prompt_of_state(found.parts["text"], found.files["text"])
     raise wrong_input("R2R", f"{path} without a text encoder", f"text_encoder or {FILE} in {folder}",
                       "Put Stable Diffusion 1.5's text_encoder folder there.")  # fmt: skip
 
 
-def _missing(path: Path, parts: list[str]) -> Exception:
+def _missing(path: Path, parts: list[str]) -> MissingPart:
     names = " and ".join(TITLES[part] for part in parts)
     places = ", ".join(f"{FOLDERS.get(part, 'text_encoder')}/{WEIGHTS[0]}" for part in parts)
-    return wrong_input("R2R", f"{path} without {names}", f"{places}, or a checkpoint beside", f"Public: {PUBLIC}.")
+    accepts = f"{places}, or a checkpoint beside"
+    return MissingPart(str(wrong_input("R2R", f"{path} without {names}", accepts, f"Public: {PUBLIC}.")))
 
 
 def save_r2r(networks: R2RNetworks, folder: Path) -> None:

@@ -6,7 +6,7 @@ Nothing but tensors is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +70,9 @@ def read_parts(path: Path) -> dict[str, dict[str, Tensor]]:
     return parts
 
 
-def is_clear(state: Mapping[str, Tensor]) -> bool:
-    """Whether an autoencoder's tensors are a Clear-VAE's, and not those of a plain one."""
-    return any(name.startswith("filters.") or ".skip_connect." in name for name in state)
+def is_clear(names: Iterable[str]) -> bool:
+    """Whether an autoencoder's tensors, or some of them, are a Clear-VAE's, and not those of a plain one."""
+    return any(name.startswith("filters.") or ".skip_connect." in name for name in names)
 
 
 def build(

@@ -22,14 +22,14 @@ from torch.nn import functional as F
 from ...engine.host.base import Host
 from ...engine.settings.checks import check_settings
 from ...engine.settings.setting import seed_setting, setting
-from ..r2r.architecture import SCALING, TINY, Architecture
-from ..r2r.clear_vae import ClearVae
+from ..r2r.architecture import TINY, Architecture
 from ..r2r.controller import HarmonyController, copied_from_unet
 from ..r2r.losses import Features
 from ..r2r.networks import R2RNetworks, new_networks
 from ..r2r.pipeline import R2RHarmonizer
 from ..r2r.settings import R2RSettings
 from .examples import Example
+from .own_features import encoder_features, unit_latents
 from .pairs import Pairs
 from .run import StageTrainer, train_stage
 from .settings import R2RTrainSettings
@@ -115,7 +115,7 @@ def train_small(
         say(f"{name}: loss {sum(losses[-20:]) / len(losses[-20:]):.4f}")
 
     train(AutoencoderStage(networks), settings.autoencoder, "autoencoder")
-    unit_latents(networks.vae, pairs, settings, host)
+    unit_latents(networks.vae, pairs, settings.side, host)
     features = features or encoder_features(networks.vae)
     plain = replace(networks, vae=copy.deepcopy(networks.vae))
     train(VaeStage(networks, features), settings.vae, "Clear-VAE")
@@ -130,40 +130,6 @@ def train_small(
     train(ControllerStage(without_maca), settings.controller, "controller without MACA")
     plain.controller = networks.controller
     return SmallNetworks(networks.frozen(), plain.frozen(), without_maca.frozen())
-
-
-def encoder_features(vae: ClearVae) -> Features:
-    """What the contrastive loss compares where neither VGG16 nor a classifier is at hand: the seventh feature of the
-    frozen encoder, as it is now."""
-    encoder = copy.deepcopy(vae).eval().requires_grad_(False)
-    return Features(lambda pictures: encoder.encode(pictures).features[6], "the autoencoder's own features")
-
-
-@torch.no_grad()
-def unit_latents(vae: ClearVae, pairs: Pairs, settings: SmallSettings, host: Host) -> None:
-    """Scale the latent so that times 0.18215 it has unit variance, as Stable Diffusion's: exact, in the two
-    convolutions around it."""
-    trainer = StageTrainer(_Reading(vae), pairs, settings.stage(1), host)
-    random = torch.Generator().manual_seed(settings.seed)
-    real = torch.cat([trainer._example(i, random).real for i in range(min(16, len(pairs)))]).to(host.device)
-    factor = 1 / (SCALING * float(vae.encode(real, features=False).posterior.mean.std()))
-    half = vae.quant_conv.out_channels // 2
-    vae.quant_conv.weight[:half] *= factor
-    vae.quant_conv.bias[:half] *= factor
-    vae.quant_conv.bias[half:] += 2 * torch.tensor(factor).log()
-    vae.post_quant_conv.weight /= factor
-
-
-class _Reading:
-    """A stage that only reads pictures."""
-
-    name, hint = "vae", False
-
-    def __init__(self, vae: ClearVae) -> None:
-        self._vae = vae
-
-    def parameters(self) -> list[nn.Parameter]:
-        return list(self._vae.parameters())
 
 
 def variants(networks: SmallNetworks, host: Host, steps: int = 10, seed_free: bool = True) -> dict[str, R2RHarmonizer]:

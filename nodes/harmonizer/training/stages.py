@@ -43,13 +43,18 @@ class VaeStage:
 
     name, hint = "vae", False
 
-    def __init__(self, networks: R2RNetworks, features: Features, *, clear: bool = True) -> None:
-        """features: of the contrastive loss; clear: False trains the plain decoder, to compare with."""
-        self.networks, self.features, self.clear = networks, features, clear
+    def __init__(self, networks: R2RNetworks, features: Features, *, clear: bool = True, encoder: bool = False) -> None:
+        """features: of the contrastive loss; clear: False trains the plain decoder, to compare with; encoder: it and
+        the convolutions around the latent learn too, for an autoencoder from random weights."""
+        self.networks, self.features, self.clear, self.encoder = networks, features, clear, encoder
         networks.frozen()
-        trained = [networks.vae.decoder, networks.vae.filters] if clear else [networks.vae.decoder]
-        for module in trained:
-            module.requires_grad_(True)
+        vae = networks.vae
+        vae.decoder.requires_grad_(True)
+        vae.filters.requires_grad_(clear)
+        for block in vae.decoder_blocks():
+            block.skip_connect.requires_grad_(clear)
+        for module in (vae.encoder, vae.quant_conv, vae.post_quant_conv):
+            module.requires_grad_(encoder)
         networks.vae.decoder.train()  # only what its skip connections add is dropped at times
 
     @property
@@ -61,7 +66,7 @@ class VaeStage:
 
     def loss(self, batch: Example, random: torch.Generator) -> Tensor:
         vae = self.networks.vae
-        with torch.no_grad():
+        with torch.set_grad_enabled(self.encoder):
             latent = vae.encode(batch.real, features=False).posterior.sample(random)
             features = vae.encode(batch.composite).features if self.clear else None
         result = vae.decode(latent, features, folded=False)
@@ -146,8 +151,8 @@ class ControllerStage(_NoiseStage):
         return residuals
 
 
-def new_stage(name: str, networks: R2RNetworks, features: Features) -> TrainingStage:
-    """A stage by its name."""
+def new_stage(name: str, networks: R2RNetworks, features: Features, *, from_nothing: bool = False) -> TrainingStage:
+    """A stage by its name; from_nothing: the Clear-VAE's encoder learns too."""
     if name == "vae":
-        return VaeStage(networks, features)
+        return VaeStage(networks, features, encoder=from_nothing)
     return UnetStage(networks) if name == "unet" else ControllerStage(networks)
