@@ -38,8 +38,8 @@ class LoadR2R(Node):
                     io.Combo,
                     "folder",
                     options=choices(),
-                    tooltip="A folder in models/regionstyle_r2r with clear_vae, unet and controlnet, or R2R's published "
-                    "files as they are.",
+                    tooltip="A folder in models/regionstyle_r2r with clear_vae, unet and controlnet, or with R2R's "
+                    "published files as they are.",
                 ),
                 *node_inputs(R2RSettings),
             ],
@@ -82,8 +82,8 @@ class ClearVaeDecode(Node):
             node_id="RegionStyleClearVaeDecode",
             display_name="Clear-VAE Decode",
             category=CATEGORY,
-            description="Decodes a latent of the SD1.x class with the fine detail of the picture it was made of: faces, "
-            "letters and textures that the latent has lost come back.",
+            description="Decodes a latent of the SD1.x class with the fine detail of the picture it was made of: "
+            "faces, letters and textures that the latent has lost come back.",
             search_aliases=["vae decode", "detail", "r2r", "harmonize"],
             inputs=[
                 node_input(R2R, "harmonizer", tooltip="From Load R2R; its Clear-VAE decodes."),
@@ -94,7 +94,7 @@ class ClearVaeDecode(Node):
                     tooltip="The picture the latent was made of, at its size; one, or one per latent.",
                 ),
             ],
-            outputs=[node_output(io.Image, "image_out", display_name="image", tooltip="The decoded pictures.")],
+            outputs=[node_output(io.Image, "decoded_image", display_name="image", tooltip="The decoded pictures.")],
         )
 
     @classmethod

@@ -71,7 +71,8 @@ class ClearVae(nn.Module):
         for up in self.decoder.up_blocks:
             for block in up.resnets:
                 number = len(waiting) - 1
-                feature, filter = (waiting.pop(), self.filters[number]) if waiting else (None, None)
+                feature = waiting.pop() if waiting else None
+                filter: Any = None if feature is None else self.filters[number]
                 x = run_block(block, x, feature, filter, folded=folded)
                 del feature
             for upsampler in up.upsamplers or []:

@@ -26,8 +26,8 @@ class Maca(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(2 * channels, 3 * channels), nn.SiLU(), nn.Linear(3 * channels, 2 * channels)
         )
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        for parameter in self.mlp[2].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, mask: Tensor, background: Tensor | None = None) -> Tensor:
         """background `[B or 1,C]`: means of the background's features to use in place of x's own (`background_of`)."""

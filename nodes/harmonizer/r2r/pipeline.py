@@ -92,13 +92,13 @@ class R2RHarmonizer:
         self, composite: Tensor, mask: Tensor, reference: Tensor | None, region: Tensor | None, seed: int,
         report: _Report,
     ) -> Tensor:  # fmt: skip
-        size = working_size(tuple(composite.shape[-2:]), self.settings)
+        size = working_size(_sides(composite), self.settings)
         dtype = next(self.networks.vae.parameters()).dtype
 
         def work(tile: int) -> Tensor:
             report.again()
             picture = _Sampling(self, composite, mask, reference, region, size, tile, report).run(seed)
-            return resized(picture.float().cpu(), tuple(composite.shape[-2:])).clamp(0, 1)
+            return resized(picture.float().cpu(), _sides(composite)).clamp(0, 1)
 
         tile = tile_for(size, self.settings.tile, dtype)
         result = with_halving(work, tile, host=self.host, name="R2R", smallest=min(SMALLEST_TILE, tile), multiple=GRID)
@@ -160,7 +160,7 @@ class _Sampling:
         host.load(*(n for n in (networks.unet, networks.controller if settings.controller else None) if n is not None))
         dtype = next(networks.unet.parameters()).dtype
         text = networks.empty_prompt.to(host.device, dtype)
-        mask = resized_mask(resized_mask(self.mask, self.size), tuple(noise.shape[-2:])).to(host.device)
+        mask = resized_mask(resized_mask(self.mask, self.size), _sides(noise)).to(host.device)
         levels = noise_levels(settings.steps)
         x = noise * float(levels.sigmas[0])
         controls = self._controls(levels.timesteps, text, mask.to(dtype))
@@ -192,11 +192,11 @@ class _Sampling:
             return None
         region = torch.ones_like(self.reference[:, :1]) if self.region is None else self.region
         settings = replace(self.harmonizer.settings, resolution=max(GRID, round(math.sqrt(math.prod(self.size)))))
-        size = working_size(tuple(self.reference.shape[-2:]), settings)
+        size = working_size(_sides(self.reference), settings)
         # 0.5 counts as region, here as in the hint, where it is the other side
         foreground = (region < 0.5).to(region)
         embedded = controller.embed_hint(self._on_device(hint_of(self.reference, foreground, size), text))
-        inside = 1 - resized_mask(resized_mask(foreground, size), tuple(embedded.shape[-2:]))
+        inside = 1 - resized_mask(resized_mask(foreground, size), _sides(embedded))
         return embedded, self._on_device(inside, text)
 
     def _on_device(self, tensor: Tensor, like: Tensor) -> Tensor:
@@ -226,3 +226,7 @@ def working_size(size: tuple[int, int], settings: R2RSettings) -> tuple[int, int
 
 def _on_grid(length: float) -> int:
     return max(GRID, round(length / GRID) * GRID)
+
+
+def _sides(tensor: Tensor) -> tuple[int, int]:
+    return int(tensor.shape[-2]), int(tensor.shape[-1])
