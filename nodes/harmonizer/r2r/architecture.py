@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ...engine.errors import wrong_input
@@ -36,10 +37,14 @@ class Architecture:
         if not len(self.vae) == len(self.unet) == len(self.hint) == 4:
             got = f"{len(self.vae)}, {len(self.unet)} and {len(self.hint)} levels"
             raise wrong_input("architecture", got, "4 each", "R2R's networks have four levels.")
+        if any(b not in (a, 2 * a) for a, b in pairwise(self.vae)):
+            accepts = "levels as wide as the one before, or twice as wide"
+            raise wrong_input("architecture", self.vae, accepts, "The decoder repeats features once.")
 
 
 SD = Architecture()
-TINY = Architecture((16, 32, 32, 32), (32, 64, 64, 64), (8, 16, 16, 32), text_width=32, heads=2, groups=8)
+# As many tensors as Stable Diffusion's, under the same names.
+TINY = Architecture((16, 32, 64, 64), (32, 64, 128, 128), (8, 16, 24, 32), text_width=32, heads=2, groups=8)
 SIZES = {"sd": SD, "tiny": TINY}
 
 

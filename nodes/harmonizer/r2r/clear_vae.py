@@ -70,11 +70,8 @@ class ClearVae(nn.Module):
         x = self.decoder.mid_block(self.decoder.conv_in(self.post_quant_conv(latent)))
         for up in self.decoder.up_blocks:
             for block in up.resnets:
-                number = len(waiting) - 1
-                feature = waiting.pop() if waiting else None
-                filter: Any = None if feature is None else self.filters[number]
-                x = run_block(block, x, feature, filter, folded=folded)
-                del feature
+                filter: Any = self.filters[len(waiting) - 1]
+                x = run_block(block, x, waiting, filter, folded=folded)
             for upsampler in up.upsamplers or []:
                 x = upsampler(x)
         x = self.decoder.conv_norm_out(x)

@@ -29,16 +29,17 @@ class SkipConnect(nn.Module):
         nn.init.zeros_(self.conv.weight)
 
 
-def run_block(block: Any, x: Tensor, feature: Tensor | None, filter: AdaptiveFilter | None, *, folded: bool) -> Tensor:
-    """x `[B,C,h,w]` through a `ResnetBlock2D` with a `skip_connect`; without a feature, the plain block."""
+def run_block(block: Any, x: Tensor, features: list[Tensor], filter: AdaptiveFilter, *, folded: bool) -> Tensor:
+    """x `[B,C,h,w]` through a `ResnetBlock2D` with a `skip_connect`, which takes the last feature out of the list; with
+    an empty list, the plain block."""
     a = _activated(block.norm1(x))
-    if feature is None or filter is None:
+    if not features:
         u = block.conv1(a)
     elif folded:
-        u = _folded(block, a, feature, filter)
+        u = _folded(block, a, features, filter)
     else:
-        u = _unfolded(block, a, feature, filter)
-    del a, feature
+        u = _unfolded(block, a, features.pop(), filter)
+    del a
     y = block.conv2(block.dropout(_activated(block.norm2(u))))
     del u
     return (x if block.conv_shortcut is None else block.conv_shortcut(x)) + y
@@ -52,7 +53,8 @@ def _unfolded(block: Any, a: Tensor, feature: Tensor, filter: AdaptiveFilter) ->
     return block.conv1(a) + F.dropout(branch, DROPOUT, block.training)
 
 
-def _folded(block: Any, a: Tensor, feature: Tensor, filter: AdaptiveFilter) -> Tensor:
+def _folded(block: Any, a: Tensor, features: list[Tensor], filter: AdaptiveFilter) -> Tensor:
+    feature = features.pop()  # nobody else holds it: it is freed before the largest tensors are made
     weight = block.skip_connect.conv.weight
     channels = feature.shape[1]
     effective = weight if channels == weight.shape[1] else weight[:, :channels] + weight[:, channels:]
