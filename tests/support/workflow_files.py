@@ -121,6 +121,13 @@ SHEETS = {
         "Restyles a thing, then measures the result beside its source, compares side by side, and saves a report.",
         ((1, 2), (3, 4), (5, 7), (8, 10), (9, 11), (6,)),
     ),
+    "30 Clear VAE Decode": Sheet(
+        "A latent decoded twice: as usual, and by R2R's Clear-VAE with the picture's own fine detail. Put any SD1.x "
+        "editing between encoding and decoding.",
+        ((1, 2, 3), (4,), (5, 6), (7, 8)),
+        "Needs stabilityai/sd-vae-ft-mse-original's `vae-ft-mse-840000-ema-pruned.safetensors` (MIT) in `models/vae` "
+        "and R2R's published files, which state no licence, in `models/regionstyle_r2r/region2region`.",
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position

@@ -1,7 +1,7 @@
 """Small networks of the real classes under the names that the workflows which ship ask for: no download.
 
 The segmenter is the tiny world's, which knows the picture of the workflows; the vision-language model has learnt one
-answer by heart; the detector's weights are random.
+answer by heart; the weights of the detector, of R2R and of the autoencoder beside it are random.
 """
 
 import json
@@ -14,7 +14,10 @@ from tiny_networks import WORDS, learn_reply, save_tiny_dino, save_tiny_qwen
 REQUEST = "what has three corners should look like a mosaic, and the round thing should shine like neon"
 BOXES = {"orange triangle": ("mosaic", (67, 29, 124, 81)), "blue ring": ("neon", (29, 86, 71, 128))}
 PICTURE, SEEN = 128, 112  # sides in pixels: of the workflows' picture, and of what the tiny Qwen sees of it
-LOADERS = {"RegionStyleLoadSam": "file", "RegionStyleLoadDetector": "folder", "RegionStyleLoadVlm": "folder"}
+LOADERS = {
+    "RegionStyleLoadSam": "file", "RegionStyleLoadDetector": "folder", "RegionStyleLoadVlm": "folder",
+    "RegionStyleLoadR2R": "folder",
+}  # fmt: skip
 
 
 def needs_networks(workflow: dict) -> bool:
@@ -31,6 +34,27 @@ def save_networks(models: Path) -> Path:
     torch.save(load_tiny_sam().state_dict(), models / "sams" / "sam_vit_h_4b8939.pth")
     save_tiny_dino(models / "grounding_dino" / "grounding-dino-tiny", words=f"{WORDS} orange triangle")
     save_reader(models / "LLM" / "Qwen2.5-VL-7B-Instruct")
+    save_harmonizer(models)
+    return models
+
+
+def save_harmonizer(models: Path) -> Path:
+    """Small R2R networks in the published layout, and a random autoencoder of Stable Diffusion's size: ComfyUI's
+    loader knows no smaller one."""
+    from r2r_networks import small_networks
+    from safetensors.torch import save_file
+
+    from regionstyle.nodes.harmonizer.r2r.clear_vae import ClearVae
+    from regionstyle.nodes.harmonizer.r2r.files import save_r2r
+    from regionstyle.nodes.harmonizer.r2r.keys import to_ldm
+    from regionstyle.nodes.harmonizer.r2r.weights import is_clear
+
+    save_r2r(small_networks(), models / "regionstyle_r2r" / "region2region")
+    torch.manual_seed(0)
+    state = to_ldm({"vae": {name: t for name, t in ClearVae().state_dict().items() if not is_clear([name])}})
+    (models / "vae").mkdir()
+    half = {name.removeprefix("first_stage_model."): t.half().contiguous() for name, t in state.items()}
+    save_file(half, models / "vae" / "vae-ft-mse-840000-ema-pruned.safetensors")
     return models
 
 

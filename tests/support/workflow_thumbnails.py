@@ -151,6 +151,8 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "detect_and_segment": ((Shot((("7", 0), ("8", 0))),), halves),
     "read_request_with_vlm": (one("7"), captioned("“what has three corners: mosaic,\n the round thing: like neon”")),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
+    # with random networks there is nothing to see but the picture itself
+    "clear_vae_decode": (one("1:0"), grid(1)),
 }  # fmt: skip
 
 

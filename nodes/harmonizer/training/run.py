@@ -6,8 +6,8 @@ Everything a step draws follows from the seed and the step's number, so a traini
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class StageTrainer:
         """One step of the optimiser."""
         random = self._random()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = sum(self._batch(number, random) for number in range(self.settings.batches(self.stage.name)))
+        with self._dropout(random):
+            loss = sum(self._batch(number, random) for number in range(self.settings.batches(self.stage.name)))
         self.workers.average(self.parameters)
         self.updating = True
         self.optimizer.step()
@@ -91,6 +92,14 @@ class StageTrainer:
     def _random(self) -> torch.Generator:
         seed = self.settings.seed * 1_000_003 + self.done + self.workers.rank * 1_000_000_007
         return torch.Generator().manual_seed(seed % 2**64)
+
+    @contextmanager
+    def _dropout(self, random: torch.Generator) -> Iterator[None]:
+        """torch's own random numbers, which dropout draws, follow the step too; elsewhere they go on as before."""
+        device = self.host.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(random.initial_seed())
+            yield
 
     def _precision(self) -> Any:
         if self.settings.precision == "float32":

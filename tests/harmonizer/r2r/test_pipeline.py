@@ -216,6 +216,7 @@ def test_steps_are_told_and_cancelling_stops(networks, scene):
         stopped.harmonize(*scene)
 
 
+@pytest.mark.slow
 def test_tiles_come_close_to_the_whole_and_need_the_whole_only_once(networks, scene):
     composite, mask = scene
     whole = harmonizer(networks, resolution=0, sampler="euler")
