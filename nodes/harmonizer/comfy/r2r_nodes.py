@@ -41,7 +41,7 @@ class LoadR2R(Node):
                     tooltip="A folder in models/regionstyle_r2r with clear_vae, unet and controlnet, or with R2R's "
                     "published files as they are.",
                 ),
-                *node_inputs(R2RSettings),
+                *node_inputs(R2RSettings, "steps", "sampler", "resolution", "square", "tile"),
             ],
             outputs=[node_output(R2R, "harmonizer", tooltip="The networks; they go to the device when they are used.")],
         )

@@ -10,7 +10,7 @@ from .clear_vae import ClearVae, Encoding, _posterior
 from .tiles import latent_slice, tiled
 
 WHOLE_BYTES = 4 * 2**30  # what a pass over the whole picture may take when no tile is asked for
-VALUES_PER_PIXEL = 1450  # alive at once at Stable Diffusion's size, the kept features included; a test counts them
+VALUES_PER_PIXEL = 1250  # alive at once at Stable Diffusion's size, the kept features included; a test counts them
 AUTOMATIC_TILE = 512
 
 
