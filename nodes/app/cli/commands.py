@@ -9,12 +9,12 @@ import argparse
 from pathlib import Path
 
 from ...engine.settings.setting import override, settings_of
-from ...harmonizer.training.settings import STAGES, R2RTrainSettings
 from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
+from .r2r_commands import add_train_r2r
 from .setting_options import add_setting_options
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
@@ -104,8 +104,7 @@ def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     _add_train_style(networks)
     _add_train_gate(networks)
     _add_train_generator(networks)
-    for stage in STAGES:
-        _add_train_r2r(networks, stage)
+    add_train_r2r(networks)
     _add_train_tinyworld(networks)
 
 
@@ -155,35 +154,6 @@ def _add_train_gate(networks: argparse._SubParsersAction[Parser]) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
     add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder: its text encoders")
     add_setting_options(parser, GateSettings, "steps", "rate", "top_k", "balance", "seed", options={"rate": "--lr"})
-    add_device(parser)
-
-
-_R2R_TEXTS = {
-    "vae": "Teach R2R's Clear-VAE to decode with the composite's detail; Ctrl-C keeps the state.",
-    "unet": "Teach R2R's U-Net to harmonise inside the mask; Ctrl-C keeps the state.",
-    "controller": "Teach R2R's Harmony Controller, with the U-Net frozen; Ctrl-C keeps the state.",
-}
-
-
-def _add_train_r2r(networks: argparse._SubParsersAction[Parser], stage: str) -> None:
-    parser = add_command(networks, f"r2r-{stage}", _R2R_TEXTS[stage])
-    parser.set_defaults(command=f"train r2r-{stage}", stage=stage)
-    add = parser.add_argument
-    add(
-        "--data", type=Path, required=True, metavar="DIR", help="composites, masks, real pictures as iHarmony4 has them"
-    )
-    add(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="R2R's folder; stages before this one lie there"
-    )
-    add("--start", type=Path, metavar="DIR|FILE", help="weights to begin with (default: those in the output folder)")
-    add("--size", choices=["sd", "tiny"], default="sd", help="tiny: few channels, from nothing, trains on a CPU")
-    if stage == "vae":
-        add("--vgg", type=Path, metavar="FILE", help="vgg16-397923af.pth for the contrastive loss (default: stand-in)")
-    add_setting_options(parser, R2RTrainSettings, options={"rate": "--lr"}, steps=override(), epochs=override(),
-                        batch=override(), accumulate=override(), rate=override(), resolution=override(),
-                        precision=override(), preview_every=override(), seed=override())  # fmt: skip
-    add("--resume", action="store_true", help="go on where a training of the same output stopped")
-    add("--accelerate", action="store_true", help="this is one of several processes of 'accelerate launch'")
     add_device(parser)
 
 
