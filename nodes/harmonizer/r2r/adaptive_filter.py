@@ -8,7 +8,10 @@ from torch import Tensor, nn
 from ....kernels import adaptive_filter
 from ....kernels.filters import adaptive_filter_reference
 
-AT_ONCE = 2**24  # values filtered at once while no gradient is needed: bounds the float32 copies the filter makes
+# Values filtered at once while no gradient is needed, which bounds the float32 copies the filter makes: what a CPU's
+# cache holds, or enough to keep a GPU busy.
+AT_ONCE = {"cpu": 2**20}
+AT_ONCE_ELSEWHERE = 2**24
 
 
 class AdaptiveFilter(nn.Module):
@@ -31,7 +34,8 @@ class AdaptiveFilter(nn.Module):
         """total + filtered x, a few channels at a time and in place where no gradient is needed."""
         if torch.is_grad_enabled() and any(t.requires_grad for t in (total, x, self.alpha, self.beta)):
             return total + self(x)
-        channels = max(1, AT_ONCE // max(1, x[:, :1].numel()))
+        values = AT_ONCE.get(x.device.type, AT_ONCE_ELSEWHERE)
+        channels = max(1, values // max(1, x[:, :1].numel()))
         for start in range(0, x.shape[1], channels):
             part = slice(start, start + channels)
             total[:, part] += self(x[:, part])

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from .controller import Residuals
 
 
+# A reference counts as if it filled the composite's background, but at least this share of the picture: a foreground
+# that fills the frame leaves no background to stand in for.
+LEAST_SHARE = 0.5
+
+
 class R2RHarmonizer:
     """A `Harmonizer` made of R2R's networks."""
 
@@ -180,7 +185,8 @@ class _Sampling:
             return
         embedded = controller.embed_hint(self._on_device(hint_of(self.composite, self.mask, self.size), text))
         reference = self._embedded_reference(text)
-        share = 1 - resized_mask(self.mask, self.size).mean((1, 2, 3)).to(text.device)
+        background = 1 - resized_mask(self.mask, self.size).mean((1, 2, 3)).to(text.device)
+        share = background.clamp_min(LEAST_SHARE)
         for t in timesteps.tolist():
             given = None if reference is None else controller.backgrounds(reference[0], t, text, reference[1], share)
             yield controller(embedded, t, text, mask, given)

@@ -147,8 +147,12 @@ def test_a_full_mask_needs_a_reference(networks, scene):
     composite, full = scene[0], torch.ones(1, 1, 64, 128)
     with pytest.raises(RegionStyleError, match="mask: got"):
         harmonizer(networks).harmonize(composite, full)
-    result = harmonizer(networks).harmonize(composite, full, reference=torch.rand(1, 3, 70, 90))
-    assert result.shape == composite.shape
+    bright, dark = (
+        harmonizer(networks).harmonize(composite, full, reference=torch.rand(1, 3, 70, 90) * scale)
+        for scale in (1, 0.1)
+    )
+    assert bright.shape == composite.shape
+    assert (bright - dark).abs().max() > 1e-5, "the reference must matter"
 
 
 def test_the_reference_and_its_region_matter(networks, scene):
