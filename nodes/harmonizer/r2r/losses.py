@@ -34,12 +34,13 @@ def vgg_features(path: Path, device: torch.device | str = "cpu") -> Features:
 
     from .weights import read_tensors
 
-    layers = nn.Sequential(*vgg16(weights=None).features[:VGG_LAYERS])
     state = {name.removeprefix("features."): tensor for name, tensor in read_tensors(path).items()}
+    with torch.device("meta"):  # its classifier alone is half a gigabyte, and not needed
+        layers = nn.Sequential(*vgg16(weights=None).features[:VGG_LAYERS])
     wanted = layers.state_dict()
     if any(name not in state or state[name].shape != wanted[name].shape for name in wanted):
         raise wrong_input("VGG16", path.name, f"torchvision's {VGG_FILE}", "Download it from download.pytorch.org.")
-    layers.load_state_dict({name: state[name] for name in wanted})
+    layers.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
     for layer in layers:
         if isinstance(layer, nn.ReLU):
             layer.inplace = False
