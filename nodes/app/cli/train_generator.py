@@ -34,7 +34,7 @@ def run_generator_training(args: argparse.Namespace) -> int:
     workers = _workers(args)
     alone = only_one(lock_path(state), f"a training of {args.output}") if workers.first else nullcontext()
     with alone:
-        _check_state(state, args.resume)
+        check_state(state, args.resume)
         with interruptible(state) as interrupted:
             trained = _trained(args, state, interrupted, workers)
         if not workers.first:
@@ -59,7 +59,7 @@ def _workers(args: argparse.Namespace) -> Workers:
     return accelerated()
 
 
-def _check_state(state: Path, resume: bool) -> None:
+def check_state(state: Path, resume: bool) -> None:
     """Before anything is computed: a state that would be lost, or none to go on from."""
     from ...engine.errors import wrong_input
 
