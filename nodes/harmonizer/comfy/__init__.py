@@ -1,0 +1,1 @@
+"""The nodes of harmonisation, and what they know of ComfyUI."""
