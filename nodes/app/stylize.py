@@ -28,8 +28,8 @@ OFF = "off"
 class StylizeRequest:
     """prompt: what to do; style: when the prompt does not name it; where: who says where the things are; model:
     "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
-    style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was restyled to the
-    light around it afterwards."""
+    style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
+    restyled to the light around it afterwards."""
 
     prompt: str
     style: str | None = None

@@ -31,7 +31,7 @@ class PoissonHarmonizer:
 
 
 def grown_foreground(composite: Tensor, mask: Tensor) -> Tensor:
-    """The composite with the foreground grown by one pixel: a pixel beside it gets the mean of its neighbours inside."""
+    """The composite, its foreground grown by one pixel: what is beside it gets the mean of its neighbours inside."""
     inside = (mask > 0.5).to(composite)
     cross = composite.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(4, 1, 3, 3)
     around = F.conv2d(F.pad(torch.cat([composite * inside, inside], 1), [1] * 4), cross, groups=4)

@@ -100,7 +100,9 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Train a style expert from pictures, a generator from an expert, or the bundled networks."
     parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
-    networks = parser.add_subparsers(dest="network", required=True, metavar="style|gate|sms-generator|harmonizer|tinyworld")
+    networks = parser.add_subparsers(
+        dest="network", required=True, metavar="style|gate|sms-generator|harmonizer|tinyworld"
+    )
     _add_train_style(networks)
     _add_train_gate(networks)
     _add_train_generator(networks)

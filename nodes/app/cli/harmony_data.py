@@ -11,16 +11,14 @@ from .console import console_host, say
 
 def run_harmony_data(args: argparse.Namespace) -> int:
     """Make the data set, or go on with it; what cannot be used is left out, named, and makes the exit code 1."""
-    from ...harmonizer.data.rpharmony import DataSettings, make_data_set, run_here
+    from ...harmonizer.data.rpharmony import DataSettings, Runner, make_data_set, run_here
     from ...harmonizer.data.sources import coco_sources, described, folder_sources
 
     settings = DataSettings(
         args.subset, args.strength_from, args.strength_to, args.variants, args.test, args.largest, args.seed
     )
-    sources = (
-        folder_sources(args.images, args.masks) if args.coco is None else coco_sources(args.images, args.coco)
-    )
-    run = run_here
+    sources = folder_sources(args.images, args.masks) if args.coco is None else coco_sources(args.images, args.coco)
+    run: Runner = run_here
     if args.ray is not None:
         from ...harmonizer.data.ray_cluster import ray_runner
 

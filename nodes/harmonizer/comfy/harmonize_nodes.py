@@ -49,7 +49,7 @@ class HarmonizeComposite(Node):
                 *node_inputs(SeamSettings, "seam", "seed"),
                 *node_inputs(PlaceSettings, "x", "y", "scale"),
                 node_input(io.Image, "composite", optional=True, tooltip="A picture with the foreground pasted in."),
-                node_input(io.Image, "foreground", optional=True, tooltip="What is to be pasted, instead of a composite."),
+                node_input(io.Image, "foreground", optional=True, tooltip="What is pasted, instead of a composite."),
                 node_input(io.Image, "background", optional=True, tooltip="Where the foreground is laid into."),
                 node_input(
                     HARMONIZER,

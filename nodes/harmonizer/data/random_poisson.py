@@ -22,7 +22,7 @@ FEWEST = 10  # pixels of foreground; the prototype takes the whole picture's box
 def random_poisson_blend(
     picture: Tensor, mask: Tensor, donor: Tensor, random: torch.Generator, *, strength: float = 0.75
 ) -> Tensor:
-    """One composite `[1,3,H,W]` of a real picture `[1,3,H,W]` and a foreground mask `[1,1,H,W]`, above 0.5 = foreground.
+    """One composite `[1,3,H,W]` of a real picture `[1,3,H,W]` and a mask `[1,1,H,W]`, above 0.5 = foreground.
 
     donor `[1,3,h,w]`: the picture whose light the foreground takes; enlarged where it is smaller than the foreground's
     box. strength: the paper's alpha. Outside the mask the composite is bit-equal to the picture.

@@ -19,7 +19,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Source:
-    """One picture and its masks: files, or segmentations of COCO's format. Plain values: it is sent to other machines."""
+    """One picture and its masks: files, or segmentations of COCO's format. Plain values: it goes to other machines."""
 
     image: str
     masks: tuple[Any, ...]

@@ -21,7 +21,7 @@ _STRIP = 1 << 18  # pixels that are worked on at once
 
 
 def fit_grid(colours: Tensor, answer: Tensor, weight: Tensor) -> Tensor:
-    """The grid `[B,12,DEPTH,gy,gx]` whose maps take colours `[B,3,h,w]` closest to the answer, under a weight `[B,1,h,w]`.
+    """The grid `[B,12,DEPTH,gy,gx]` whose maps take colours `[B,3,h,w]` closest to the answer; weight `[B,1,h,w]`.
 
     Maps give the change: answer - colour = M (colour, 1); the 12 entries are M's rows.
     """

@@ -55,7 +55,9 @@ class SmallHarmonizer:
             at = min(index, 0 if reference is None else len(reference) - 1)
             guide = None if reference is None else reference[at : at + 1].to(composite)
             guide_mask = None if reference_mask is None else reference_mask[at : at + 1].to(composite)
-            self._one(composite[index : index + 1], mask[index : index + 1], guide, guide_mask, result[index : index + 1])
+            self._one(
+                composite[index : index + 1], mask[index : index + 1], guide, guide_mask, result[index : index + 1]
+            )
             if on_step is not None:
                 on_step(index + 1, len(composite), result[index])
         return result
@@ -65,14 +67,16 @@ class SmallHarmonizer:
     ) -> None:
         """One picture `[1,3,H,W]`, written into `result`."""
         tight, wide = foreground_boxes(mask)
-        seen = look(picture[..., *wide].float(), mask[..., *wide].float(), looking_size(mask[0, 0, *wide].shape))
+        around = (slice(None), slice(None), *wide)
+        size = looking_size(mask[around].shape)
+        seen = look(picture[around].float(), mask[around].float(), size)
         if reference is not None:
             seen = _with_reference(seen, reference.float(), reference_mask)
         network = self.network.to(picture.device)
         grid = fit_grid(seen.foreground, network(seen).clamp(0, 1), seen.mask)
-        whole = (wide[0].stop - wide[0].start, wide[1].stop - wide[1].start)
-        window = tuple(slice(t.start - w.start, t.stop - w.start) for t, w in zip(tight, wide, strict=True))
-        apply_grid(grid, picture[..., *tight], result[..., *tight], (window[0], window[1]), whole)
+        rows, columns = (slice(t.start - w.start, t.stop - w.start) for t, w in zip(tight, wide, strict=True))
+        inside, whole = (slice(None), slice(None), *tight), tuple(mask[around].shape[-2:])
+        apply_grid(grid, picture[inside], result[inside], (rows, columns), (whole[0], whole[1]))
 
 
 @lru_cache(maxsize=1)

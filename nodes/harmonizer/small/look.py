@@ -1,4 +1,4 @@
-"""What the small harmoniser sees at low resolution: the colours of both sides, and pairs of pixels across the border."""
+"""What the small harmoniser sees at low resolution: colours of both sides, and pairs of pixels across the border."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def look(composite: Tensor, mask: Tensor, size: tuple[int, int]) -> Look:
 
 
 def sides(composite: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Foreground, background `[B,3,h,w]` and mask `[B,1,h,w]` at `size`: means over each place's pixels of that side."""
+    """Foreground, background `[B,3,h,w]` and mask `[B,1,h,w]` at `size`: means over a place's pixels of that side."""
     weighted = F.interpolate(torch.cat([composite * mask, composite, mask], 1), size, mode="area")
     share = weighted[:, 6:]
     background = (weighted[:, 3:6] - weighted[:, :3]).clamp_min(0) / (1 - share).clamp_min(_KNOWN)
@@ -78,7 +78,8 @@ def border_pairs(composite: Tensor, mask: Tensor, size: tuple[int, int]) -> Tens
 
 def _pairs(inside: Tensor, outside: Tensor, reach: int) -> tuple[Tensor, Tensor]:
     """Picture, row and column of the inner and of the outer pixel of every pair along a row or column, `[N,3]`."""
-    inner, outer = [], []
+    inner: list[Tensor] = []
+    outer: list[Tensor] = []
     for axis in (1, 2):
         length = inside.shape[axis] - reach
         if length < 1:

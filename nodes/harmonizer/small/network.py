@@ -29,8 +29,7 @@ class SmallHarmonizerNetwork(nn.Module):
         )  # fmt: skip
         self.caution = nn.Sequential(nn.Linear(6, 16), nn.SiLU(), nn.Linear(16, 2))
         self.unet = _UNet(15, 6)
-        nn.init.zeros_(self.judge[-1].weight)
-        nn.init.zeros_(self.judge[-1].bias)
+        _silence(self.judge[-1])
 
     def forward(self, seen: Look) -> Tensor:
         return self.both(seen)[0]
@@ -41,15 +40,17 @@ class SmallHarmonizerNetwork(nn.Module):
         first = _affine(seen, seen.seam, usual)
         left = seen.outer - _applied(first, seen.inner)
         told = torch.cat([seen.inner - 0.5, seen.outer - 0.5, left, 20 * seen.rough, seen.seam, seen.mask], 1)
-        judged = F.interpolate(self.judge(F.avg_pool2d(told * (seen.seam > 0), 2)), seen.mask.shape[-2:], mode="bilinear")
+        size = seen.mask.shape[-2:]
+        judged = F.interpolate(self.judge(F.avg_pool2d(told * (seen.seam > 0), 2)), size, mode="bilinear")
         trust = seen.seam * torch.sigmoid(judged)
         fitted = _affine(seen, trust, self.caution(_summary(seen, trust, left)) + usual)
         mapped = _applied(fitted, seen.foreground)
         hung = membrane(seen.outer - _applied(fitted, seen.inner), trust)
         views = (seen.foreground - 0.5, seen.background - 0.5, mapped - seen.foreground, hung)
         given = torch.cat([*views, seen.mask, seen.seam, trust], 1)
-        out = F.interpolate(self.unet(F.avg_pool2d(given, 2)), seen.mask.shape[-2:], mode="bilinear")
-        follow, border, certain = torch.sigmoid(out[:, :3] + out.new_tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1)).split(1, 1)
+        out = F.interpolate(self.unet(F.avg_pool2d(given, 2)), size, mode="bilinear")
+        usually = out.new_tensor([2.0, 1.0, 0.0]).view(1, 3, 1, 1)
+        follow, border, certain = torch.sigmoid(out[:, :3] + usually).split(1, 1)
         change = mapped - seen.foreground + border * hung
         answer = seen.foreground + follow * change + certain * LARGEST_CORRECTION * torch.tanh(out[:, 3:])
         return answer, mapped
@@ -88,8 +89,8 @@ def _affine(seen: Look, weight: Tensor, caution: Tensor) -> tuple[Tensor, Tensor
     slope_hold, shift_hold = (caution.exp() * 32).unbind(1)
     gram = (weight * x) @ x.mT
     # The slope is held in units of a colour's variance, 0.03: a flat foreground cannot tell it.
-    hold = (slope_hold * 0.03)[:, None, None] * torch.eye(3, dtype=x.dtype, device=x.device)
-    slope = torch.linalg.solve(gram + hold + 1e-5 * torch.eye(3, dtype=x.dtype, device=x.device), x @ (weight * d).mT).mT
+    hold = (slope_hold * 0.03 + 1e-5)[:, None, None] * torch.eye(3, dtype=x.dtype, device=x.device)
+    slope = torch.linalg.solve(gram + hold, x @ (weight * d).mT).mT
     shift = (goal - centre) * (total / (total + shift_hold[:, None, None] + 1e-3))
     return slope, centre, shift
 
@@ -98,6 +99,12 @@ def _applied(affine: tuple[Tensor, Tensor, Tensor], colours: Tensor) -> Tensor:
     slope, centre, shift = affine
     flat = colours.flatten(2)
     return (flat + slope @ (flat - centre) + shift).view_as(colours)
+
+
+def _silence(layer: nn.Module) -> None:
+    """All weights 0: training begins with what is known without any."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class _UNet(nn.Module):
@@ -110,8 +117,7 @@ class _UNet(nn.Module):
         self.everywhere = nn.Sequential(nn.Linear(WIDTHS[-1], WIDTHS[-1]), nn.SiLU(), nn.Linear(WIDTHS[-1], WIDTHS[-1]))
         self.up = nn.ModuleList(_Block(a + b, a) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
         self.leave = nn.Conv2d(WIDTHS[0], outputs, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        _silence(self.leave)
 
     def forward(self, x: Tensor) -> Tensor:
         kept = [self.enter(x)]

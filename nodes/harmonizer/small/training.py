@@ -37,7 +37,7 @@ class HarmonizerTrainingSettings:
     """steps of `batch` examples; shares of them: untouched composites, Random Poisson Blending, a background that is
     another piece of the photograph (a reference), rendered scenes."""
 
-    steps: int = 1600
+    steps: int = 1000
     batch: int = 12
     rate: float = 2e-3
     untouched: float = 0.1
@@ -105,9 +105,9 @@ def _poisson_blended(truth: Tensor, mask: Tensor, chosen: Tensor, random: torch.
     its smooth change is made; strengths 0.4 to 1."""
     donor = truth.roll(1, 0)[chosen].flip(-1)
     source, region = truth[chosen], mask[chosen]
-    small = [F.avg_pool2d(picture, 2) for picture in (source, donor)]
+    half, light = (F.avg_pool2d(picture, 2) for picture in (source, donor))
     grown = F.max_pool2d(region, 4, 2, 1)
-    change = F.interpolate(poisson_blend(*small, grown, tol=1e-3) - small[0], source.shape[-2:], mode="bilinear")
+    change = F.interpolate(poisson_blend(half, light, grown, tol=1e-3) - half, source.shape[-2:], mode="bilinear")
     strength = 0.4 + 0.6 * torch.rand(len(source), 1, 1, 1, generator=random)
     result = truth.clone()
     result[chosen] = ((source + strength * change).clamp(0, 1) * 255).round() / 255
@@ -146,7 +146,8 @@ class HarmonizerTraining:
         """One step; its loss."""
         settings, examples = self.source.settings, self.source.draw(self.step)
         warm, done = min(1.0, (self.step + 1) / 100), self.step / settings.steps
-        self.optimizer.param_groups[0]["lr"] = settings.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+        self.optimizer.param_groups[0]["lr"] = settings.rate * warm * cosine
         seen = seen_of(examples)
         truth = sides(examples.truth, examples.mask, (GRID, GRID))[0]
         answer, mapped = self.network.both(seen)
@@ -167,8 +168,13 @@ class HarmonizerTraining:
 
     def state(self) -> dict[str, Any]:
         """Everything it needs to go on."""
-        parts = {"network": self.network, "averaged": self.averaged, "optimizer": self.optimizer}
-        return {"step": self.step, "settings": vars(self.source.settings)} | {k: v.state_dict() for k, v in parts.items()}
+        return {
+            "step": self.step,
+            "settings": vars(self.source.settings),
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def restore(self, path: Path) -> None:
         """Go on from a state file. RegionStyleError when it is damaged or of other settings."""

@@ -56,9 +56,7 @@ def too_few(name: str, total: float, inside: bool) -> RegionStyleError:
     return wrong_input(name, f"{total:.3g} pixels {where} it", f"at least {FEWEST:g} pixels {where}", remedy)
 
 
-def goal_area(
-    composite: Tensor, mask: Tensor, reference: Tensor | None, reference_mask: Tensor | None
-) -> Area:
+def goal_area(composite: Tensor, mask: Tensor, reference: Tensor | None, reference_mask: Tensor | None) -> Area:
     """The pixels whose statistics the foreground is to have: the background `[3,H,W]`, or the reference's region."""
     if reference is None:
         return area(composite, mask, "mask", inside=False)
@@ -67,7 +65,7 @@ def goal_area(
 
 
 def check_reference(reference: Tensor | None, reference_mask: Tensor | None, count: int) -> None:
-    """RegionStyleError unless a reference is one picture, or one for each of `count`, with a mask of its size or none."""
+    """RegionStyleError unless a reference is one picture, or one for each of `count`, with a fitting mask or none."""
     if reference is None:
         if reference_mask is not None:
             raise wrong_input("reference_mask", "a mask", "it with a reference", "Give the reference picture as well.")
