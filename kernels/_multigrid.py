@@ -1,6 +1,7 @@
 """Solve the five-point Laplace equation on a pixel mask in time linear in the number of pixels.
 
-Conjugate gradients, preconditioned by one multigrid V-cycle. The coarse operators are Galerkin products
+Conjugate gradients, preconditioned by one multigrid V-cycle: a red-black Gauss-Seidel sweep on the finest grid
+(`_red_black.py`), damped Jacobi below, before and after. The coarse operators are Galerkin products
 P^T A P with bilinear P cut off at the mask, so holes, thin bridges and frame edges are seen on every level without
 special cases (Trottenberg, Oosterlee, Schueller: Multigrid, 2001, sections 2.7 and 7.7).
 """
@@ -16,13 +17,11 @@ from ._red_black import RedBlackGrid
 
 _COARSEST = 64  # pixels: a dense inverse of this size costs nothing
 _MAX_ITERATIONS = 100  # a safety net: about 10 reach 1e-6
-# Chebyshev weights for two sweeps over the upper part [0.5, 2] of the spectrum of D^-1 A.
-_SWEEPS = (1.389, 0.5616)
 
 
 @dataclass(frozen=True)
 class _Level:
-    """One grid: the operator's stencil `[B,9,h,w]` (row-major neighbours) and the smoother's 1/D `[B,1,h,w]`."""
+    """One coarse grid: the operator's stencil `[B,9,h,w]` (row-major neighbours) and the 1/D `[B,1,h,w]` of a sweep."""
 
     stencil: Tensor
     inverse_diagonal: Tensor
@@ -50,6 +49,10 @@ class MaskedLaplacian:
     def apply(self, u: Tensor) -> Tensor:
         """A u for u `[B,C,h,w]` that is 0 outside the mask."""
         return self.finest.join(self.finest.apply(self.finest.split(u)))
+
+    def mean_free(self, u: Tensor) -> Tensor:
+        """u `[B,C,h,w]`, less its mean where the mask is the whole frame, as every solution there is."""
+        return torch.where(self.full, u - u.mean((-2, -1), keepdim=True), u) if self.any_full else u
 
     def solve(self, rhs: Tensor, tol: float, goal_norm: Tensor | None = None) -> Tensor:
         """u with norm(rhs - A u) <= tol * goal_norm (default: norm of rhs), per sample and channel `[B,C,h,w]`.
@@ -103,17 +106,13 @@ class MaskedLaplacian:
         return self._project(self.finest.ascend(u, r, self._coarse_cycle(0, left)))
 
     def _coarse_cycle(self, depth: int, r: Tensor) -> Tensor:
-        """The part of a V-cycle below the finest grid."""
+        """The part of a V-cycle below the finest grid, one damped Jacobi sweep before and after."""
         if depth == len(self.levels) - 1:
             return (r.flatten(2) @ self.coarsest_inverse).view_as(r)
         level = self.levels[depth]
-        u = _SWEEPS[0] * level.inverse_diagonal * r
-        u.addcmul_(level.inverse_diagonal, r - self._apply(depth, u), value=_SWEEPS[1])
-        correction = self._coarse_cycle(depth + 1, self._restrict(r - self._apply(depth, u)))
-        u += self._prolong(depth, correction)
-        for weight in _SWEEPS:
-            u.addcmul_(level.inverse_diagonal, r - self._apply(depth, u), value=weight)
-        return u
+        u = level.inverse_diagonal * r
+        u += self._prolong(depth, self._coarse_cycle(depth + 1, self._restrict(r - self._apply(depth, u))))
+        return u.addcmul_(level.inverse_diagonal, r - self._apply(depth, u))
 
     def _apply(self, depth: int, u: Tensor) -> Tensor:
         return _nine_point(self.levels[depth].stencil, u)
@@ -152,7 +151,10 @@ class MaskedLaplacian:
         (b, _, h, w), depth = self.levels[-1].stencil.shape, len(self.levels) - 1
         eye = torch.eye(h * w, dtype=self.levels[-1].stencil.dtype, device=self.full.device)
         points = eye.view(1, h * w, h, w).expand(b, -1, -1, -1)
-        return torch.linalg.pinv(self._apply(depth, points).flatten(2), hermitian=True)
+        # In float64: of matrices with many equal eigenvalues, LAPACK's float32 solver fails to converge now and then.
+        matrix, dtype = self._apply(depth, points).flatten(2), self.levels[-1].stencil.dtype
+        exact = matrix.double()
+        return torch.linalg.pinv(exact, rtol=torch.finfo(dtype).eps * h * w, hermitian=True).to(dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

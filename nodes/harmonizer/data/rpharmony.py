@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,13 @@ from .sources import Source
 
 QUALITY = 95
 VERSION = 1
+SPARE = 4  # donors that are drawn for a composite, of which the first that can be read is used
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """strengths: drawn evenly between both; variants: composites per mask; test: share of the pictures; largest: pixels
-    of the longer side; donors: how many of the corpus a picture's donors are drawn from."""
+    of the longer side."""
 
     subset: str = "R-Own"
     low: float = 0.75
@@ -65,7 +67,7 @@ class Task:
 
     number: int
     source: Source
-    donors: tuple[str, ...]
+    donors: tuple[tuple[str, ...], ...]  # for every composite, in the order they are tried
     output: str
     settings: DataSettings
 
@@ -84,13 +86,15 @@ class Made:
 
 
 def tasks(sources: Sequence[Source], output: Path, settings: DataSettings) -> list[Task]:
-    """A task for every picture. A picture's donors are other pictures of the corpus, drawn by seed and number."""
+    """A task for every picture. Its donors are other pictures of the corpus, drawn by seed and number; where one cannot
+    be read, the next is taken."""
     made = []
     for number, source in enumerate(sources):
         random = np.random.default_rng([settings.seed, number])
         count = len(source.masks) * settings.variants
         others = [index for index in range(len(sources)) if index != number] or [number]
-        donors = tuple(sources[others[int(random.integers(len(others)))]].image for _ in range(count))
+        drawn = [random.choice(others, min(SPARE, len(others)), replace=False) for _ in range(count)]
+        donors = tuple(tuple(sources[int(index)].image for index in each) for each in drawn)
         made.append(Task(number, source, donors, str(output), settings))
     return made
 
@@ -133,8 +137,16 @@ def _composite(task: Task, truth: Tensor, mask: Tensor, index: int) -> Tensor:
     seed = np.random.SeedSequence([settings.seed, task.number, index]).generate_state(1, np.uint64)[0]
     random = torch.Generator().manual_seed(int(seed))
     strength = settings.low + (settings.high - settings.low) * float(torch.rand(1, generator=random))
-    donor, _ = Source(task.donors[index], ()).read(settings.largest)
+    donor = _first_readable(task.donors[index], settings.largest)
     return random_poisson_blend(truth, mask, donor, random, strength=strength)
+
+
+def _first_readable(donors: Sequence[str], largest: int) -> Tensor:
+    """The first donor that is a picture. RegionStyleError of the last one when none is."""
+    for donor in donors[:-1]:
+        with suppress(RegionStyleError):
+            return Source(donor, ()).read(largest)[0]
+    return Source(donors[-1], ()).read(largest)[0]
 
 
 def _as_jpeg(picture: Tensor) -> Tensor:
