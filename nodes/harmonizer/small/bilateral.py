@@ -17,7 +17,7 @@ DEPTH = 5  # ranges of brightness
 CELL = 8  # places of the low-resolution grid along a place's side
 _HELD = 0.05  # how strongly a place is held at the map of the whole foreground, in places of the low-resolution grid
 _RIDGE = 1e-4
-_STRIP = 1 << 18  # pixels that are worked on at once
+_STRIP = 1 << 16  # pixels that are worked on at once: what they need stays in a processor's cache
 
 
 def fit_grid(colours: Tensor, answer: Tensor, weight: Tensor) -> Tensor:
