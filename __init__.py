@@ -19,6 +19,7 @@ __all__ = [
     "__version__",
     "comfy_entrypoint",
     "find",
+    "harmonize",
     "kernels",
     "nodes",
     "stylize",
@@ -28,6 +29,7 @@ __all__ = [
 _API = {
     "stylize": ".nodes.app.api",
     "find": ".nodes.app.api",
+    "harmonize": ".nodes.app.api",
     "RegionStyleError": ".nodes.engine.errors",
 }
 

@@ -1,6 +1,7 @@
 """Solve the five-point Laplace equation on a pixel mask in time linear in the number of pixels.
 
-Conjugate gradients, preconditioned by one multigrid V-cycle. The coarse operators are Galerkin products
+Conjugate gradients, preconditioned by one multigrid V-cycle: a red-black Gauss-Seidel sweep on the finest grid
+(`_red_black.py`), damped Jacobi below, before and after. The coarse operators are Galerkin products
 P^T A P with bilinear P cut off at the mask, so holes, thin bridges and frame edges are seen on every level without
 special cases (Trottenberg, Oosterlee, Schueller: Multigrid, 2001, sections 2.7 and 7.7).
 """
@@ -12,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._red_black import RedBlackGrid
+
 _COARSEST = 64  # pixels: a dense inverse of this size costs nothing
 _MAX_ITERATIONS = 100  # a safety net: about 10 reach 1e-6
-# Chebyshev weights for two sweeps over the upper part [0.5, 2] of the spectrum of D^-1 A.
-_SWEEPS = (1.389, 0.5616)
 
 
 @dataclass(frozen=True)
 class _Level:
-    """One grid: the operator's stencil `[B,9,h,w]` (row-major neighbours) and the smoother's 1/D `[B,1,h,w]`."""
+    """One coarse grid: the operator's stencil `[B,9,h,w]` (row-major neighbours) and the 1/D `[B,1,h,w]` of a sweep."""
 
     stencil: Tensor
     inverse_diagonal: Tensor
@@ -36,16 +37,22 @@ class MaskedLaplacian:
 
     def __init__(self, inside: Tensor, dtype: torch.dtype) -> None:
         """inside: bool `[B,1,h,w]`."""
-        self.inside = inside.to(dtype)
         self.full = inside.flatten(1).all(1)[:, None, None, None]
-        self.levels = [self._finest()]
+        self.any_full = bool(self.full.any())
+        self.finest = RedBlackGrid(inside.to(dtype))
+        stencil = self.finest.coarse_stencil()
+        self.levels = [_Level(stencil, _inverse_diagonal(stencil))]
         while self.levels[-1].stencil[0, 0].numel() > _COARSEST:
             self.levels.append(self._coarsen())
         self.coarsest_inverse = self._invert_coarsest()
 
     def apply(self, u: Tensor) -> Tensor:
         """A u for u `[B,C,h,w]` that is 0 outside the mask."""
-        return self._apply(0, u)
+        return self.finest.join(self.finest.apply(self.finest.split(u)))
+
+    def mean_free(self, u: Tensor) -> Tensor:
+        """u `[B,C,h,w]`, less its mean where the mask is the whole frame, as every solution there is."""
+        return torch.where(self.full, u - u.mean((-2, -1), keepdim=True), u) if self.any_full else u
 
     def solve(self, rhs: Tensor, tol: float, goal_norm: Tensor | None = None) -> Tensor:
         """u with norm(rhs - A u) <= tol * goal_norm (default: norm of rhs), per sample and channel `[B,C,h,w]`.
@@ -55,75 +62,69 @@ class MaskedLaplacian:
         # At size 1, because squares of gradients as small as 1e-20 would be lost in float32.
         size = rhs.abs().amax((-2, -1), keepdim=True)
         size = torch.where(size == 0, 1, size)
-        return size * self._solve_scaled(rhs / size, tol, None if goal_norm is None else goal_norm / size)
+        scaled = self.finest.split(rhs / size)
+        return size * self.finest.join(self._solve_scaled(scaled, tol, None if goal_norm is None else goal_norm / size))
 
     def _solve_scaled(self, rhs: Tensor, tol: float, goal_norm: Tensor | None) -> Tensor:
-        """`solve` by conjugate gradients, for right-hand sides whose largest entry is 1."""
-        r = self._project(rhs * self.inside)
-        u, z = torch.zeros_like(r), self._precondition(r)
-        p, rz = z, _dot(r, z)
+        """`solve` by conjugate gradients, for right-hand sides `[4,B,C,h,w]` whose largest entry is 1."""
+        r = self._project(rhs * self.finest.inside)
+        u, z = torch.zeros_like(r), self._cycle(r)
+        p, rz, norm = z, _dot(r, z), _norm(r)
         # A norm(rhs) of 1e-7 is what rounding leaves of any right-hand side: never ask for less.
-        floor = torch.finfo(r.dtype).eps * _norm(r)
-        goal = torch.maximum(tol * (_norm(r) if goal_norm is None else goal_norm), floor)
-        # r^T M r estimates the error's energy. Smooth errors hide in small residuals, so ask for a digit more here.
-        energy_goal = (0.1 * goal / _norm(r).clamp_min(torch.finfo(r.dtype).tiny)) ** 2 * rz
+        goal = torch.maximum(tol * (norm if goal_norm is None else goal_norm), torch.finfo(r.dtype).eps * norm)
+        # r^T M r estimates the error's energy. Smooth errors hide in small residuals, so ask for half a digit more here.
+        energy_goal = (0.3 * goal / norm.clamp_min(torch.finfo(r.dtype).tiny)) ** 2 * rz
         for _ in range(_MAX_ITERATIONS):
-            active = (_norm(r) > goal) | (rz > energy_goal)
+            active = (norm > goal) | (rz > energy_goal)
             if not bool(active.any()):
                 break
-            q = self.apply(p)
+            q = self.finest.apply(p)
             step = torch.where(active, _ratio(rz, _dot(p, q)), 0)
-            u, r = u + step * p, r - step * q
-            z = self._precondition(r)
+            u.addcmul_(step, p)
+            r = torch.addcmul(r, step, q, value=-1)
+            z, norm = self._cycle(r), _norm(r)
             rz, previous = _dot(r, z), rz
-            p = z + _ratio(rz, previous) * p
+            p = torch.addcmul(z, _ratio(rz, previous), p)
         else:
             warnings.warn(f"Poisson solve stopped after {_MAX_ITERATIONS} iterations above tol={tol}", stacklevel=2)
         return u
 
     def _project(self, x: Tensor) -> Tensor:
-        """Take the constants out where the mask is the whole frame."""
-        return torch.where(self.full, x - x.mean((-2, -1), keepdim=True), x)
+        """Take the constants out where the mask is the whole frame, of `[4,B,C,h,w]`."""
+        if not self.any_full:
+            return x
+        mean = x.sum((0, -2, -1), keepdim=True) / (self.finest.height * self.finest.width)
+        return torch.where(self.full, (x - mean) * self.finest.inside, x)
 
     def _precondition(self, r: Tensor) -> Tensor:
-        return self._project(self._cycle(0, r))
+        """An approximation of A^-1 r `[B,C,h,w]`: what one cycle makes of it."""
+        return self.finest.join(self._cycle(self.finest.split(r)))
 
-    def _cycle(self, depth: int, r: Tensor) -> Tensor:
-        """One V-cycle from a zero guess: a symmetric approximation of the inverse."""
+    def _cycle(self, r: Tensor) -> Tensor:
+        """One V-cycle from a zero guess `[4,B,C,h,w]`: a symmetric approximation of the inverse."""
+        u, left = self.finest.descend(r)
+        return self._project(self.finest.ascend(u, r, self._coarse_cycle(0, left)))
+
+    def _coarse_cycle(self, depth: int, r: Tensor) -> Tensor:
+        """The part of a V-cycle below the finest grid, one damped Jacobi sweep before and after."""
         if depth == len(self.levels) - 1:
             return (r.flatten(2) @ self.coarsest_inverse).view_as(r)
         level = self.levels[depth]
-        u = _SWEEPS[0] * level.inverse_diagonal * r
-        u = u + _SWEEPS[1] * level.inverse_diagonal * (r - self._apply(depth, u))
-        correction = self._cycle(depth + 1, self._restrict(depth, r - self._apply(depth, u)))
-        u = u + self._prolong(depth, correction)
-        for weight in _SWEEPS:
-            u = u + weight * level.inverse_diagonal * (r - self._apply(depth, u))
-        return u
+        u = level.inverse_diagonal * r
+        u += self._prolong(depth, self._coarse_cycle(depth + 1, self._restrict(r - self._apply(depth, u))))
+        return u.addcmul_(level.inverse_diagonal, r - self._apply(depth, u))
 
     def _apply(self, depth: int, u: Tensor) -> Tensor:
-        if depth == 0:
-            return self.inside * _five_point(u)
         return _nine_point(self.levels[depth].stencil, u)
 
     def _prolong(self, depth: int, coarse: Tensor) -> Tensor:
-        """From grid depth + 1 to grid depth."""
+        """From coarse grid depth + 1 to coarse grid depth."""
         h, w = self.levels[depth].stencil.shape[-2:]
-        fine = _interpolate(_interpolate(coarse, h, -2), w, -1)
-        return fine * self.inside if depth == 0 else fine
+        return _interpolate(_interpolate(coarse, h, -2), w, -1)
 
-    def _restrict(self, depth: int, fine: Tensor) -> Tensor:
+    def _restrict(self, fine: Tensor) -> Tensor:
         """The transpose of `_prolong`."""
-        fine = fine * self.inside if depth == 0 else fine
         return _collect(_collect(fine, -2), -1)
-
-    def _finest(self) -> _Level:
-        """The five-point operator in stencil form (only its row sums are used on this level)."""
-        cross = self.inside.new_tensor([0, 1, 0, 1, 0, 1, 0, 1, 0]).view(1, 9, 1, 1)
-        in_frame = _shifts(torch.ones_like(self.inside)) * cross
-        stencil = -_shifts(self.inside) * self.inside * cross
-        stencil[:, 4] = in_frame.sum(1) * self.inside[:, 0]
-        return _Level(stencil, _inverse_diagonal(stencil))
 
     def _coarsen(self) -> _Level:
         """The Galerkin product of the last level.
@@ -132,11 +133,11 @@ class MaskedLaplacian:
         """
         depth, (h, w) = len(self.levels) - 1, self.levels[-1].stencil.shape[-2:]
         h, w = _coarse_size(h), _coarse_size(w)
-        row, column = (torch.arange(n, device=self.inside.device) for n in (h, w))
+        row, column = (torch.arange(n, device=self.full.device) for n in (h, w))
         colour = (row % 3)[:, None] * 3 + (column % 3)
-        probe = (colour == torch.arange(9, device=colour.device).view(9, 1, 1)).to(self.inside.dtype)
-        fine = self._prolong(depth, probe.expand(len(self.inside), -1, -1, -1))
-        response = self._restrict(depth, self._apply(depth, fine))
+        probe = (colour == torch.arange(9, device=colour.device).view(9, 1, 1)).to(self.levels[-1].stencil)
+        fine = self._prolong(depth, probe.expand(len(self.full), -1, -1, -1))
+        response = self._restrict(self._apply(depth, fine))
         neighbour = [((row + dy) % 3)[:, None] * 3 + (column + dx) % 3 for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         stencil = response.gather(1, torch.stack(neighbour).expand_as(response))
         return _Level(stencil, _inverse_diagonal(stencil))
@@ -148,32 +149,26 @@ class MaskedLaplacian:
         and a mask that is the whole frame leaves the constants free.
         """
         (b, _, h, w), depth = self.levels[-1].stencil.shape, len(self.levels) - 1
-        eye = torch.eye(h * w, dtype=self.inside.dtype, device=self.inside.device)
-        points = eye.view(1, h * w, h, w).expand(b, -1, -1, -1) * (self.inside if depth == 0 else 1)
-        return torch.linalg.pinv(self._apply(depth, points).flatten(2), hermitian=True)
+        eye = torch.eye(h * w, dtype=self.levels[-1].stencil.dtype, device=self.full.device)
+        points = eye.view(1, h * w, h, w).expand(b, -1, -1, -1)
+        # In float64: of matrices with many equal eigenvalues, LAPACK's float32 solver fails to converge now and then.
+        matrix, dtype = self._apply(depth, points).flatten(2), self.levels[-1].stencil.dtype
+        exact = matrix.double()
+        return torch.linalg.pinv(exact, rtol=torch.finfo(dtype).eps * h * w, hermitian=True).to(dtype)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum((-2, -1), keepdim=True)
+    """Per sample and channel of `[4,B,C,h,w]`: `[B,C,1,1]`."""
+    return (a * b).sum((0, -2, -1), keepdim=True)[0]
 
 
 def _norm(a: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(a, dim=(-2, -1), keepdim=True)
+    return torch.linalg.vector_norm(a, dim=(0, -2, -1), keepdim=True)[0]
 
 
 def _ratio(a: Tensor, b: Tensor) -> Tensor:
     """a / b, and 0 where a solved system has left nothing to divide by."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)
-
-
-def _five_point(u: Tensor) -> Tensor:
-    """Sum of u_p - u_q over the neighbours in the frame."""
-    result = torch.zeros_like(u)
-    for axis, n in ((-2, u.shape[-2]), (-1, u.shape[-1])):
-        step = u.narrow(axis, 1, n - 1) - u.narrow(axis, 0, n - 1)
-        result.narrow(axis, 1, n - 1).add_(step)
-        result.narrow(axis, 0, n - 1).sub_(step)
-    return result
 
 
 def _nine_point(stencil: Tensor, u: Tensor) -> Tensor:
@@ -183,12 +178,6 @@ def _nine_point(stencil: Tensor, u: Tensor) -> Tensor:
         dy, dx = divmod(index, 3)
         result.addcmul_(stencil[:, index : index + 1], padded[..., dy : dy + h, dx : dx + w])
     return result
-
-
-def _shifts(x: Tensor) -> Tensor:
-    """The 3 x 3 neighbourhood of x `[B,1,h,w]` as channels `[B,9,h,w]`, zero beyond the frame."""
-    (h, w), padded = x.shape[-2:], F.pad(x, [1] * 4)
-    return torch.cat([padded[..., dy : dy + h, dx : dx + w] for dy in range(3) for dx in range(3)], 1)
 
 
 def _inverse_diagonal(stencil: Tensor) -> Tensor:

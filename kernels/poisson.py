@@ -19,6 +19,8 @@ from ._checks import (
 from ._multigrid import MaskedLaplacian
 
 _MODES = ("import", "mixed", "average")
+# Modes whose guidance is that of one picture, target + share * (source - target).
+_SHARE = {"import": 1.0, "average": 0.5}
 
 
 def poisson_blend_reference(source: Tensor, target: Tensor, mask: Tensor, *, mode: str = "import") -> Tensor:
@@ -96,13 +98,22 @@ def poisson_blend(source: Tensor, target: Tensor, mask: Tensor, *, mode: str = "
     solver = MaskedLaplacian(inside, rhs.dtype)
     with torch.no_grad():
         posed = rhs + solver.apply(torch.where(inside, t, 0))
-        # In double precision: squares of large numbers leave the range of float32.
-        norms = torch.linalg.vector_norm(torch.stack([rhs, posed]), dim=(-2, -1), keepdim=True, dtype=torch.float64)
-        scale = norms.amin(0).to(rhs.dtype)
-    correction = _Solve.apply(rhs, solver, tol, scale)
+        scale = torch.minimum(_norm(rhs), _norm(posed))
+    guess = solver.mean_free(torch.where(inside, (s - t) * _SHARE[mode], 0)) if mode in _SHARE else None
+    # With the guidance's own picture as first guess nothing is left but what lies along the border.
+    left = rhs if guess is None else rhs - solver.apply(guess)
+    correction = _Solve.apply(left, solver, tol, scale)
+    correction = correction if guess is None else correction + guess
     blended = target.clone()
     blended[..., rows, columns] = torch.where(inside, t + correction, t).to(target.dtype)
     return torch.where(domain, blended, target)
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Of every sample and channel, `[B,C,1,1]`; at size 1, since squares of large numbers leave float32's range."""
+    size = x.abs().amax((-2, -1), keepdim=True)
+    size = torch.where(size == 0, 1, size)
+    return torch.linalg.vector_norm(x / size, dim=(-2, -1), keepdim=True) * size
 
 
 def _bounds(domain: Tensor) -> tuple[slice, slice]:

@@ -1,4 +1,4 @@
-"""The Python API: `regionstyle.stylize` and `regionstyle.find`.
+"""The Python API: `regionstyle.stylize`, `regionstyle.find` and `regionstyle.harmonize`.
 
     >>> import regionstyle
     >>> own = {"model": "stable-diffusion-v1-5", "expert": "watercolor.safetensors"}
@@ -7,7 +7,9 @@
     >>> for region in regionstyle.find("photo.jpg", ["dog", "the leftmost cat"], model=own["model"]):
     ...     print(region.phrase, region.score, region.box)
 
-Both do what the commands of these names do, with the same seeds and the same results.
+    >>> fitted = regionstyle.harmonize("composite.png", "mask.png").image
+
+They do what the commands of these names do, with the same seeds and the same results.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from ..grounding.finders.attention import AttentionSettings
 from . import stylize as use_case
 from .edit import EditSettings
 from .ground_instruction import Where
+from .harmonize import BUNDLED, HarmonizeRequest
+from .harmonize import harmonize as fit
 from .image_types import given_image, given_mask
 from .local_model import TINY, check_device
 
@@ -68,6 +72,7 @@ def stylize(
     cfg: float | None = None,
     seed: int = 0,
     device: str | None = None,
+    harmonize: bool = False,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -81,7 +86,7 @@ def stylize(
     How: style, when the prompt does not name it; model, None for the tiny world or a folder in diffusers' layout;
     expert, the style's LoRA for it; generator, a trained generator's file, a bundled one's style, or "off". strength
     (above 0, at most 1), steps, cfg: None for what the style and the model usually want. device: "cpu", "cuda" or None
-    for the best there is.
+    for the best there is. harmonize: fit what was restyled to the light around it afterwards.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -105,6 +110,7 @@ def stylize(
             _path("expert", expert),
             _text("generator", generator),
             settings,
+            bool(harmonize),
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
@@ -138,6 +144,57 @@ def find(
         request = use_case.FindRequest(named, where, _model(model))
         check_device(device)
         return use_case.find(given.image, request, LocalHost(device)).regions
+
+
+@dataclass(frozen=True, eq=False)
+class Harmonized:
+    """image, mask: as of `Stylized`; warning: what was not harmonised, which the log says too; "" where all was."""
+
+    image: Any
+    mask: Any
+    warning: str = ""
+
+
+def harmonize(
+    composite: Any,
+    mask: Any,
+    *,
+    reference: Any = None,
+    reference_mask: Any = None,
+    method: str = BUNDLED,
+    seam: float = 0.0,
+    seed: int = 0,
+    device: str | None = None,
+) -> Harmonized:
+    """Give a pasted foreground the light and colours of its background, or of a reference picture.
+
+    composite, reference: a picture as for `stylize`; mask, reference_mask: as its mask, white or 1 = the foreground,
+    each of its picture's size. method: "bundled" (the small network that comes with the pack), "reinhard", "mkl",
+    "histogram", "poisson". seam: pixels over which the change fades in from the mask's border inwards. Where the mask
+    is 0 every value of the result is the given one. RegionStyleError for wrong input.
+    """
+    with _in_python_words():
+        given = given_image(composite)
+        region = given_mask(mask, given.size)[None]
+        guide = None if reference is None else given_image(reference)
+        if guide is None and reference_mask is not None:
+            raise wrong_input("reference_mask", "a mask", "it with a reference", "Give the reference picture as well.")
+        guide_mask = None
+        if guide is not None and reference_mask is not None:
+            guide_mask = given_mask(reference_mask, guide.size)[None, None]
+        guide_image = None if guide is None else guide.image
+        request = HarmonizeRequest(method, guide_image, guide_mask, _number("seam", seam), _seed(seed))
+        check_device(device)
+        result = fit(given.image, region, request, LocalHost(device))
+    if result.warning:
+        log.warning("harmonize: %s", result.warning)
+    return Harmonized(*given.returned(result.image, region), result.warning)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise wrong_input(name, repr(value), "a number", "Use 0, for example.")
+    return float(value)
 
 
 @contextmanager

@@ -4,18 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError
+from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host.base import Host
 from ..engine.language.instruction import Instruction
 from ..grounding.finders.attention_finder import FoundRegions
 from ..grounding.language.prompt import parse_sentence
 from .edit import EditResult, EditSettings, Painter, edit
 from .ground_instruction import Where, check_all_found, check_tiny_words, ground_instruction, instruction_of
+from .harmonize import HarmonizeRequest, harmonize
 from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
 from .painters.generator import check_settings
 from .painters.registry import PainterContext, painter_named
@@ -27,7 +28,8 @@ OFF = "off"
 class StylizeRequest:
     """prompt: what to do; style: when the prompt does not name it; where: who says where the things are; model:
     "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
-    style, "off", or None (a bundled one where it fits); settings: what else was chosen."""
+    style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
+    restyled to the light around it afterwards."""
 
     prompt: str
     style: str | None = None
@@ -36,6 +38,7 @@ class StylizeRequest:
     expert: Path | None = None
     generator: str | None = None
     settings: EditSettings = field(default_factory=EditSettings)
+    harmonize: bool = False
 
     @property
     def painter(self) -> str:
@@ -50,6 +53,8 @@ class StylizeRequest:
         if self.painter == "generator":
             check_settings(self.settings)
         check_expert(self.model, self.expert)
+        if self.harmonize and self.where.whole:
+            raise wrong_input("--harmonize", "it with --whole", "a part of the picture", "Leave one of them out.")
 
 
 def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
@@ -66,7 +71,14 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
     with model.predictor.loaded():
         found = check_all_found(_found(images, instruction, request.where, model))
         painter: Painter = painter_named(request.painter, PainterContext(model, request.settings, request.generator))
-        return edit(images, found.regions, painter, request.settings)
+        edited = edit(images, found.regions, painter, request.settings)
+    return harmonized(edited, host) if request.harmonize else edited
+
+
+def harmonized(edited: EditResult, host: Host) -> EditResult:
+    """What was restyled, fitted to the light around it by the bundled harmoniser; the rest as before."""
+    made = harmonize(edited.image, edited.mask, HarmonizeRequest(), host)
+    return replace(edited, image=made.image)
 
 
 def _instruction(request: StylizeRequest) -> Instruction:

@@ -1,8 +1,8 @@
 """Nodes of harmonisation, in menu order."""
 
-from .comfy import r2r_nodes
+from .comfy import harmonize_nodes, r2r_nodes
 
-NODES = [*r2r_nodes.NODES]
+NODES = [*harmonize_nodes.NODES, *r2r_nodes.NODES]
 
 
 def register() -> None:

@@ -45,7 +45,8 @@ def register() -> None:
     import folder_paths
 
     from .comfy_tinyworld import register_experts
-    from .example_picture import put_example
+    from .example_picture import EXAMPLE, PASTE, put_example
 
     register_experts()
-    put_example(Path(folder_paths.get_input_directory()))
+    for picture in (EXAMPLE, PASTE):
+        put_example(Path(folder_paths.get_input_directory()), picture)

@@ -278,3 +278,53 @@ def test_misuse(change, message):
 def test_graph_is_freed(no_leak):
     s, t = (x.requires_grad_() for x in images(9, 9))
     no_leak(lambda: poisson_blend(s, t, disc(9, 9).expand(1, 1, 9, 9)), MaskedLaplacian)
+
+
+def test_agrees_with_a_sparse_direct_solve():
+    """A picture too large for the dense definition, by scipy's LU factors."""
+    sparse = pytest.importorskip("scipy.sparse")
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    h, w = 120, 90
+    source, target = images(h, w, c=1)
+    mask = shapes(h, w)["disc"].bool() | (torch.rand(h, w) < 0.1)
+    number = {tuple(at): i for i, at in enumerate(mask.nonzero().tolist())}
+    matrix, known = sparse.lil_matrix((len(number), len(number))), torch.zeros(len(number), dtype=torch.float64)
+    for (y, x), i in number.items():
+        for q in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= q[0] < h and 0 <= q[1] < w):
+                continue
+            matrix[i, i] += 1
+            known[i] += source[0, 0, y, x] - source[0, 0][q]
+            if q in number:
+                matrix[i, number[q]] = -1
+            else:
+                known[i] += target[0, 0][q]
+    exact = torch.from_numpy(linalg.spsolve(matrix.tocsc(), known.numpy()))
+    made = poisson_blend(source, target, mask[None, None].double(), tol=1e-12)
+    torch.testing.assert_close(made[0, 0][mask], exact, atol=1e-8, rtol=0)
+
+
+def test_agrees_with_opencv_where_the_mask_is_a_rectangle():
+    """OpenCV solves on the rectangle around the mask, and keeps the target's gradients in its outermost pixels: where
+    both pictures have the same ones there, that is the same problem, but for 8 bits."""
+    cv2 = pytest.importorskip("cv2")
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6) * 0.3 + 0.4, (64, 64), mode="bicubic")
+    hill = (1 - torch.linspace(-3, 3, 64).square()).clamp_min(0)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 15:49, 15:49] = 1
+    pair = ((smooth - 0.2 + 0.25 * hill[:, None] * hill), smooth)
+    given = [(x[0].permute(1, 2, 0) * 255).round().byte().numpy().copy() for x in pair]
+    theirs = cv2.seamlessClone(*given, (mask[0, 0] * 255).byte().numpy(), (32, 32), cv2.NORMAL_CLONE)
+    ours = poisson_blend(*(torch.from_numpy(x).permute(2, 0, 1)[None] / 255.0 for x in given), mask)
+    difference = (ours[0].permute(1, 2, 0) * 255 - torch.from_numpy(theirs).float()).abs()
+    assert difference.mean() < 1
+    assert difference.max() < 4
+    assert (torch.from_numpy(theirs).float() - torch.from_numpy(given[1]).float()).abs().max() > 30
+
+
+def test_a_mask_whose_coarsest_matrix_has_many_equal_eigenvalues():
+    """LAPACK's float32 eigenvalues did not converge for it: two thin arcs along the frame."""
+    mask = torch.zeros(1, 1, 23, 75)
+    mask[..., :2, 20:60] = mask[..., 21:, 5:40] = mask[..., 10:12, 60:75] = 1
+    s, t = (torch.rand(1, 3, 23, 75) for _ in range(2))
+    assert poisson_blend(s, t, mask, tol=1e-6).isfinite().all()

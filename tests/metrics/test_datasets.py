@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.io.rle import mask_of_runs, mask_of_segmentation, unpack_counts
 from regionstyle.nodes.metrics.datasets.catalogue import KINDS, load_dataset
-from regionstyle.nodes.metrics.datasets.rle import mask_of_runs, mask_of_segmentation, unpack_counts
 from regionstyle.nodes.metrics.datasets.style import pie_mask
 
 

@@ -81,6 +81,23 @@ PAGES = {
     "RegionStyleReadWithVlm": Page(
         "read_request_with_vlm", (shown("1:0", "7"),), "the picture, and what “what has three corners ...” was read as"
     ),
+    "RegionStyleHarmonizeComposite": Page(
+        "harmonize_paste", (shown("4", "3"),), "a photograph whose cup was pasted in dark and cold, and harmonised"
+    ),
+    "RegionStyleMatchColourStatistics": Page(
+        "harmonize_paste",
+        (shown("4", "6"), shown("6", _5_method="mkl"), shown("6", _5_method="histogram")),
+        "a photograph whose cup was pasted in dark and cold, then with the background's statistics: Reinhard, MKL, "
+        "histogram",
+    ),
+    "RegionStyleRandomPoissonBlend": Page(
+        "make_harmony_pairs",
+        (Shot((("5", 0), ("4", 0), ("4", 1))),),
+        "a real picture, and two composites whose cup has the light of random places in another picture",
+    ),
+    "RegionStylePoissonBlend": Page(
+        "make_harmony_pairs", (shown("1:0", "7"),), "the picture with the cup, and the cup blended into a scene"
+    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),

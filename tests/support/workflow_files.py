@@ -21,6 +21,7 @@ from comfy_server import ComfyServer
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is downloaded."
+PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
 SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller)"
 
 
@@ -121,7 +122,29 @@ SHEETS = {
         "Restyles a thing, then measures the result beside its source, compares side by side, and saves a report.",
         ((1, 2), (3, 4), (5, 7), (8, 10), (9, 11), (6,)),
     ),
-    "30 Clear VAE Decode": Sheet(
+    "18 Harmonize Paste": Sheet(
+        "Gives a pasted thing the light and colours around it, by the small network that comes with the pack. The mask "
+        "is the picture's transparency; connect any other. Beside it what colour statistics make of it.",
+        ((1,), (2, 5), (3, 4), (6,)),
+        PASTED,
+    ),
+    "19 Restyle Then Harmonize": Sheet(
+        "Restyles what the sentence names, then fits it to the light around it.",
+        ((1, 2), (3, 4), (5,), (6,), (7, 8)),
+    ),
+    "20 Harmonize to Reference": Sheet(
+        "The foreground takes the light and colours of another picture instead of its surroundings. Connect a mask to "
+        "use a part of the reference.",
+        ((1, 2), (3, 4), (5, 6)),
+        PASTED,
+    ),
+    "21 Make Harmony Pairs": Sheet(
+        "Composites with a known truth, for training a harmoniser (Random Poisson Blending): the foreground takes the "
+        "light of a random place in a donor. Below, the same solver pastes it there.",
+        ((1, 2), (3, 6), (4, 5), (7,)),
+        PASTED,
+    ),
+    "22 Clear VAE Decode": Sheet(
         "A latent decoded twice: as usual, and by R2R's Clear-VAE with the picture's own fine detail. Put any SD1.x "
         "editing between encoding and decoding.",
         ((1, 2, 3), (4,), (5, 6), (7, 8)),
@@ -140,7 +163,8 @@ SHOWS = frozenset({
 # Nodes that show previews while they work, and keep the last one.
 GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
-    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator",
+    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleHarmonizeComposite",
+    "RegionStyleMatchColourStatistics", "RegionStyleRandomPoissonBlend",
 })  # fmt: skip
 
 

@@ -150,6 +150,10 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "text_grounded_masks": ((Shot((("8", 0), ("6", 0))),), halves),
     "detect_and_segment": ((Shot((("7", 0), ("8", 0))),), halves),
     "read_request_with_vlm": (one("7"), captioned("“what has three corners: mosaic,\n the round thing: like neon”")),
+    "harmonize_paste": ((Shot((("4", 0), ("3", 0))),), halves),
+    "restyle_then_harmonize": (one("7"), grid(1)),
+    "harmonize_to_reference": ((Shot((("5", 0), ("6", 0))),), halves),
+    "make_harmony_pairs": ((Shot((("4", 0), ("4", 1), ("5", 0), ("7", 0))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
     "clear_vae_decode": (one("1:0"), grid(1)),

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, put_example
+from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, PASTE, put_example
 
 
 def test_it_is_copied_whole_and_nothing_else_stays(tmp_path):
@@ -29,4 +29,5 @@ def test_a_file_in_the_folders_place_is_a_warning(tmp_path, caplog):
 @pytest.mark.slow
 def test_a_fresh_comfyui_lists_it(comfy_server):
     choices = comfy_server.get("/object_info/LoadImage")["LoadImage"]["input"]["required"]["image"]
-    assert EXAMPLE.name in (choices[0] if isinstance(choices[0], list) else choices[1]["options"])
+    listed = choices[0] if isinstance(choices[0], list) else choices[1]["options"]
+    assert {EXAMPLE.name, PASTE.name} <= set(listed)

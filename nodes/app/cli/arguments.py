@@ -40,6 +40,20 @@ def box(text: str) -> tuple[int, int, int, int]:
     return x0, y0, x1, y1
 
 
+def place(text: str) -> tuple[int, int]:
+    """`x,y` in pixels; may be negative."""
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give two whole numbers x,y") from None
+    return x, y
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    return _number(text, float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
 def _number(text: str, kind: type[int] | type[float], accepts: Callable[[float], bool], expected: str) -> float:
     try:
         value = kind(text)

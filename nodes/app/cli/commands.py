@@ -14,6 +14,7 @@ from ...router.settings import CropSettings, GateSettings, RestyleSettings, Trai
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
+from .harmony_commands import add_train_harmonizer
 from .r2r_commands import add_train_r2r
 from .setting_options import add_setting_options
 
@@ -54,6 +55,7 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
     parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
     parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
+    parser.add_argument("--harmonize", action="store_true", help="then fit what was restyled to the light around it")
     parser.add_argument("--strict", action="store_true", help="exit with 3, and write nothing, if nothing was changed")
     add_device(parser)
 
@@ -99,11 +101,12 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Train a style expert from pictures, a generator from an expert, R2R's stages, or the bundled networks."
     parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
-    names = "style|gate|sms-generator|r2r-vae|r2r-unet|r2r-controller|tinyworld"
+    names = "style|gate|sms-generator|harmonizer|r2r-vae|r2r-unet|r2r-controller|tinyworld"
     networks = parser.add_subparsers(dest="network", required=True, metavar=names)
     _add_train_style(networks)
     _add_train_gate(networks)
     _add_train_generator(networks)
+    add_train_harmonizer(networks)
     add_train_r2r(networks)
     _add_train_tinyworld(networks)
 

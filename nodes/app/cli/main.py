@@ -24,6 +24,7 @@ from .commands import (
     add_stylize,
     add_train,
 )
+from .harmony_commands import add_harmonize, add_make, add_paste
 
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
-_WRITES_FOLDERS = ("find", "train r2r-")  # commands whose --output is a folder
+_WRITES_FOLDERS = ("find", "make harmony-data", "train r2r-")  # commands whose --output is a folder
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -78,11 +79,15 @@ _COMMANDS = {
     "demo": (".demo", "run_demo"),
     "stylize": (".stylize", "run_stylize"),
     "find": (".find", "run_find"),
+    "harmonize": (".harmonize", "run_harmonize"),
+    "paste": (".harmonize", "run_paste"),
+    "make harmony-data": (".harmony_data", "run_harmony_data"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
     "train": (".tinyworld", "run_training"),
     "train style": (".train_style", "run_style_training"),
     "train gate": (".train_gate", "run_gate_training"),
+    "train harmonizer": (".train_harmonizer", "run_harmonizer_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),
     "train r2r-vae": (".train_r2r", "run_r2r_training"),
     "train r2r-unet": (".train_r2r", "run_r2r_training"),
@@ -133,8 +138,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="regionstyle", description="Restyle the thing a sentence names; leave the rest as it is.")
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    added = (add_demo, add_stylize, add_find, add_apply, add_run, add_train, add_evaluate, add_report, add_benchmark)
-    for add in added:
+    edits = (add_demo, add_stylize, add_find, add_harmonize, add_paste, add_apply, add_run)
+    for add in (*edits, add_train, add_make, add_evaluate, add_report, add_benchmark):
         add(commands)
     return parser
 

@@ -50,4 +50,6 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         attention=AttentionSettings(seed=args.seed),
     )
     settings = EditSettings(strength=args.strength, steps=args.steps, cfg=args.cfg, seed=args.seed)
-    return StylizeRequest(args.prompt, args.style, where, args.model, args.expert, args.generator, settings)
+    return StylizeRequest(
+        args.prompt, args.style, where, args.model, args.expert, args.generator, settings, args.harmonize
+    )

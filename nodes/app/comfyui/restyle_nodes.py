@@ -38,7 +38,7 @@ class RestyleSentence(Node):
                 "edit by instruction",
                 "regional style",
             ],
-            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(own=True), *_looking()],
+            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(own=True), *_looking(), *_afterwards()],
             outputs=[
                 node_output(
                     io.Image,
@@ -74,6 +74,7 @@ class RestyleSentence(Node):
         bias: float,
         strict: bool,
         regions: Any,
+        harmonize: bool,
         **settings: Any,
     ) -> io.NodeOutput:
         from .sentence import SentenceRequest, restyle_sentence
@@ -82,7 +83,7 @@ class RestyleSentence(Node):
             remedy = "Set it to 0, or leave regions unconnected."
             raise wrong_input("bias", bias, "0 with regions, since attention is not used then", remedy)
         (chosen,) = settings_from(settings, RestyleSettings)
-        request = SentenceRequest(sentence, template, negative, regions, strict)
+        request = SentenceRequest(sentence, template, negative, regions, strict, harmonize)
         looking = AttentionSettings(seed=chosen.seed, bias=bias)
         made = restyle_sentence(model, clip, vae, image, request, chosen, looking)
         said = cls.say(made.notice, warning=made.warning)
@@ -141,6 +142,18 @@ def _looking() -> list[Any]:
     return [
         *node_inputs(AttentionSettings, bias=override(help=bias)),
         *node_inputs(Finding, strict=override(help=strict)),
+    ]
+
+
+def _afterwards() -> list[Any]:
+    return [
+        node_input(
+            io.Boolean,
+            "harmonize",
+            default=False,
+            optional=True,
+            tooltip="On: what was restyled is then fitted to the light around it, by the pack's small harmoniser.",
+        )
     ]
 
 

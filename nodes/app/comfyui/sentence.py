@@ -27,6 +27,7 @@ from ...router.restyle import RestyleSettings
 from ..edit import EditSettings, edit
 from ..ground_instruction import Where, ground_instruction
 from ..painters.expert import ExpertPainter
+from ..stylize import harmonized
 
 STRENGTH_KEY = "regionstyle_strength"  # metadata of a LoRA file: the strength its style wants
 
@@ -34,13 +35,15 @@ STRENGTH_KEY = "regionstyle_strength"  # metadata of a LoRA file: the strength i
 @dataclass(frozen=True)
 class SentenceRequest:
     """sentence: what to do ("" with regions: their own styles); template: the prompt of a region; negative: what it
-    shall not show; regions: found already, or None; strict: whether a thing that is not found is an error."""
+    shall not show; regions: found already, or None; strict: whether a thing that is not found is an error; harmonize:
+    whether what was restyled is fitted to the light around it afterwards."""
 
     sentence: str
     template: str
     negative: str
     regions: Regions | None
     strict: bool
+    harmonize: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def restyle_sentence(
     words = EditSettings(template=request.template, negative=request.negative)
     with predictor.loaded():
         edited = edit(images, found.regions, painter, words)
+    if request.harmonize:
+        edited = harmonized(edited, ComfyHost())
     plain = "" if styles else "no experts attached: the prompt alone makes the style"
     warning = "\n".join(filter(None, [found.notice, plain, edited.warning(images)]))
     return SentenceResult(image_of(edited.image), edited.mask, found.regions, understood, warning)

@@ -1,1 +1,1 @@
-"""Harmonisation in ComfyUI."""
+"""The nodes of harmonisation, and what they know of ComfyUI."""

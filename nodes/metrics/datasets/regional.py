@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...engine.errors import wrong_input
-from .rle import mask_of_segmentation
+from ...engine.io.rle import mask_of_segmentation
 from .samples import STYLES, Sample, instruction, need, need_samples, pictures_in, read_gray
 
 VOC_CLASSES = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...engine.errors import wrong_input
+from ..errors import wrong_input
 
 
 def mask_of_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:

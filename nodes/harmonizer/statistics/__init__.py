@@ -1,0 +1,1 @@
+"""Classical harmonisation: the statistics of the foreground's colours become those of its background."""

@@ -1,0 +1,128 @@
+"""`regionstyle harmonize`, `paste` and `make harmony-data`: files in, files out, exit codes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regionstyle.nodes.app.cli.main import main
+
+
+def gradient(h=60, w=80):
+    ramp = np.linspace(60, 200, w)[None, :, None] * np.ones((h, 1, 3))
+    return (ramp + np.arange(h)[:, None, None] % 7).astype(np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path):
+    values, mask = gradient(), np.zeros((60, 80), np.uint8)
+    mask[15:45, 20:60] = 255
+    values[mask > 0] = values[mask > 0] * 0.7
+    Image.fromarray(values).save(tmp_path / "c.png")
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    thing = np.dstack([gradient(20, 30), np.zeros((20, 30), np.uint8)])
+    thing[4:16, 5:25, 3] = 255
+    Image.fromarray(thing).save(tmp_path / "thing.png")
+    return tmp_path
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def values(path):
+    return np.asarray(Image.open(path))
+
+
+def test_harmonize(files):
+    assert run("harmonize", files / "c.png", "--mask", files / "m.png", "-o", files / "o.png") == 0
+    before, after, mask = values(files / "c.png"), values(files / "o.png"), values(files / "m.png")
+    assert np.array_equal(after[mask == 0], before[mask == 0])
+    truth = gradient().astype(int)
+    errors = [np.abs(x.astype(int) - truth)[mask > 0].mean() for x in (before, after)]
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_strict_writes_nothing_for_an_empty_mask(files, capsys):
+    Image.new("L", (80, 60)).save(files / "empty.png")
+    given = ("harmonize", files / "c.png", "--mask", files / "empty.png", "-o", files / "o.png")
+    assert run(*given, "--strict") == 3
+    assert not (files / "o.png").exists()
+    assert "mask is empty" in capsys.readouterr().err
+    assert run(*given) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--mask", "thing.png"), "mask"),
+        (("--mask", "none.png"), "no such file"),
+        (("--reference-mask", "m.png"), "--reference"),
+        (("--method", "poisson", "--reference", "c.png"), "Poisson"),
+    ],
+)
+def test_what_is_refused(files, change, message, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    given = ["harmonize", "c.png", "--mask", "m.png", "-o", "o.png", *change]
+    assert run(*given) == 2
+    assert message in capsys.readouterr().err
+    assert not (files / "o.png").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--harmonize",), ("--harmonize", "--seam", 3), ("--scale", 1.5)])
+def test_paste(files, more):
+    plain, out = gradient(), files / "o.png"
+    Image.fromarray(plain).save(files / "b.png")
+    assert run("paste", files / "thing.png", files / "b.png", "--at", "10,12", "-o", out, *more) == 0
+    changed = (values(out) != plain).any(-1)
+    rows, columns = np.nonzero(changed)
+    scale = 1.5 if "--scale" in more else 1
+    assert rows.min() >= 12 + 4 * scale - 2
+    assert columns.max() < 10 + 25 * scale + 2
+    assert changed.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--at", "500,3"), "place"),
+        (("--reference", "c.png"), "--harmonize"),
+        (("--mask", "m.png"), "mask"),
+    ],
+)
+def test_paste_refuses(files, change, message, capsys, monkeypatch):
+    monkeypatch.chdir(files)
+    assert run("paste", "thing.png", "c.png", "--at", "1,1", "-o", "o.png", *change) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_paste_needs_a_shape(files, capsys):
+    given = ("paste", files / "c.png", files / "c.png", "--at", "0,0", "-o", files / "o.png")
+    assert run(*given) == 2
+    assert "no transparency" in capsys.readouterr().err
+    assert run(*given, "--mask", files / "m.png") == 0
+
+
+@pytest.mark.parametrize("at", ["1", "a,b", "1,2,3"])
+def test_places_that_are_none(files, at):
+    with pytest.raises(SystemExit) as stopped:
+        run("paste", "a", "b", "--at", at, "-o", "c.png")
+    assert stopped.value.code == 2
+
+
+def test_make_harmony_data(files, capsys):
+    images, masks, out = files / "images", files / "masks", files / "out"
+    images.mkdir(), masks.mkdir()
+    for name in "ab":
+        Image.open(files / "c.png").save(images / f"{name}.png")
+        Image.open(files / "m.png").save(masks / f"{name}.png")
+    given = ("make", "harmony-data", "--images", images, "--masks", masks, "-o", out, "--variants", 2)
+    assert run(*given) == 0
+    assert json.loads((out / "manifest.json").read_text())["counts"] == {"train": 4, "test": 0}
+    assert run(*given) == 0
+    assert run(*given, "--seed", 1) == 2
+    assert "other settings" in capsys.readouterr().err
+    (images / "a.png").write_bytes(b"broken")
+    assert run(*given[:-3], files / "other", "--variants", 1) == 1
+    assert "left out" in capsys.readouterr().err

@@ -1,0 +1,112 @@
+"""The doors of harmonisation: Python, and as the last step of a restyling."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import regionstyle
+from regionstyle.nodes.app.cli import harmony_commands
+from regionstyle.nodes.app.harmonize import HARMONIZERS, HarmonizeRequest, harmonize
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+
+
+def smooth(h=60, w=80, seed=0):
+    small = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(small, (h, w), mode="bicubic", align_corners=True).clamp(0.05, 0.95)
+
+
+def pasted():
+    """A picture, a composite whose middle is darker, and the mask `[H,W]`."""
+    truth = smooth()
+    mask = torch.zeros(60, 80)
+    mask[15:45, 20:60] = 1
+    return truth, torch.where(mask > 0, truth * 0.7, truth), mask
+
+
+def test_the_names_are_those_of_the_command_line():
+    assert tuple(HARMONIZERS) == harmony_commands.METHODS
+
+
+def test_python_takes_and_gives_every_kind(tmp_path):
+    truth, composite, mask = pasted()
+    array = (composite[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    shape = (mask * 255).byte().numpy()
+    Image.fromarray(array).save(tmp_path / "c.png")
+    Image.fromarray(shape).save(tmp_path / "m.png")
+    of_path = regionstyle.harmonize(tmp_path / "c.png", tmp_path / "m.png")
+    of_array = regionstyle.harmonize(array, shape)
+    of_tensor = regionstyle.harmonize(composite.permute(0, 2, 3, 1), mask)
+    assert isinstance(of_path.image, Image.Image)
+    assert np.array_equal(np.asarray(of_path.image), of_array.image)
+    assert np.array_equal(of_array.image[shape == 0], array[shape == 0])
+    assert of_tensor.image.shape == (1, 60, 80, 3)
+    expected = truth[0].permute(1, 2, 0)
+    before = (composite[0].permute(1, 2, 0) - expected)[mask > 0].square().mean()
+    assert (of_tensor.image[0] - expected)[mask > 0].square().mean() < 0.3 * before
+    assert of_path.warning == ""
+
+
+@pytest.mark.parametrize("method", list(HARMONIZERS))
+def test_every_method(method):
+    _, composite, mask = pasted()
+    made = regionstyle.harmonize(composite[0].permute(1, 2, 0), mask, method=method).image
+    assert torch.equal(made[mask == 0], composite[0].permute(1, 2, 0)[mask == 0])
+    assert not torch.equal(made[mask > 0], composite[0].permute(1, 2, 0)[mask > 0])
+
+
+def test_an_empty_mask_is_said(caplog):
+    _, composite, mask = pasted()
+    result = regionstyle.harmonize(composite[0].permute(1, 2, 0), mask * 0)
+    assert torch.equal(result.image, composite[0].permute(1, 2, 0))
+    assert "mask is empty" in result.warning
+    assert "mask is empty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "magic"}, "method: got 'magic'"),
+        ({"seam": -1}, "seam: got -1"),
+        ({"seam": "wide"}, "seam"),
+        ({"seed": -1}, "seed"),
+        ({"reference_mask": np.ones((4, 4))}, "reference_mask: got a mask, expected it with a reference"),
+        ({"reference": np.ones((9, 9, 3)) * 0.5, "method": "poisson"}, "reference: got one with Poisson"),
+        ({"mask": np.ones((60, 80))}, "covers all of picture 1"),
+        ({"mask": np.ones((6, 8))}, "mask: got"),
+        ({"composite": 3}, "image: got a int"),
+        ({"device": "tpu"}, "device"),
+    ],
+)
+def test_what_is_refused(change, message):
+    _, composite, mask = pasted()
+    given = {"composite": composite[0].permute(1, 2, 0), "mask": mask} | change
+    with pytest.raises(RegionStyleError, match=message):
+        regionstyle.harmonize(**given)
+
+
+def test_cancelled():
+    _, composite, mask = pasted()
+    with pytest.raises(Cancelled):
+        harmonize(composite, mask[None], HarmonizeRequest(), LocalHost("cpu", cancelled=lambda: True))
+
+
+@pytest.mark.slow
+def test_restyling_may_end_with_it():
+    """The background stays; the restyled thing is another one than without."""
+    from regionstyle.nodes.app.evaluation.scenes import as_image, demo_scene
+
+    image = as_image(demo_scene(10))
+    mask = torch.zeros(128, 128)
+    mask[40:90, 40:100] = 1
+    array = (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    plain, fitted = (
+        regionstyle.stylize(array, "make it mosaic", mask=mask.numpy(), steps=2, harmonize=harmonize)
+        for harmonize in (False, True)
+    )
+    outside = fitted.mask == 0
+    assert np.array_equal(fitted.image[outside], array[outside])
+    assert not np.array_equal(fitted.image, plain.image)
+    with pytest.raises(RegionStyleError, match="harmonize: got it with whole"):
+        regionstyle.stylize(array, "make it mosaic", whole=True, harmonize=True)
