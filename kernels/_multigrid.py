@@ -72,7 +72,7 @@ class MaskedLaplacian:
         p, rz, norm = z, _dot(r, z), _norm(r)
         # A norm(rhs) of 1e-7 is what rounding leaves of any right-hand side: never ask for less.
         goal = torch.maximum(tol * (norm if goal_norm is None else goal_norm), torch.finfo(r.dtype).eps * norm)
-        # r^T M r estimates the error's energy. Smooth errors hide in small residuals, so ask for half a digit more here.
+        # r^T M r estimates the error's energy. Smooth errors hide in small residuals, so half a digit more is asked.
         energy_goal = (0.3 * goal / norm.clamp_min(torch.finfo(r.dtype).tiny)) ** 2 * rz
         for _ in range(_MAX_ITERATIONS):
             active = (norm > goal) | (rz > energy_goal)
