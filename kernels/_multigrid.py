@@ -72,7 +72,7 @@ class MaskedLaplacian:
         p, rz, norm = z, _dot(r, z), _norm(r)
         # A norm(rhs) of 1e-7 is what rounding leaves of any right-hand side: never ask for less.
         goal = torch.maximum(tol * (norm if goal_norm is None else goal_norm), torch.finfo(r.dtype).eps * norm)
-        # r^T M r estimates the error's energy. Smooth errors hide in small residuals, so half a digit more is asked.
+        # r^T M r estimates the error's energy. Smooth errors hide in small residuals: ask for half a digit more here.
         energy_goal = (0.3 * goal / norm.clamp_min(torch.finfo(r.dtype).tiny)) ** 2 * rz
         for _ in range(_MAX_ITERATIONS):
             active = (norm > goal) | (rz > energy_goal)
@@ -127,7 +127,14 @@ class MaskedLaplacian:
         return _collect(_collect(fine, -2), -1)
 
     def _coarsen(self) -> _Level:
-        """The Galerkin product of the last level.
+        """The Galerkin product of the last level."""
+        stencil = self.levels[-1].stencil
+        halved = all(_coarse_size(n) < n for n in stencil.shape[-2:])
+        coarse = _galerkin(stencil) if halved else self._probed()
+        return _Level(coarse, _inverse_diagonal(coarse))
+
+    def _probed(self) -> Tensor:
+        """The Galerkin product where an axis is too short to be halved.
 
         Read off by applying it to nine colourings: coarse points three apart share no neighbour.
         """
@@ -139,8 +146,7 @@ class MaskedLaplacian:
         fine = self._prolong(depth, probe.expand(len(self.full), -1, -1, -1))
         response = self._restrict(self._apply(depth, fine))
         neighbour = [((row + dy) % 3)[:, None] * 3 + (column + dx) % 3 for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        stencil = response.gather(1, torch.stack(neighbour).expand_as(response))
-        return _Level(stencil, _inverse_diagonal(stencil))
+        return response.gather(1, torch.stack(neighbour).expand_as(response))
 
     def _invert_coarsest(self) -> Tensor:
         """The dense pseudo-inverse `[B,n,n]` of the last level.
@@ -178,6 +184,21 @@ def _nine_point(stencil: Tensor, u: Tensor) -> Tensor:
         dy, dx = divmod(index, 3)
         result.addcmul_(stencil[:, index : index + 1], padded[..., dy : dy + h, dx : dx + w])
     return result
+
+
+def _galerkin(stencil: Tensor) -> Tensor:
+    """P^T A P of a stencil `[B,9,h,w]` for bilinear P that halves both axes, as one convolution.
+
+    The coarse stencil at I is a fixed sum over the fine points 2 I + d and their nine entries.
+    """
+    axis = torch.zeros(3, 3, 3)  # coarse neighbour, entry, d
+    for d in (-1, 0, 1):
+        for entry in (-1, 0, 1):
+            for neighbour in (-1, 0, 1):
+                reach = max(0.0, 1 - abs(d + entry - 2 * neighbour) / 2)
+                axis[neighbour + 1, entry + 1, d + 1] = (1 - abs(d) / 2) * reach
+    kernel = torch.einsum("aed,bfg->abefdg", axis, axis).reshape(9, 9, 3, 3)
+    return F.conv2d(F.pad(stencil, (1, 2, 1, 2)), kernel.to(stencil), stride=2)
 
 
 def _inverse_diagonal(stencil: Tensor) -> Tensor:

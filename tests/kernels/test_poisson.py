@@ -328,3 +328,25 @@ def test_a_mask_whose_coarsest_matrix_has_many_equal_eigenvalues():
     mask[..., :2, 20:60] = mask[..., 21:, 5:40] = mask[..., 10:12, 60:75] = 1
     s, t = (torch.rand(1, 3, 23, 75) for _ in range(2))
     assert poisson_blend(s, t, mask, tol=1e-6).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(9, 9), (10, 13), (24, 31), (5, 40)], ids=str)
+def test_the_coarse_operators_are_galerkin_products(size):
+    """Read off by applying P^T A P to colourings, and by one convolution."""
+    operator = MaskedLaplacian(shapes(2 * size[0], 2 * size[1])["noise"][None, None] > 0.5, torch.float64)
+    for depth in range(len(operator.levels) - 1):
+        operator.levels, kept = operator.levels[: depth + 1], operator.levels
+        torch.testing.assert_close(operator._coarsen().stencil, operator._probed(), atol=1e-12, rtol=0)
+        operator.levels = kept
+    fine, coarse = operator.finest, operator.levels[0].stencil
+    u, v = (torch.randn(1, 1, *coarse.shape[-2:], dtype=torch.float64) for _ in range(2))
+
+    def up(c):
+        full = torch.nn.functional.interpolate(
+            c, (2 * c.shape[-2] - 1, 2 * c.shape[-1] - 1), mode="bilinear", align_corners=True
+        )
+        return fine.split(full[..., : fine.height, : fine.width]) * fine.inside
+
+    from regionstyle.kernels._multigrid import _nine_point
+
+    torch.testing.assert_close((_nine_point(coarse, u) * v).sum(), (fine.apply(up(u)) * up(v)).sum())
