@@ -63,8 +63,8 @@ class GuidanceSettings:
         choices=KINDS,
         advanced=True,
         help="The supervised quantity: log-odds against the other words, the share of the words' attention (text), "
-        "of all attention (joint, as in the paper), or of the supervised tokens alone (selected, as in its code; it has "
-        "no signal for a single style).",
+        "of all attention (joint, as in the paper), or of the supervised tokens alone (selected, as in its code; it "
+        "has no signal for a single style).",
     )
     focus: float = setting(1.0, low=0, high=100, step=0.05, advanced=True, help="Weight of the Focus loss.")
     cover: float = setting(1.0, low=0, high=100, step=0.05, advanced=True, help="Weight of the Cover loss.")

@@ -29,7 +29,7 @@ class Targets:
     unguided: str
 
     def supervision(self, text: Text, settings: GuidanceSettings, size: tuple[int, int] | None = None) -> Supervision:
-        """The losses of one picture each; size: of the latent, whose grid masks are compared on (default: their own)."""
+        """The losses of each picture; size: of the grid masks are compared on, the latent's (default: their own)."""
         return Supervision(self.samples, text.valid[:1].cpu(), loss_settings(settings), size)
 
 

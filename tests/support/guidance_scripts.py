@@ -22,7 +22,7 @@ def prompt_text(family, seed=0):
     native = family_conditioning(family, seed)
     pieces = ["<start>", *(word + "</w>" for word in WORDS)] + ["<end>"] * (length - len(WORDS) - 1)
     valid = torch.tensor([[0 < at <= len(WORDS) for at in range(length)]])
-    return Text(native[0][0], native[0][1]["pooled_output"], [[0] * length], pieces[:0] or [pieces], valid, [native])
+    return Text(native[0][0], native[0][1]["pooled_output"], [[0] * length], [pieces], valid, [native])
 
 def square(top=0, left=0, height=40, width=56):
     mask = torch.zeros(80, 112)
@@ -34,11 +34,6 @@ def regions_of(*items):
 
 TWO = (("red star", "mosaic", square()), ("blue ring", "", square(40, 56)))
 
-class EncodedOnce:
-    # A CLIP whose prompts are known: seeds by their order.
-    def __init__(self, family):
-        self.family = family
-
 def guided(family, model, regions=None, prompt=None, **settings):
     # As the node does, over random encoded words.
     texts = {}
@@ -47,20 +42,22 @@ def guided(family, model, regions=None, prompt=None, **settings):
         return texts.setdefault(words, prompt_text(family, seed=len(texts)))
     before, comfy_guidance.encode_prompts = comfy_guidance.encode_prompts, encode
     try:
-        made = comfy_guidance.guide_model(
-            model, None, prompt or "a prompt", regions or regions_of(*TWO), GuidanceSettings(**settings), RECORDS.append)
+        chosen = GuidanceSettings(**settings)
+        return comfy_guidance.guide_model(
+            model, None, prompt or "a prompt", regions or regions_of(*TWO), chosen, RECORDS.append)
     finally:
         comfy_guidance.encode_prompts = before
-    return made
 
 RECORDS = []
 
-def sample(family, model, positive=None, steps=4, cfg=3.0, batch=1, sampler="euler", latent=None, size=SIZE, seed=0, **options):
+def sample(family, model, positive=None, steps=4, cfg=3.0, batch=1, sampler="euler", latent=None, size=SIZE, seed=0,
+           **options):
     channels = COMFY_SHAPES[family][3]
     RECORDS.clear()
     latent = torch.zeros(batch, channels, *size) if latent is None else latent
     return comfy.sample.sample(
         model, noise(batch, channels, *size, seed=seed), steps, cfg, sampler, "simple",
-        positive or family_conditioning(family), family_conditioning(family, 1), latent, disable_pbar=True, seed=0, **options)
+        positive or family_conditioning(family), family_conditioning(family, 1), latent, disable_pbar=True, seed=0,
+        **options)
 """
 )

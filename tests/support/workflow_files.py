@@ -121,6 +121,25 @@ SHEETS = {
         "Restyles a thing, then measures the result beside its source, compares side by side, and saves a report.",
         ((1, 2), (3, 4), (5, 7), (8, 10), (9, 11), (6,)),
     ),
+    "18 Guided Layout": Sheet(
+        "Draws a new picture with things where another picture has them: words of the prompt are held to their "
+        "regions by their attention, while a stock KSampler runs. Nothing is trained.",
+        ((1, 2), (3, 4, 6), (5, 10), (7,), (8, 9)),
+    ),
+    "19 Attention Supervised Sampler": Sheet(
+        "Guidance, background lock and sampler in one node: the thing is drawn anew in its style, everything outside "
+        "it stays; attention and losses of every step beside it.",
+        ((1, 2), (3, 4, 5), (6,), (7, 9), (8, 10)),
+    ),
+    "20 Background Lock": Sheet(
+        "A stock KSampler that changes nothing outside a mask: the rest of the latent is held at every step.",
+        ((1, 2), (3, 4, 5), (6, 7, 8), (9,), (10, 11)),
+    ),
+    "21 Attention Map": Sheet(
+        "Where the model looks for each phrase of a prompt, at one noise level. Change *level* and *layers* to see how "
+        "it knows what is where before it knows the details.",
+        ((1, 2), (3,), (4, 5), (6,)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -133,7 +152,7 @@ SHOWS = frozenset({
 # Nodes that show previews while they work, and keep the last one.
 GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
-    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator",
+    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleAttentionSampler",
 })  # fmt: skip
 
 

@@ -150,6 +150,10 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "text_grounded_masks": ((Shot((("8", 0), ("6", 0))),), halves),
     "detect_and_segment": ((Shot((("7", 0), ("8", 0))),), halves),
     "read_request_with_vlm": (one("7"), captioned("“what has three corners: mosaic,\n the round thing: like neon”")),
+    "guided_layout": ((Shot((("10", 0), ("9", 0))),), halves),
+    "attention_supervised_sampler": ((Shot((("9", 0), ("10", 0), ("8", 0))),), stacked),
+    "background_lock": (one("11"), grid(1)),
+    "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
 }  # fmt: skip
 

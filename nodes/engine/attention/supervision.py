@@ -162,8 +162,9 @@ class Supervision:
         return AttentionLoss(means[0], means[1], total, sum(map(len, self.samples)))
 
     def of_phrases(self, maps: Tensor) -> Tensor:
-        """Maps `[B,G,h,w]` of the groups -> one map per phrase `[B,P,h,w]`: the mean of its tokens'."""
-        owner = self._owner.to(maps.device)
+        """Maps `[B,G,h,w]` of the groups, of all samples or the first ones -> one map per phrase `[B,P,h,w]`: the mean
+        of its tokens'."""
+        owner = self._owner[: len(maps)].to(maps.device)
         mean = owner.to(maps.dtype) / owner.sum(-1, keepdim=True).clamp_min(1)
         return torch.einsum("bpg,bghw->bphw", mean.expand(len(maps), -1, -1), maps)
 

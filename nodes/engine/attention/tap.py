@@ -55,9 +55,9 @@ class AttentionTap:
         quantity: "logodds" (`kernels.token_logodds`; 0 for a network without preference) or "share" (the sum of
         `kernels.token_attention` over the group's tokens, out of the valid ones, in 0..1) or "joint" (the same out of
         all that a place attends to: every text token and, where text and image are one sequence, every image token).
-        layers: diffusers paths of text attentions (None: all). bias: what is added to the logits during these passes; the maps
-        are then those of the biased attention. repeats: the prompt may run several times over along the tokens, as
-        ComfyUI runs it beside a longer one. RegionStyleError for what the network does not have.
+        layers: diffusers paths of text attentions (None: all). bias: what is added to the logits during these passes;
+        the maps are then those of the biased attention. repeats: the prompt may run several times over along the
+        tokens, as ComfyUI runs it beside a longer one. RegionStyleError for what the network does not have.
         """
         if quantity not in QUANTITIES:
             raise wrong_input("quantity", repr(quantity), f"one of {QUANTITIES}", "Choose one of these.")

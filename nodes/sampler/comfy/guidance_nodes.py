@@ -63,8 +63,8 @@ class BackgroundLock(Node):
             node_id="RegionStyleBackgroundLock",
             display_name="Background Lock",
             category=CATEGORY,
-            description="Holds the latent outside the mask as the source's at every step of any sampler node, for every "
-            "family of models. The last steps can be set free so that the seam heals.",
+            description="Holds the latent outside the mask as the source's at every step of any sampler node, for "
+            "every family of models. The last steps can be set free so that the seam heals.",
             search_aliases=["latent mask", "inpaint", "blended diffusion", "keep background"],
             inputs=[
                 node_input(io.Model, "model", tooltip="The denoiser, of any family of pictures; guided or not."),
@@ -131,7 +131,7 @@ class AttentionSampler(Node):
                     io.Image,
                     "attention_strip",
                     display_name="attention",
-                    tooltip="Attention of every phrase, one row each, over the steps from left to right; yellow is high.",
+                    tooltip="Attention of every phrase, a row each, over the steps from left to right; yellow is high.",
                 ),
                 node_output(io.Image, "curves", tooltip="The Focus and Cover losses over the steps."),
                 node_output(io.String, "losses", tooltip="The losses of every step, a line each."),

@@ -160,7 +160,7 @@ def _curves(records: list[StepRecord]) -> Tensor:
 
 @dataclass(frozen=True)
 class LookedAt:
-    """masks `[B*P,H,W]` and pictures `[B*P,H,W,3]`, all phrases of the first image first; layers and tokens in words."""
+    """masks `[B*P,H,W]` and pictures `[B*P,H,W,3]`, all phrases of one image first; layers and tokens in words."""
 
     masks: Tensor
     pictures: Tensor
