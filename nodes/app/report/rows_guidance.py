@@ -66,7 +66,7 @@ def measure(
     drawn: Sequence[Tensor],
     losses: Sequence[float],
 ) -> dict[str, Measurement]:
-    """All numbers of one method in one repetition; edits and drawn: pictures `[1,3,H,W]` from partial and full noise."""
+    """All numbers of one method in one repetition; edits, drawn: pictures from part and all of the noise."""
     count, result = len(tasks), torch.cat(list(edits))
     truth, mask = torch.cat([task.truth for task in tasks]), torch.stack([task.mask for task in tasks])
     inside = psnr_of(masked_mse(result, truth, mask, UNIT)).mean()
@@ -142,9 +142,9 @@ def guidance(context: RowContext) -> RowResult:
                     shown = zip(tasks[:SHOWN], drawn, strict=False)
                     panels.extend((f"{form}: a {task.phrase}, from noise", picture[0]) for task, picture in shown)
     remarks = [
-        f"{len(rounds)} repetitions of {count} held-out scenes, exact masks, {STEPS} steps, cfg {CFG:g}. The base alone: "
-        "no style expert is attached, and the tiny world's denoiser was never taught a style's word, so styles are not "
-        "expected; what guidance moves is where things are drawn.",
+        f"{len(rounds)} repetitions of {count} held-out scenes, exact masks, {STEPS} steps, cfg {CFG:g}. The base "
+        "alone: no style expert is attached, and the tiny world's denoiser was never taught a style's word, so "
+        "styles are not expected; what guidance moves is where things are drawn.",
         f"Edits start from {STRENGTH:g} of the noise, with nothing pasted back; {PLACED}: shape and colour read in the "
         "box of the mask after drawing from noise alone.",
     ]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_input
+from ..families.token_grid import Size
 from .losses import cover_loss, focus_loss, has_contrast, map_medians, masks_on_grid
 from .tap import AttentionTap
 
@@ -95,7 +96,7 @@ class Supervision:
         samples: Sequence[Sequence[AttentionTarget]],
         valid: Tensor,
         settings: LossSettings | None = None,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
     ) -> None:
         """valid: bool `[M]` or `[B,M]`, the words of each prompt; size: of the masks, where they are to be compared
         on one grid (default: the first one's). RegionStyleError for tokens that are no positions of words, and, for
@@ -111,7 +112,8 @@ class Supervision:
         self.samples = tuple(
             tuple(target for target in sample if bool(has_contrast(target.mask.float()))) for sample in samples
         )
-        self.size = size or next((tuple(t.mask.shape) for sample in self.samples for t in sample), (1, 1))
+        own = next((t.mask.shape for sample in self.samples for t in sample), (1, 1))
+        self.size: Size = size or (int(own[0]), int(own[1]))
         for number, sample in enumerate(self.samples):
             for target in sample:
                 self._check(target, words[number])

@@ -108,7 +108,9 @@ def _readable(piece: str) -> str:
 
 def _spell(pieces: list[str]) -> tuple[str, dict[int, int], dict[int, int]]:
     """All letters in a row; which offsets begin a word (-> its first piece), which end one (-> its last piece)."""
-    letters, starts, ends = "", {}, {}
+    letters = ""
+    starts: dict[int, int] = {}
+    ends: dict[int, int] = {}
     for number, piece in enumerate(pieces):
         following = pieces[number + 1] if number + 1 < len(pieces) else SENTENCEPIECE_START
         if number == 0 or len(letters) in ends or piece.startswith(SENTENCEPIECE_START):

@@ -271,7 +271,7 @@ class _Wrappers:
         found = {}
         for number, text in enumerate(self.guidance.own):
             states, extra = text.native[0][0]  # type: ignore[index]
-            first = next((cond for cond in positive if self._is_ours(_states(cond))), {})
+            first: dict[str, Any] = next((cond for cond in positive if self._is_ours(_states(cond))), {})
             beside = {name: value for name, value in extra.items() if isinstance(value, Tensor)}
             cond = {**first, **beside, "cross_attn": states, "model_conds": {}, "uuid": uuid.uuid4()}
             found[f"{KEY}.{number}"] = [cond]

@@ -48,8 +48,9 @@ def biased(family, model, base):
 def sample_of(family, made, pair):
     # The first of two latents, sampled alone from the same noise.
     channels = COMFY_SHAPES[family][3]
+    latent = torch.zeros(1, channels, *SIZE)
     return comfy.sample.sample(made.model, noise(2, channels, *SIZE)[:1], 4, 3.0, "euler", "simple", made.positive,
-                               family_conditioning(family, 1), torch.zeros(1, channels, *SIZE), disable_pbar=True, seed=0)
+                               family_conditioning(family, 1), latent, disable_pbar=True, seed=0)
 
 def composed(family, model):
     # One step from noise to clean: what is blended are the predictions of the prompts themselves.
