@@ -83,13 +83,13 @@ PAGES = {
     ),
     "RegionStyleAttentionGuidance": Page(
         "guided_layout",
-        (shown("10"), shown("9", _5_bias=0.0), shown("9")),
+        (shown("10"), shown("9", _5_step=0.0), shown("9")),
         "regions of another picture, what the prompt gives without guidance, and with it",
     ),
     "RegionStyleAttentionSampler": Page(
         "attention_supervised_sampler",
-        (shown("9", _6_bias=0.0), shown("9", "8")),
-        "attention of both phrases over the steps without a bias, with it, and the result",
+        (shown("9", _6_step=0.0), shown("9", "8")),
+        "attention of both phrases over the steps without guidance, with it, and the result",
     ),
     "RegionStyleBackgroundLock": Page(
         "background_lock", (shown("2:0", "11"),), "the picture, and the ring drawn anew with everything else held"
