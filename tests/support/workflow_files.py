@@ -123,8 +123,8 @@ SHEETS = {
     ),
     "18 Guided Layout": Sheet(
         "Draws a new picture with things where another picture has them: words of the prompt are held to their "
-        "regions by their attention, while a stock KSampler runs. Nothing is trained. Set *step* to 0 to see the picture "
-        "without it.",
+        "regions by their attention, while a stock KSampler runs. Nothing is trained. Set *step* to 0 to see the "
+        "picture without it.",
         ((1, 2), (3, 4, 6), (5, 10), (7,), (8, 9)),
     ),
     "19 Attention Supervised Sampler": Sheet(

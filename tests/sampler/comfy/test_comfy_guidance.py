@@ -82,6 +82,29 @@ print(json.dumps(out))
 """
 
 GRADIENTS = """
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.families.registry import family_of
+from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
+
+def with_expert(model):
+    # An expert on every layer, convolutions too.
+    network, layers = model.model.diffusion_model, {}
+    for number, (path, place) in enumerate(family_of(network).layer_slices(network).items()):
+        weight = network.get_submodule(place.module).weight
+        if weight.ndim in (2, 4) and place.rows is None:
+            down, up = noise(2, *weight.shape[1:], seed=number) * 0.02, noise(weight.shape[0], 2, seed=-1 - number)
+            layers[path] = LoraLayer(down, up[..., None, None] if weight.ndim == 4 else up)
+    return attach_to_comfy(model, [Expert("x", layers)], Gates({"x": 1.0}))
+
+def experts(family, model):
+    own = with_expert(model)
+    plain = sample(family, own)
+    still = guided(family, own, form="gradient", step=0.0)
+    moved = guided(family, own, form="gradient", step=0.1)
+    return [far(sample(family, still.model, still.positive), plain) / float(plain.abs().max()),
+            far(sample(family, moved.model, moved.positive), plain), far(plain, sample(family, model))]
+
 def checked(family):
     model, slopes = comfy_model(family), []
     base = sample(family, model)
@@ -111,6 +134,7 @@ def checked(family):
     finally:
         comfy_guidance.descend = inner
     out["slopes"] = slopes[0]
+    out["experts"] = experts(family, model)
     out["restored"] = [getattr(management, "in_training", None) == flag,
                        [p.is_inference() for p in model.model.parameters()] == parameters]
     out["after"] = torch.equal(sample(family, model), base)
@@ -214,6 +238,10 @@ def test_gradients_agree_with_finite_differences_and_lower_the_loss(guided, vers
         before, after, finite = found[sampler]
         assert after < before, sampler
         assert finite
+    same, moved, style = found["experts"]
+    assert same < 1e-4, "with an expert, looking at the gradient changes nothing"
+    assert moved > 1e-2
+    assert style > 1e-3
     assert all(found["restored"])
     assert found["after"]
 
