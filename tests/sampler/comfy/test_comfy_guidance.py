@@ -91,9 +91,9 @@ def with_expert(model):
     # An expert on every layer, convolutions too.
     network, layers = model.model.diffusion_model, {}
     for number, (path, place) in enumerate(family_of(network).layer_slices(network).items()):
-        weight = network.get_submodule(place.module).weight
-        if weight.ndim in (2, 4) and place.rows is None:
-            down, up = noise(2, *weight.shape[1:], seed=number) * 0.02, noise(weight.shape[0], 2, seed=-1 - number)
+        weight = getattr(network.get_submodule(place.module), "weight", None)
+        if weight is not None and weight.ndim in (2, 4) and place.rows is None:
+            down, up = noise(2, *weight.shape[1:], seed=number) * 0.02, noise(weight.shape[0], 2, seed=1000 + number)
             layers[path] = LoraLayer(down, up[..., None, None] if weight.ndim == 4 else up)
     return attach_to_comfy(model, [Expert("x", layers)], Gates({"x": 1.0}))
 
