@@ -50,11 +50,19 @@ class Recorder:
 
     supervision: Supervision
     steps: list[StepRecord] = field(default_factory=list)
+    layers: list[str] | None = None  # those that are looked at, once a pass has shown which grids there are
     on_record: Callable[[StepRecord], None] = lambda record: None
+
+    def useful(self, maps: Mapping[str, Tensor], family: ModelFamily, latent: tuple[int, int]) -> dict[str, Tensor]:
+        """The maps of the layers that say best what goes where: chosen in the first pass, and kept."""
+        if self.layers is None:
+            grids = {path: (int(seen.shape[-2]), int(seen.shape[-1])) for path, seen in maps.items()}
+            self.layers = family.layout_layers(grids, latent)
+        return {path: maps[path] for path in self.layers}
 
     def add(self, share: float, maps: Mapping[str, Tensor], family: ModelFamily, latent: tuple[int, int]) -> None:
         """Note the maps `[B,G,h,w]` of one pass; nothing where no phrase is supervised."""
-        useful = layout_maps(maps, family, latent)
+        useful = self.useful(maps, family, latent)
         if not useful or not self.supervision.phrases:
             return
         with torch.no_grad():
@@ -62,12 +70,6 @@ class Recorder:
             seen = mean_map(useful, self.supervision)
         self.steps.append(StepRecord(share, float(found.focus), float(found.cover), float(found.total), seen))
         self.on_record(self.steps[-1])
-
-
-def layout_maps(maps: Mapping[str, Tensor], family: ModelFamily, latent: tuple[int, int]) -> dict[str, Tensor]:
-    """The maps of the layers that say best what goes where."""
-    grids = {path: (int(seen.shape[-2]), int(seen.shape[-1])) for path, seen in maps.items()}
-    return {path: maps[path] for path in family.layout_layers(grids, latent)}
 
 
 def mean_map(maps: Mapping[str, Tensor], supervision: Supervision) -> Tensor:
@@ -176,7 +178,7 @@ class LocalGuide:
         """A prediction whose attention is noted."""
         if not self.supervision.phrases:
             return predict(x)
-        with self.supervision.tap(self.predictor, bias=bias) as tap:
+        with self.supervision.tap(self.predictor, self.recorder.layers, bias=bias) as tap:
             prediction = predict(x)
         own = {path: seen[: len(x)] for path, seen in tap.maps.items()}  # the positive prompt's come first
         self.recorder.add(share, own, self.family, (x.shape[-2], x.shape[-1]))
@@ -184,9 +186,9 @@ class LocalGuide:
 
     def _descended(self, x: Tensor, t: float, weight: float) -> Tensor:
         def loss_at(latent: Tensor) -> AttentionLoss:
-            with self.supervision.tap(self.predictor) as tap:
+            with self.supervision.tap(self.predictor, self.recorder.layers) as tap:
                 self.predictor.predict(latent, t, self._text)
-            return self.supervision.loss(layout_maps(tap.maps, self.family, (x.shape[-2], x.shape[-1])))
+            return self.supervision.loss(self.recorder.useful(tap.maps, self.family, (x.shape[-2], x.shape[-1])))
 
         with self.predictor.gradients():
             return descend(x, loss_at, self.settings.step * weight, self.settings, self.predictor.host.check)

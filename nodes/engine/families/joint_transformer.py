@@ -46,7 +46,7 @@ class JointTransformer(ModelFamily):
         two = [path for path in grids if not path.startswith("single")]
         one = [path for path in grids if path.startswith("single")]
         middle = two[len(two) // 3 : len(two) - len(two) // 3]
-        return middle + one[: len(one) // 3]
+        return (middle + one[: len(one) // 3]) or list(grids)
 
     def layer_name(self, underscored: str) -> str | None:
         """See `ModelFamily.layer_name`."""

@@ -25,7 +25,7 @@ from ...engine.host.gradients import ordinary
 from ...engine.predictor.base import Text
 from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions
-from ..guidance import Recorder, StepRecord, bias_of, blended, check_form, descend, falling, layout_maps
+from ..guidance import Recorder, StepRecord, bias_of, blended, check_form, descend, falling
 from ..settings import GuidanceSettings
 from ..targets import Targets, area_masks, check_shape, default_prompt, targets_of, words_of
 
@@ -223,11 +223,11 @@ class _Wrappers:
         share = run.share(sigma)
         weight = falling(share, self.settings.end)
         if self.settings.form != BIAS or not weight:
-            with _repeated(supervision, network) as tap:
+            with _repeated(supervision, network, run.recorder.layers) as tap:
                 result = call()
         else:
             bias = bias_of(network, supervision, self.settings.bias * weight, rows=rows)
-            with bias, _repeated(supervision, network, bias) as tap:
+            with bias, _repeated(supervision, network, run.recorder.layers, bias) as tap:
                 result = call()
             if not bias.acted:
                 raise RegionStyleError(
@@ -255,9 +255,9 @@ class _Wrappers:
             network = original_network(patcher.model.diffusion_model)
 
             def loss_at(latent: Tensor) -> AttentionLoss:
-                with _repeated(run.supervision, network) as tap:
+                with _repeated(run.supervision, network, run.recorder.layers) as tap:
                     calc_cond_batch(patcher.model, [ours], latent, level, options)
-                return run.supervision.loss(layout_maps(tap.maps, family, (x.shape[-2], x.shape[-1])))
+                return run.supervision.loss(run.recorder.useful(tap.maps, family, (x.shape[-2], x.shape[-1])))
 
             return descend(ordinary(x), loss_at, self.settings.step * weight, self.settings, host.check)
 
@@ -330,9 +330,9 @@ class _inside:
         self.run.inner = self.before
 
 
-def _repeated(supervision: Supervision, network: nn.Module, bias: Any = None) -> Any:
+def _repeated(supervision: Supervision, network: nn.Module, layers: list[str] | None, bias: Any = None) -> Any:
     """A tap that also fits a prompt which ComfyUI repeats because it runs beside a longer one."""
-    return supervision.tap(network, bias=bias, repeats=True)
+    return supervision.tap(network, layers, bias=bias, repeats=True)
 
 
 def _states(cond: dict[str, Any]) -> Any:
