@@ -98,7 +98,7 @@ def _occurrences(text: Text, phrase: str, index: int, start: int, stop: int) -> 
 def _absent(text: Text, phrase: str, index: int) -> Exception:
     real = text.valid[index].tolist()
     pieces = [piece for piece, word in zip(text.pieces[index], real, strict=True) if word]
-    shown = " ".join(piece.replace(CLIP_END, "") for piece in pieces) or "none"
+    shown = " ".join(_readable(piece) for piece in pieces) or "none"
     return wrong_input("phrase", repr(phrase), f"words of the prompt (its tokens: {shown})", "Use the prompt's words.")
 
 
