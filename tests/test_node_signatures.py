@@ -12,7 +12,7 @@ import pytest
 
 SAVED = Path(__file__).with_name("node_signatures.json")
 KEPT = ("input", "input_order", "output", "output_name", "display_name", "category", "output_node", "deprecated")
-FILES = ("file", "folder", "expert")  # their choices are what lies in the user's folders
+FILES = ("file", "folder", "expert", "sampler_name", "scheduler")  # choices that the user or ComfyUI brings
 
 pytestmark = pytest.mark.slow
 

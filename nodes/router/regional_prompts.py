@@ -47,6 +47,7 @@ def joined(texts: Sequence[Text]) -> Text:
         pieces=[[piece for text in texts for piece in text.pieces[0]]],
         valid=torch.cat([text.valid for text in texts], 1),
         native=None,
+        parts=(),
     )
 
 

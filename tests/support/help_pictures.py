@@ -98,6 +98,24 @@ PAGES = {
     "RegionStylePoissonBlend": Page(
         "make_harmony_pairs", (shown("1:0", "7"),), "the picture with the cup, and the cup blended into a scene"
     ),
+    "RegionStyleAttentionGuidance": Page(
+        "guided_layout",
+        (shown("10"), shown("9", _5_step=0.0), shown("9")),
+        "regions of another picture, what the prompt gives without guidance, and with it",
+    ),
+    "RegionStyleAttentionSampler": Page(
+        "attention_supervised_sampler",
+        (shown("9", _6_step=0.0), shown("9", "8")),
+        "attention of both phrases over the steps without guidance, with it, and the result",
+    ),
+    "RegionStyleBackgroundLock": Page(
+        "background_lock", (shown("2:0", "11"),), "the picture, and the ring drawn anew with everything else held"
+    ),
+    "RegionStyleAttentionMap": Page(
+        "attention_map",
+        (Shot((("2:0", 0), ("4", 0), ("4", 1), ("4", 2))),),
+        "the picture, and the attention of orange triangle, blue ring and cat",
+    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),

@@ -151,6 +151,26 @@ SHEETS = {
         "Needs stabilityai/sd-vae-ft-mse-original's `vae-ft-mse-840000-ema-pruned.safetensors` (MIT) in `models/vae` "
         "and R2R's published files, which state no licence, in `models/regionstyle_r2r/region2region`.",
     ),
+    "23 Guided Layout": Sheet(
+        "Draws a new picture with things where another picture has them: words of the prompt are held to their "
+        "regions by their attention, while a stock KSampler runs. Nothing is trained. Set *step* to 0 to see the "
+        "picture without it.",
+        ((1, 2), (3, 4, 6), (5, 10), (7,), (8, 9)),
+    ),
+    "24 Attention Supervised Sampler": Sheet(
+        "Guidance, background lock and sampler in one node: the thing is drawn anew in its style, everything outside "
+        "it stays; attention and losses of every step beside it.",
+        ((1, 2), (3, 4, 5), (6,), (7, 9), (8, 10)),
+    ),
+    "25 Background Lock": Sheet(
+        "A stock KSampler that changes nothing outside a mask: the rest of the latent is held at every step.",
+        ((1, 2), (3, 4, 5), (6, 7, 8), (9,), (10, 11)),
+    ),
+    "26 Attention Map": Sheet(
+        "Where the model looks for each phrase of a prompt, at one noise level. Change *level* and *layers* to see how "
+        "it knows what is where before it knows the details.",
+        ((1, 2), (3,), (4, 5), (6,)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -165,6 +185,7 @@ GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
     "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleHarmonizeComposite",
     "RegionStyleMatchColourStatistics", "RegionStyleRandomPoissonBlend",
+    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleAttentionSampler",
 })  # fmt: skip
 
 

@@ -154,6 +154,10 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "restyle_then_harmonize": (one("7"), grid(1)),
     "harmonize_to_reference": ((Shot((("5", 0), ("6", 0))),), halves),
     "make_harmony_pairs": ((Shot((("4", 0), ("4", 1), ("5", 0), ("7", 0))),), grid(2)),
+    "guided_layout": ((Shot((("10", 0), ("9", 0))),), halves),
+    "attention_supervised_sampler": ((Shot((("9", 0), ("10", 0), ("8", 0))),), stacked),
+    "background_lock": (one("11"), grid(1)),
+    "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
     "clear_vae_decode": (one("1:0"), grid(1)),

@@ -100,10 +100,15 @@ def cached_for(
     cache: Cache, kind: str, updates: Sequence[Update], device: torch.device, dtype: torch.dtype,
     make: Callable[[], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """What `make` gives, from the cache where the weights are frozen. kind: what it is made for."""
+    """What `make` gives, from the cache where the weights are frozen. kind: what it is made for.
+
+    By the weights, which live as long as the gates: updates are made anew whenever ComfyUI ejects and injects, and a
+    new one may get the address of an old one.
+    """
     if any(p.requires_grad for u in updates for p in u.weights.parameters()):
         return make()
-    return cache(("lora", kind, *map(id, updates), device, dtype, torch.is_inference_mode_enabled()), make)
+    what = [(id(u.weights), u.first, u.last, u.swapped) for u in updates]
+    return cache(("lora", kind, *what, device, dtype, torch.is_inference_mode_enabled()), make)
 
 
 def _joined(updates: Sequence[Update], device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:

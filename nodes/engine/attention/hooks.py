@@ -18,8 +18,13 @@ from ..families.token_layout import TokenLayout, bound
 class Collect(Protocol):
     """Takes what one attention computed."""
 
-    def __call__(self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None) -> None:
-        """q `[B,H,N,D]` of the N = rows * columns image tokens, k `[B,H,M,D]` of the text tokens; scale of q k^T."""
+    def __call__(
+        self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None, images: Tensor | None = None
+    ) -> None:
+        """q `[B,H,N,D]` of the N = rows * columns image tokens, k `[B,H,M,D]` of the text tokens; scale of q k^T.
+
+        images: keys `[B,H,K,D]` of the image tokens, where text and image are one sequence.
+        """
 
 
 class AttentionLayers(ABC):
@@ -45,10 +50,12 @@ class AttentionLayers(ABC):
 
 @dataclass
 class Pass:
-    """What is known during one forward pass: its tokens, queries whose keys are to come, rotary embeddings, by path."""
+    """What is known during one forward pass, by path: queries, and keys of image tokens, whose text keys are to come;
+    rotary embeddings. layout: its tokens."""
 
     layout: TokenLayout = TokenLayout(())
     queries: dict[str, Tensor] = field(default_factory=dict)
+    image_keys: dict[str, Tensor] = field(default_factory=dict)
     rotary: dict[str, Any] = field(default_factory=dict)
 
 

@@ -44,6 +44,7 @@ class JointAttentions(AttentionLayers):
         def begin(network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             start()
             now.queries.clear()
+            now.image_keys.clear()
             now.rotary.clear()
             now.layout = self.token_layout(args, kwargs)
 
@@ -55,11 +56,14 @@ class JointAttentions(AttentionLayers):
             return before
 
         def keys(path: str, attention: Any, k: Tensor) -> None:
-            heads_first, joint = self._modules[path][1], not _has_text_keys(attention)
-            q, k = (_split(x, attention.heads, heads_first) for x in (take_query(now.queries, path), k))
-            q, k = _rotated(q, k, now.layout.text, joint=joint, rotary=now.rotary.pop(path, None))
+            heads_first, words = self._modules[path][1], now.layout.text
+            found = [take_query(now.queries, path), k, *_optional(now.image_keys.pop(path, None))]
+            q, k, *rest = (_split(x, attention.heads, heads_first) for x in found)
+            if not rest:  # text and image share their projections
+                q, k, rest = q[:, :, words:], k[:, :, :words], [k[:, :, words:]]
+            q, k, images = _rotated(q, k, rest[0], words, now.rotary.pop(path, None))
             grid = now.layout.grids[0]
-            collect(path, q[:, :, : grid[0] * grid[1]], k, grid, getattr(attention, "scale", None))
+            collect(path, q[:, :, : grid[0] * grid[1]], k, grid, getattr(attention, "scale", None), images)
 
         with Hooks() as hooks:
             hooks.append(self.network.register_forward_pre_hook(begin, with_kwargs=True))
@@ -69,6 +73,9 @@ class JointAttentions(AttentionLayers):
                 query, key = final_module(attention, "to_q", "norm_q"), final_module(attention, *names)
                 hooks.append(attention.register_forward_pre_hook(called(path), with_kwargs=True))
                 hooks.append(query.register_forward_hook(store_query(now.queries, path)))
+                if _has_text_keys(attention):
+                    image_key = final_module(attention, "to_k", "norm_k")
+                    hooks.append(image_key.register_forward_hook(store_query(now.image_keys, path)))
                 hooks.append(key.register_forward_hook(on_key(keys, path, attention)))
         return hooks
 
@@ -154,7 +161,9 @@ class _Override:
         if not pass_context().tokens_hidden:
             refuse_mask(path, mask)
         # After the text tokens come the picture's, then those of reference pictures.
-        self.collect(path, q[:, :, words : words + image_tokens], k[:, :, :words], grid, options.get("scale"))
+        self.collect(
+            path, q[:, :, words : words + image_tokens], k[:, :, :words], grid, options.get("scale"), k[:, :, words:]
+        )
 
 
 def _blocks_by_path(network: nn.Module, lists: Sequence[JointBlocks]) -> dict[str, tuple[Any, bool]]:
@@ -176,14 +185,18 @@ def _split(x: Tensor, heads: int, heads_first: bool) -> Tensor:
     return by_head(x, heads) if x.ndim == 3 or heads_first else x.transpose(1, 2)
 
 
-def _rotated(q: Tensor, k: Tensor, words: int, *, joint: bool, rotary: Any) -> tuple[Tensor, Tensor]:
-    """Image queries and text keys after the rotation; joint: both are still of the whole sequence."""
-    if joint:
-        q, k = q[:, :, words:], k[:, :, :words]
+def _optional(x: Tensor | None) -> list[Tensor]:
+    return [] if x is None else [x]
+
+
+def _rotated(q: Tensor, k: Tensor, images: Tensor, words: int, rotary: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Image queries, text keys and image keys after the rotation."""
     if rotary is None:
-        return q, k
+        return q, k, images
     from diffusers.models.embeddings import apply_rotary_emb
 
     cosine, sine = rotary
-    images = slice(words, words + q.shape[2])
-    return apply_rotary_emb(q, (cosine[images], sine[images])), apply_rotary_emb(k, (cosine[:words], sine[:words]))
+    rows = slice(words, words + q.shape[2])
+    of_images = cosine[rows], sine[rows]
+    rotated_text = apply_rotary_emb(k, (cosine[:words], sine[:words]))
+    return apply_rotary_emb(q, of_images), rotated_text, apply_rotary_emb(images, of_images)

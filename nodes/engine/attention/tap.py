@@ -20,9 +20,10 @@ from ..families.token_grid import Size
 from ..host.compiled import uncompiled
 from ..host.context import observing_attention, pass_context
 from ..host.memory import BatchSlice
+from .bias import AttentionBias
 from .cross import AttentionLayers, attention_layers
 
-QUANTITIES = ("logodds", "share")
+QUANTITIES = ("logodds", "share", "joint")
 
 
 class AttentionTap:
@@ -45,17 +46,25 @@ class AttentionTap:
         valid: Tensor | None = None,
         quantity: str = "logodds",
         layers: Collection[str] | None = None,
+        bias: AttentionBias | None = None,
+        repeats: bool = False,
     ) -> None:
         """target: a NoisePredictor or the network itself; groups: token positions of each group, or bool `[G,M]` or
         `[B or 1,G,M]`; valid: bool `[M]` or `[B or 1,M]`, the tokens compared with (None: all, also start and padding).
 
         quantity: "logodds" (`kernels.token_logodds`; 0 for a network without preference) or "share" (the sum of
-        `kernels.token_attention` over the group's tokens, out of the valid ones, in 0..1). layers: diffusers paths
-        of text attentions (None: all). RegionStyleError for what the network does not have.
+        `kernels.token_attention` over the group's tokens, out of the valid ones, in 0..1) or "joint" (the same out of
+        all that a place attends to: every text token and, where text and image are one sequence, every image token).
+        layers: diffusers paths of text attentions (None: all). bias: what is added to the logits during these passes;
+        the maps are then those of the biased attention. repeats: the prompt may run several times over along the
+        tokens, as ComfyUI runs it beside a longer one. RegionStyleError for what the network does not have.
         """
         if quantity not in QUANTITIES:
             raise wrong_input("quantity", repr(quantity), f"one of {QUANTITIES}", "Choose one of these.")
-        self.groups, self.valid, self.quantity = groups, valid, quantity
+        if quantity == "joint" and valid is not None:
+            raise wrong_input("valid", "some words", 'None for "joint"', 'Choose "share" to compare with words only.')
+        self.groups, self.valid, self.quantity, self._bias = groups, valid, quantity, bias
+        self._repeats = repeats
         self._target, self._layers = target, layers
         self._find()
         self.maps: dict[str, Tensor] = {}
@@ -103,8 +112,16 @@ class AttentionTap:
         self._before = {} if running is None or running.start == 0 else self.maps
         self.maps, self._now = {}, {}
 
-    def _collect(self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None) -> None:
-        seen = self._quantity(q, k, scale).unflatten(-1, grid)
+    def _collect(
+        self, path: str, q: Tensor, k: Tensor, grid: Size, scale: float | None, images: Tensor | None = None
+    ) -> None:
+        groups = _marks("groups", self._along(as_groups(self.groups, k.shape[2]), k.shape[2]), 2, k)
+        if self._bias is not None:
+            q, k, images, scale = self._bias.folded(q, k, images, grid, scale)
+        if self.quantity == "joint" and images is not None:
+            k = torch.cat([k, images], 2)
+            groups = F.pad(groups, (0, images.shape[2]))
+        seen = self._quantity(q, k, groups, scale).unflatten(-1, grid)
         share = pass_context().attention_share
         if share is not None:
             before = self._now.get(path, torch.zeros_like(seen))
@@ -114,10 +131,14 @@ class AttentionTap:
             _joined(self._before[path], seen, pass_context().batch_slice) if path in self._before else seen
         )
 
-    def _quantity(self, q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    def _along(self, marks: Tensor, tokens: int) -> Tensor:
+        """Marks for so many tokens, where the prompt may be repeated."""
+        times = tokens // marks.shape[-1] if self._repeats and tokens % marks.shape[-1] == 0 else 1
+        return marks if times == 1 else marks.repeat(*[1] * (marks.ndim - 1), times)
+
+    def _quantity(self, q: Tensor, k: Tensor, groups: Tensor, scale: float | None) -> Tensor:
         """`[B,G,N]`."""
-        groups = _marks("groups", as_groups(self.groups, k.shape[2]), 2, k)
-        valid = None if self.valid is None else _marks("valid", self.valid, 1, k)
+        valid = None if self.valid is None else _marks("valid", self._along(self.valid, k.shape[2]), 1, k)
         if self.quantity == "logodds":
             return token_logodds(q, k, groups, valid, scale=scale)
         return _group_shares(q, k, groups, valid, scale)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import nn
 
 from .layers import LayerSlice, SlicesOf, class_names, refuse_fused
+from .token_grid import Size
 from .token_layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ DIFFUSERS, COMFY = "diffusers", "ComfyUI"
 BOTH_HOSTS = (DIFFUSERS, COMFY)
 # The versions of ComfyUI that the help pages speak of: the main one and the oldest supported.
 COMFY_VERSIONS = ("0.33", "0.3.64")
+# Ways to guide a sampler by attention masks.
+GRADIENT, BIAS, COMPOSITION = "gradient", "bias", "composition"
 # How far a family was tried, for the help pages: with trained weights, or with random ones in small networks.
 TRAINED, RANDOM = "trained weights", "random weights"
 
@@ -37,12 +40,14 @@ class JointBlocks:
     """A list of blocks, each with one attention `attn` over text and image tokens together.
 
     attribute: the list's name in the network; path: its name in diffusers. heads_first (diffusers only): whether the
-    norms of queries and keys get `[B,heads,N,D]`, otherwise `[B,N,heads,D]`.
+    norms of queries and keys get `[B,heads,N,D]`, otherwise `[B,N,heads,D]`. text_first: whether the text tokens stand
+    before the image tokens where the attention is computed.
     """
 
     attribute: str
     path: str
     heads_first: bool = False
+    text_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,9 @@ class ModelFamily(ABC):
     Files. folder: see `FolderLayout`; lora_layouts: how its LoRA files are written, of "kohya" and "diffusers", the
     first one being what ComfyUI's loader reads.
 
-    Support. isolates: hosts on which prompts can be kept apart; tried: `TRAINED` or `RANDOM`.
+    Support. isolates: hosts on which prompts can be kept apart; guides: ways in which attention can guide a sampler, of
+    `GRADIENT` (which holds the activations of a whole backward pass), `BIAS` and `COMPOSITION`; tried: `TRAINED` or
+    `RANDOM`.
     """
 
     name: ClassVar[str]
@@ -94,6 +101,7 @@ class ModelFamily(ABC):
     folder: ClassVar[FolderLayout | None] = None
     lora_layouts: ClassVar[tuple[str, ...]] = ("diffusers",)
     isolates: ClassVar[tuple[str, ...]] = BOTH_HOSTS
+    guides: ClassVar[tuple[str, ...]] = (BIAS, COMPOSITION)
     tried: ClassVar[str] = RANDOM
 
     # --- which networks ----------------------------------------------------------------------------------------------
@@ -157,6 +165,13 @@ class ModelFamily(ABC):
     def joint_blocks(self, network: nn.Module) -> tuple[JointBlocks, ...]:
         """Lists of blocks that attend over text and image together; none in families with cross-attention."""
         return ()
+
+    def layout_layers(self, grids: Mapping[str, Size], latent: Size) -> list[str]:
+        """Those of some text attentions (path -> grid of its image tokens) whose maps say best what goes where.
+
+        latent: the latent's size. The losses of guidance look at these; all of them unless a family says otherwise.
+        """
+        return list(grids)
 
     def masked_attentions(self, network: nn.Module) -> list[str]:
         """Module names of joint attentions whose forward adds an `attention_mask`."""

@@ -11,6 +11,7 @@ from . import joint_names
 from .base import JointBlocks, ModelFamily
 from .joint_names import JointNames
 from .layers import LayerSlice, SlicesOf, is_linear
+from .token_grid import Size
 
 
 class JointTransformer(ModelFamily):
@@ -39,6 +40,13 @@ class JointTransformer(ModelFamily):
     def joint_blocks(self, network: nn.Module) -> tuple[JointBlocks, ...]:
         """See `ModelFamily.joint_blocks`."""
         return self.diffusers_blocks if self.is_diffusers(network) else self.comfy_blocks
+
+    def layout_layers(self, grids: Mapping[str, Size], latent: Size) -> list[str]:
+        """See `ModelFamily.layout_layers`: the middle third of the blocks with two streams, the first of the others."""
+        two = [path for path in grids if not path.startswith("single")]
+        one = [path for path in grids if path.startswith("single")]
+        middle = two[len(two) // 3 : len(two) - len(two) // 3]
+        return (middle + one[: len(one) // 3]) or list(grids)
 
     def layer_name(self, underscored: str) -> str | None:
         """See `ModelFamily.layer_name`."""

@@ -61,7 +61,7 @@ class StableDiffusion3(JointTransformer):
     folder = FolderLayout("transformer", encoders=3, table=False)
     isolates = (COMFY,)
     names = JointNames(_WHOLE, _FUSED, two_parts=_CONTEXT_MODULATION)
-    diffusers_blocks = (JointBlocks("transformer_blocks", "transformer_blocks", heads_first=True),)
+    diffusers_blocks = (JointBlocks("transformer_blocks", "transformer_blocks", heads_first=True, text_first=False),)
     comfy_blocks = (JointBlocks("joint_blocks", "transformer_blocks"),)
 
     def accepts(self, network: nn.Module) -> bool:
@@ -92,6 +92,7 @@ class StableDiffusion3(JointTransformer):
             [a + b for a, b in zip(first.ids, t5.ids, strict=True)],
             [a + b for a, b in zip(first.pieces, t5.pieces, strict=True)],
             torch.cat([first.valid, t5.valid], 1),
+            parts=(first.last.shape[1], t5.last.shape[1]),
         )
 
     def comfy_schedule(self, sampling: Any) -> tuple[Schedule, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-from .base import BOTH_HOSTS, COMFY_VERSIONS, RANDOM, TRAINED, ModelFamily, joined
+from .base import BIAS, BOTH_HOSTS, COMFY_VERSIONS, COMPOSITION, GRADIENT, RANDOM, TRAINED, ModelFamily, joined
 from .registry import families
 
 EXPERTS, RESTYLING = "experts", "restyling"
@@ -48,6 +48,30 @@ def supported_isolation() -> str:
     on_both = [family.name for family in families() if family.isolates == BOTH_HOSTS]
     on_one = [f"{family.name} of {family.isolates[0]}" for family in families() if len(family.isolates) == 1]
     return "; ".join([f"{joined(on_both)} of both hosts", *on_one])
+
+
+def supported_guidance() -> str:
+    """Which models attention can guide in which way, as an error says it."""
+    forms = [
+        f"{form}: {joined(_versions(own))}"
+        for form in (BIAS, GRADIENT, COMPOSITION)
+        if (own := [family for family in families() if form in family.guides])
+    ]
+    return "; ".join([*forms, "background lock: every model with latents of pictures"])
+
+
+def guidance_table() -> list[tuple[str, ...]]:
+    """Rows of the help pages' table: models, then one cell for each of bias, gradient, composition, background lock."""
+    groups = groupby(families(), lambda family: family.guides)
+    rows = [
+        (
+            ", ".join(_versions(own)),
+            *("yes" if form in guides else "no" for form in (BIAS, GRADIENT, COMPOSITION)),
+            "yes",
+        )
+        for guides, own in ((guides, list(own)) for guides, own in groups)
+    ]
+    return [*rows, ("others", "no", "no", "no", "yes")]
 
 
 def supported_table(feature: str) -> list[tuple[str, ...]]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from . import unet_names
-from .base import ModelFamily
+from .base import BIAS, COMPOSITION, GRADIENT, ModelFamily
 from .comfy_sampling import table_of
 from .layers import LayerSlice, SlicesOf, has_attributes
+from .token_grid import Size
 from .token_layout import TokenLayout, latent_size
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class UNet(ModelFamily):
     diffusers_class, comfy_class = "UNet2DConditionModel", "UNetModel"
     predicts = ("eps", "v")
     lora_layouts = ("kohya", "diffusers")
+    guides = (GRADIENT, BIAS, COMPOSITION)
 
     def accepts(self, network: nn.Module) -> bool:
         """See `ModelFamily.accepts`."""
@@ -64,6 +66,15 @@ class UNet(ModelFamily):
         """See `ModelFamily.cross_attentions`."""
         return {path: module for path, module in unet_names.unet_paths(network).items() if path.endswith(".attn2")}
 
+    def layout_layers(self, grids: Mapping[str, Size], latent: Size) -> list[str]:
+        """See `ModelFamily.layout_layers`: the halved and the quartered latent, 32 and 16 tokens a side for SD1.5.
+
+        (RegionRoute's guidance; finer layers follow texture, coarser ones see too few places.)
+        """
+        half = _halved(latent)
+        useful = [path for path, grid in grids.items() if tuple(grid) in (half, _halved(half))]
+        return useful or list(grids)
+
     def comfy_schedule(self, sampling: Any) -> tuple[Schedule, str] | None:
         """See `ModelFamily.comfy_schedule`."""
         return table_of(sampling)
@@ -90,3 +101,7 @@ def has_blocks(network: nn.Module) -> bool:
     """Whether a network has an encoder and a decoder of blocks, as either host names them."""
     ldm = has_attributes(network, "input_blocks", "output_blocks")
     return ldm or has_attributes(network, "down_blocks", "up_blocks")
+
+
+def _halved(size: Size) -> Size:
+    return -(-size[0] // 2), -(-size[1] // 2)

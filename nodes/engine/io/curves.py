@@ -11,15 +11,15 @@ from torch import Tensor
 PANEL = (480, 150)  # width and height in pixels
 
 
-def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int]) -> Tensor:
-    """One curve, smoothed, with its smallest and largest value: `[3,H,W]` in 0..1."""
+def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int], unit: str = "iterations") -> Tensor:
+    """One curve, smoothed, with its smallest and largest value: `[3,H,W]` in 0..1; unit: of what it runs over."""
     from PIL import Image, ImageDraw
 
     width, height = PANEL
     picture = Image.new("RGB", PANEL, "white")
     draw = ImageDraw.Draw(picture)
     low, high = (min(values), max(values)) if values else (0.0, 0.0)
-    draw.text((8, 4), f"{name} loss   {low:.3g} .. {high:.3g}   {len(values)} iterations", fill="black")
+    draw.text((8, 4), f"{name} loss   {low:.3g} .. {high:.3g}   {len(values)} {unit}", fill="black")
     points = _points(_smoothed(values), (8, 26, width - 8, height - 8))
     draw.rectangle((8, 26, width - 8, height - 8), outline=(210, 210, 210))
     for a, b in pairwise(points):

@@ -63,7 +63,8 @@ class Text:
 
     states `[B,M,D]`; pooled `[B,P]` or None; per prompt the M token `ids` and the same tokens as written, `pieces`
     ("</w>" kept); valid `[B,M]`: words, as opposed to start, end and padding; native: the host's own form, if any;
-    extras: for all prompts of this batch, set with `dataclasses.replace(text, extras=Extras(...))`.
+    extras: for all prompts of this batch, set with `dataclasses.replace(text, extras=Extras(...))`; parts: the lengths
+    of what several encoders put one after the other along the token axis (empty: one encoder made all of it).
     """
 
     states: Tensor
@@ -73,6 +74,7 @@ class Text:
     valid: Tensor
     native: Any = None
     extras: Extras = Extras()
+    parts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.states)
@@ -86,7 +88,7 @@ class Text:
         pooled = None if self.pooled is None else self.pooled.expand(count, -1)
         states, valid = self.states.expand(count, -1, -1), self.valid.expand(count, -1)
         native = None if self.native is None else self.native * count
-        return Text(states, pooled, self.ids * count, self.pieces * count, valid, native, self.extras)
+        return Text(states, pooled, self.ids * count, self.pieces * count, valid, native, self.extras, self.parts)
 
     def rows(self, part: BatchSlice) -> Text:
         """The prompts of a part of the batch; one prompt for all stays as it is."""
@@ -96,7 +98,7 @@ class Text:
         native = self.native[rows] if self.native is not None and len(self.native) == len(self) else self.native
         pooled = None if self.pooled is None else self.pooled[rows]
         ids, pieces = self.ids[rows], self.pieces[rows]
-        return Text(self.states[rows], pooled, ids, pieces, self.valid[rows], native, self.extras)
+        return Text(self.states[rows], pooled, ids, pieces, self.valid[rows], native, self.extras, self.parts)
 
     def __add__(self, other: Text) -> Text:
         """Both batches of prompts, one after the other. They must have the same number of tokens."""
@@ -118,6 +120,7 @@ class Text:
             torch.cat([self.valid, other.valid]),
             native,
             self.extras,
+            self.parts,
         )
 
 

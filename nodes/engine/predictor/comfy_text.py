@@ -35,7 +35,14 @@ def encode_prompts(clip: Any, texts: list[str]) -> Text:
         [pieces for _, pieces, _ in rows],
         torch.tensor([words for _, _, words in rows], dtype=torch.bool),
         conds,
+        parts=_parts(tokens[0]),
     )
+
+
+def _parts(tokens: dict[str, Any]) -> tuple[int, ...]:
+    """How many tokens of each encoder lie along the token axis; empty for one encoder."""
+    layout = comfy_text_layout(tuple(sorted(tokens))) or ()
+    return tuple(sum(map(len, tokens[name])) for name in layout) if len(layout) > 1 else ()
 
 
 def _without_words(tokens: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..adapters.gates import Gates
 
 Lock = Callable[[Tensor, float], Tensor]
+# x, and a prompt other than the sampler's own -> the prediction with its negative prompt and cfg.
+Predict = Callable[..., Prediction]
+# (share of the steps done, x, t, predict) -> the prediction that the sampler goes on with.
+Guide = Callable[[float, Tensor, float, Predict], Prediction]
 
 
 def ddim(
@@ -29,16 +33,23 @@ def ddim(
     gate: Gates | None = None,
     on_step: Callable[[int, Prediction], None] | None = None,
     lock: Lock | None = None,
+    guide: Guide | None = None,
 ) -> Tensor:
     """DDIM without noise (Song et al., arXiv:2010.02502, eta = 0): x `[B,C,h,w]` at times[0] brought to times[-1].
 
     times fall; 0 is the clean latent. With `negative` and cfg other than 1, classifier-free guidance in one batched
     call per step. on_step(index, prediction) is called before each update: progress, preview and cancel live there.
     lock(x, t) is called after each update and returns x with what must not change put back (`keep_outside`).
+    guide(share, x, t, predict) makes each step's prediction, from predict(x) or predict(x, another prompt); share: of
+    the steps, how many are done, 0 at the first.
     """
     _check_times(times)
     for index, (now, following) in enumerate(pairwise(times)):
-        prediction = guided(predictor, x, now, text, negative, cfg, gate)
+
+        def predict(x: Tensor, other: Text | None = None, t: float = now) -> Prediction:
+            return guided(predictor, x, t, other or text, negative, cfg, gate)
+
+        prediction = predict(x) if guide is None else guide(index / (len(times) - 1), x, now, predict)
         if on_step is not None:
             on_step(index, prediction)
         x = step(predictor, prediction, following)

@@ -11,7 +11,9 @@ from regionstyle.nodes.engine.families.registry import families
 from regionstyle.nodes.engine.families.support import (
     EXPERTS,
     RESTYLING,
+    guidance_table,
     supported_folders,
+    supported_guidance,
     supported_isolation,
     supported_table,
 )
@@ -83,3 +85,19 @@ def test_tooltips_name_the_published_models(file):
 
 def test_where_prompts_are_kept_apart():
     assert supported_isolation() == "SD1.5, SDXL and FLUX of both hosts; SD3 of ComfyUI"
+
+
+@pytest.mark.parametrize("page", ["AttentionGuidance", "AttentionSampler"])
+def test_tables_of_guidance(page):
+    head, *rows = table_of(page)
+    assert head == ("network", "bias", "gradient", "composition", "background lock")
+    assert rows == guidance_table()
+
+
+def test_the_sentence_about_guidance_names_every_family_once_per_form():
+    said = supported_guidance()
+    for family in families():
+        for version in family.versions:
+            named = said.replace("SD3.5", "") if version == "SD3" else said
+            assert named.count(version) >= len(family.guides)
+    assert "gradient: SD1.5, SD2 and SDXL;" in said

@@ -1,0 +1,1 @@
+"""Guidance by attention on ComfyUI's MODEL, and its nodes."""
