@@ -9,6 +9,7 @@ from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 
 LAYERS = ("all", "attention")
+DETAILS = ("auto", "native", "full", "both")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RestyleSettings:
     strength: share of the noise schedule that is redrawn; 0 stands for what the style itself prefers, where the caller
     knows it; steps: sampler steps; cfg: guidance (1: off); seed: of the noise; margin: context around the region, as a
     share of its size; feather: seam in pixels (negative: inwards); largest_scale: how far a small region may be
-    enlarged (1: never).
+    enlarged (1: never); detail: at which size a large region is worked on.
     """
 
     strength: float = setting(
@@ -71,6 +72,13 @@ class RestyleSettings:
         advanced=True,
         help="How far a small region may be enlarged before it is redrawn: 1 never, 4 up to four times. More detail, "
         "coarser texture scale.",
+    )
+    detail: str = setting(
+        "auto",
+        choices=DETAILS,
+        optional=True,
+        help="native: one crop at the model's size, enlarged back. full: overlapping tiles at the picture's own size. "
+        "both: first the one, then the other. auto: tiles where a crop would be enlarged over 1.5 times.",
     )
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from ...engine.region.regions import Regions, not_found_notice
 from ...grounding.comfy.regions import check_found, check_pictures
 from ...grounding.finders.attention import AttentionSettings
 from ...grounding.finders.attention_finder import FoundRegions
+from ...grounding.language.bare_style import bare_style
 from ...grounding.language.prompt import parse_sentence
 from ...grounding.language.style_names import normal_style
 from ...grounding.masks.composition import without_overlaps
@@ -77,14 +78,17 @@ def _by_words(model: Any) -> list[tuple[str, Expert]]:
     ]
 
 
-def own_strengths(model: Any) -> dict[str, float | None]:
-    """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
+def own_strengths(model: Any, tiles: bool = False) -> dict[str, float | None]:
+    """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says.
+
+    tiles: where a region is painted in tiles at the picture's own size.
+    """
     from ...tinyworld.bundled import preferred_strength
 
     strengths: dict[str, float | None] = {}
     for words, expert in _by_words(model):
         named = expert.metadata.get(STRENGTH_KEY)
-        own = preferred_strength(expert) if named is None else _named_strength(named, expert.name)
+        own = preferred_strength(expert, tiles) if named is None else _named_strength(named, expert.name)
         strengths.setdefault(words, own)
     return strengths
 
@@ -112,6 +116,12 @@ def for_style(settings: RestyleSettings, style: str, own: dict[str, float | None
     return replace(settings, strength=strength)
 
 
+def in_tiles(settings: RestyleSettings, style: str, own: dict[str, float | None]) -> RestyleSettings:
+    """`for_style` where a region is painted in tiles; an expert's own strength there is for tiles alone."""
+    chosen = for_style(settings, style, own)
+    return replace(chosen, detail="full") if settings.strength == 0 and settings.detail == "auto" else chosen
+
+
 def restyle_sentence(
     model: Any,
     clip: Any,
@@ -122,7 +132,8 @@ def restyle_sentence(
     looking: AttentionSettings,
 ) -> SentenceResult:
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
-    images, styles, own = images_of(image), expert_styles(model), own_strengths(model)
+    images, styles = images_of(image), expert_styles(model)
+    own, tiled = own_strengths(model), own_strengths(model, tiles=True)
     check_gate_batches(attached_gates(model), len(images))
     # Things are looked for in the picture as it is: experts that act everywhere would draw their styles over it.
     finder = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
@@ -133,6 +144,7 @@ def restyle_sentence(
     painter = ExpertPainter(
         predictor,
         usual=lambda style: for_style(settings, style, own),
+        tiled=lambda style: in_tiles(settings, style, tiled),
         gate_of=lambda region: region_gates(model, region.image, styles.get(region.style)),
     )
     words = EditSettings(template=request.template, negative=request.negative)
@@ -151,6 +163,9 @@ def _found(
         check_pictures(request.regions, images)
         if not request.sentence.strip():
             return _as_they_are(request.regions, styles)
+        if style := bare_style(request.sentence, styles):
+            asked = request.regions.with_items(replace(region, style=style) for region in request.regions)
+            return _as_they_are(asked, styles)
     instruction = parse_sentence(request.sentence, styles)
     where = Where(regions=request.regions, attention=looking)
     return ground_instruction(predictor, images, instruction, where), str(instruction)
