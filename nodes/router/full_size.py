@@ -5,6 +5,7 @@ Several regions, each with its prompt and experts, are denoised together on one 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,15 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.adapters.acting import joined_reasons, watching_experts
+from ..engine.adapters.gates import Gates
+from ..engine.language.region_prompt import AREA
 from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import partial_times
 from ..engine.tiles.canvas import Canvas
-from ..engine.tiles.denoise import TiledDenoiser, TiledRegion, denoise_tiles, inpainting_in_tiles
+from ..engine.tiles.denoise import TiledDenoiser, TiledRegion, denoise_tiles, inpainting_in_tiles, invert_tiles
 from ..engine.tiles.grid import TileGrid, fused
 from ..engine.tiles.noise import noise_at
 from .region_task import RegionTask, Restyled, fitted, gate_region, united, without_overlaps
 from .settings import RestyleSettings
 
+PLAIN = f"a {AREA}"  # the prompt of a picture of anything
 CONTEXT = 8  # the part of a tile's side that is worked on around a region, so that it ends in the picture
 AFTER_NATIVE = 0.6  # of the strength, for tiles over what was redrawn at native size before
 
@@ -76,8 +80,7 @@ class TiledWork:
         predictor, settings = self.predictor, self.settings
         latent = fused(self.grid, self.picture, self.corners, predictor.encode, (self.factor, 1))
         times = partial_times(settings.strength, settings.steps)
-        noise = noise_at(self.canvas.cell_corner, self.canvas.cells, latent.shape[1], settings.seed)
-        start = predictor.add_noise(latent, noise.to(latent), times[0])
+        start = predictor.add_noise(latent, self.noise(latent, times, regions), times[0])
         progress = predictor.host.progress(settings.steps, "restyling")
 
         def on_step(index: int, prediction: Prediction) -> None:
@@ -86,6 +89,17 @@ class TiledWork:
         denoiser = TiledDenoiser(predictor, self.grid, regions, settings.cfg)
         clean = denoise_tiles(denoiser, start, times, on_step)
         return fused(self.grid, clean, self.corners, predictor.decode, (1, self.factor))
+
+    def noise(self, latent: Tensor, times: Sequence[float], regions: Sequence[TiledRegion]) -> Tensor:
+        """Noise to start from: drawn by place, and, as far as `inverted` says, the picture's own."""
+        share = self.settings.inverted
+        drawn = noise_at(self.canvas.cell_corner, self.canvas.cells, latent.shape[1], self.settings.seed).to(latent)
+        if share == 0:
+            return drawn
+        plain = self.predictor.encode_text([PLAIN])
+        unstyled = [replace(one, text=plain, negative=None, gates=one.gates and Gates()) for one in regions]
+        own = invert_tiles(TiledDenoiser(self.predictor, self.grid, unstyled), latent, times)
+        return share * own + math.sqrt(1 - share**2) * drawn
 
     def preview(self, latent: Tensor) -> Tensor:
         """A small picture `[3,h,w]` of a canvas of latents: its longer side is the native size."""

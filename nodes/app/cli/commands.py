@@ -24,9 +24,7 @@ GENERATOR = "paints in one pass at full size (default: a bundled one, for large 
 WHOLE = "the whole picture"
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
-OUTLINE = (
-    "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
-)
+OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
 SAM = "Segment Anything outlines what is found: a file of its authors (sam_vit_b_01ec64.pth), or the pack's small one"
 DETECTOR = "Grounding DINO finds the things, instead of the model's attention: its folder; with --sam"
 
@@ -217,9 +215,15 @@ def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
-    parser.add_argument("what", choices=["tinyworld", "masks"], help="all networks, or masks per phrase and kind")
+    kinds = "all networks; masks per phrase and kind; or all styles on whole photographs at full size"
+    parser.add_argument("what", choices=["tinyworld", "masks", "photos"], help=kinds)
     parser.add_argument("--scenes", type=positive, metavar="N", help="default: 100 for tinyworld, 500 for masks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    side = "for photos: the longer side in pixels; may be repeated (default: 512 and 1024)"
+    parser.add_argument("--side", type=positive, action="append", default=[], metavar="N", help=side)
+    style = "for photos: only this style; may be repeated"
+    parser.add_argument("--style", action="append", default=[], help=style)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for photos: write the results here")
     add_device(parser)
 
 

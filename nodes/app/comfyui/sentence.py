@@ -78,19 +78,24 @@ def _by_words(model: Any) -> list[tuple[str, Expert]]:
     ]
 
 
-def own_strengths(model: Any, tiles: bool = False) -> dict[str, float | None]:
-    """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says.
-
-    tiles: where a region is painted in tiles at the picture's own size.
-    """
+def own_strengths(model: Any) -> dict[str, float | None]:
+    """Style words in lower case -> how much of a picture its expert redraws best; None where nobody says."""
     from ...tinyworld.bundled import preferred_strength
 
     strengths: dict[str, float | None] = {}
     for words, expert in _by_words(model):
         named = expert.metadata.get(STRENGTH_KEY)
-        own = preferred_strength(expert, tiles) if named is None else _named_strength(named, expert.name)
+        own = preferred_strength(expert) if named is None else _named_strength(named, expert.name)
         strengths.setdefault(words, own)
     return strengths
+
+
+def own_in_tiles(model: Any) -> dict[str, dict[str, Any]]:
+    """Style words in lower case -> how its expert paints tiles best, for those that come with the pack."""
+    from ...tinyworld.bundled import in_tiles, preferred_strength
+
+    bundled = [(words, one) for words, one in _by_words(model) if STRENGTH_KEY not in one.metadata]
+    return {words: in_tiles(one.style) for words, one in bundled if preferred_strength(one) is not None}
 
 
 def _named_strength(text: str, name: str) -> float:
@@ -116,10 +121,15 @@ def for_style(settings: RestyleSettings, style: str, own: dict[str, float | None
     return replace(settings, strength=strength)
 
 
-def in_tiles(settings: RestyleSettings, style: str, own: dict[str, float | None]) -> RestyleSettings:
-    """`for_style` where a region is painted in tiles; an expert's own strength there is for tiles alone."""
-    chosen = for_style(settings, style, own)
-    return replace(chosen, detail="full") if settings.strength == 0 and settings.detail == "auto" else chosen
+def in_tiles(
+    settings: RestyleSettings, style: str, own: dict[str, float | None], tiled: dict[str, dict[str, Any]]
+) -> RestyleSettings:
+    """`for_style` where a region is painted in tiles: with strength 0 as its expert paints tiles best."""
+    if settings.strength > 0 or style.lower() not in tiled:
+        return for_style(settings, style, own)
+    best = tiled[style.lower()]
+    kept = {} if settings.detail == "auto" else {"detail": settings.detail}
+    return replace(settings, **{**best, **kept})
 
 
 def restyle_sentence(
@@ -133,7 +143,7 @@ def restyle_sentence(
 ) -> SentenceResult:
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
     images, styles = images_of(image), expert_styles(model)
-    own, tiled = own_strengths(model), own_strengths(model, tiles=True)
+    own, tiled = own_strengths(model), own_in_tiles(model)
     check_gate_batches(attached_gates(model), len(images))
     # Things are looked for in the picture as it is: experts that act everywhere would draw their styles over it.
     finder = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
@@ -144,7 +154,7 @@ def restyle_sentence(
     painter = ExpertPainter(
         predictor,
         usual=lambda style: for_style(settings, style, own),
-        tiled=lambda style: in_tiles(settings, style, tiled),
+        tiled=lambda style: in_tiles(settings, style, own, tiled),
         gate_of=lambda region: region_gates(model, region.image, styles.get(region.style)),
     )
     words = EditSettings(template=request.template, negative=request.negative)

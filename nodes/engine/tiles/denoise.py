@@ -21,7 +21,7 @@ from ..errors import wrong_input
 from ..predictor.base import NoisePredictor, Text
 from ..predictor.inpainting import Inpainting, latent_mask, masked_pictures
 from ..predictor.sampling import guided, step
-from ..predictor.schedule import Prediction, from_denoised
+from ..predictor.schedule import Prediction, from_denoised, like
 from .grid import Corner, Fusion, TileGrid, in_batches, tiles_at_once
 
 LEAST_SHARE = 1e-3  # of a region's estimate at places outside of all regions, which are context
@@ -128,6 +128,20 @@ class TiledDenoiser:
             return torch.ones(1, self.grid.height, self.grid.width)
         cells = F.avg_pool2d(mask.float().cpu()[None, None], self.grid.factor)[0]
         return cells.clamp_min(LEAST_SHARE)
+
+
+def invert_tiles(denoiser: TiledDenoiser, clean: Tensor, times: Sequence[float]) -> Tensor:
+    """The noise `[1,C,h,w]` from which a deterministic sampler would come to a clean canvas: DDIM inversion.
+
+    Song et al., arXiv:2010.02502, section 4.3: the sampler's steps the other way round, from times[-1] to times[0].
+    denoiser: with what the picture shows, no style.
+    """
+    x = clean
+    for now, following in pairwise(list(times)[::-1]):
+        prediction = denoiser.predict(x, now)
+        x = denoiser.predictor.add_noise(prediction.denoised, prediction.eps, following)
+    alpha, sigma = (like(value, x) for value in denoiser.predictor.alpha_sigma(times[0]))
+    return (x - alpha * clean) / sigma
 
 
 def denoise_tiles(
