@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...engine.errors import wrong_input
 from ...engine.region.region import Region
-from ...engine.region.regions import Regions, region_of
+from ...engine.region.regions import Regions
 from ..settings import OUTLINES
 from .grabcut import grabcut_mask, has_opencv
 
@@ -54,15 +54,10 @@ def outline_boxes(images: Tensor, regions: Regions, outline: str, required: bool
     items, notices = [], []
     for region in regions:
         cut = grabcut_mask(images[region.image], region.box) if _found(region) else None
-        items.append(_full(region) if cut is None else replace_mask(region, cut))
+        # its box stays the one that was given
+        items.append(_full(region) if cut is None else replace(region, mask=cut.to(region.mask)))
         notices += [f"{region.phrase}: {NOT_TOLD_APART}"] if _found(region) and cut is None else []
     return Outlined(regions.with_items(items), _said(items, notices), tuple(dict.fromkeys(notices)))
-
-
-def replace_mask(region: Region, mask: Tensor) -> Region:
-    """The region with another mask, and the box of that."""
-    made = region_of(region.phrase, mask.to(region.mask), style=region.style, score=region.score, image=region.image)
-    return replace(region, mask=made.mask, box=made.box)
 
 
 def _said(items: Iterable[Region], notices: list[str]) -> str:
