@@ -21,6 +21,7 @@ __all__ = ["read_image", "read_mask", "read_picture", "save_image", "sheet", "st
 
 
 PAPER = (250, 249, 246)
+SHEET_SIDE = 320  # pixels of a picture on a sheet
 
 
 def read_mask(path: Path, size: tuple[int, int], say: Callable[[str], None] = lambda message: None) -> Tensor:
@@ -67,7 +68,7 @@ def stacked(sheets: Sequence[Image]) -> Image:
     return canvas
 
 
-def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = 320) -> Image:
+def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = SHEET_SIDE) -> Image:
     """Pictures side by side, each under its name, with a title above and notes below."""
     from PIL import Image, ImageDraw, ImageFont
 

@@ -89,7 +89,10 @@ def test_a_generator_follows_no_detail():
 
 
 def test_strength_0_in_comfyui_is_how_an_expert_paints_tiles():
-    own, tiled = {"neon": 0.75, "ukiyo-e": 0.4}, {"neon": {"strength": 0.5, "detail": "full", "inverted": 1.0}}
+    own, tiled = (
+        {"neon": 0.75, "ukiyo-e": 0.4},
+        {"neon": {"strength": 0.5, "steps": 4, "detail": "full", "inverted": 1.0}},
+    )
     unset = RestyleSettings(strength=0.0, steps=9)
     assert in_tiles(unset, "Neon", own, tiled) == RestyleSettings(strength=0.5, steps=9, detail="full", inverted=1.0)
     assert in_tiles(unset, "ukiyo-e", own, tiled).strength == 0.4

@@ -128,7 +128,7 @@ def in_tiles(
     if settings.strength > 0 or style.lower() not in tiled:
         return for_style(settings, style, own)
     best = tiled[style.lower()]
-    kept = {} if settings.detail == "auto" else {"detail": settings.detail}
+    kept = {"steps": settings.steps} | ({} if settings.detail == "auto" else {"detail": settings.detail})
     return replace(settings, **{**best, **kept})
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +28,10 @@ from ...tinyworld.world import SIZE
 from ..edit import EditSettings, edit
 from ..local_model import TINY, LocalModel, open_model
 from ..painters.expert import ExpertPainter
-from ..pictures import save_image
+from ..pictures import SHEET_SIDE, save_image, sheet, stacked
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Numbers = dict[str, Any]
 SIDES = (512, 1024)  # longer side in pixels
@@ -55,13 +59,13 @@ def evaluate_photos(
 
 def held_out_photo(word: str, side: int) -> Tensor:
     """A photograph nobody trained on, its longer side at `side` pixels, `[1,3,H,W]`."""
-    from PIL import Image
+    from PIL import Image as files
 
     if side < SIZE:
         raise wrong_input("--side", side, f"{SIZE} pixels or more", "Smaller pictures fit the model as they are.")
-    photo = Image.open(photograph_path(HELD_OUT_PHOTOS[word])).convert("RGB")
+    photo = files.open(photograph_path(HELD_OUT_PHOTOS[word])).convert("RGB")
     scale = side / max(photo.size)
-    sized = photo.resize((round(photo.width * scale), round(photo.height * scale)), Image.Resampling.LANCZOS)
+    sized = photo.resize((round(photo.width * scale), round(photo.height * scale)), files.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(sized, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 
@@ -139,7 +143,28 @@ def photo_table(numbers: Mapping[str, Any]) -> str:
     return "\n".join([head, *lines, *marks, ""])
 
 
-def save_pictures(pictures: Mapping[str, Tensor], folder: Any) -> None:
-    """Every result as a PNG."""
+def save_pictures(pictures: Mapping[str, Tensor], folder: Path) -> None:
+    """Every result as a PNG, and all of one side on a sheet, photos-SIDE.jpg."""
     for name, picture in pictures.items():
         save_image(picture, folder / f"{name.replace(' ', '-')}.png")
+    for side in dict.fromkeys(int(name.split()[1]) for name in pictures):
+        photo_sheet(pictures, side).save(folder / f"photos-{side}.jpg", quality=82)
+
+
+def photo_sheet(pictures: Mapping[str, Tensor], side: int) -> Image:
+    """Every photograph of a side and its results under their styles, four in a row."""
+    rows = []
+    for word in dict.fromkeys(name.split()[0] for name in pictures):
+        begin = f"{word} {side} "
+        made = {name.removeprefix(begin): one for name, one in pictures.items() if name.startswith(begin)}
+        panels = list({"photograph": held_out_photo(word, side), **made}.items())
+        rows += [_row_of_sheet(dict(panels[at : at + ACROSS])) for at in range(0, len(panels), ACROSS)]
+    return stacked(rows)
+
+
+def _row_of_sheet(panels: Mapping[str, Tensor]) -> Image:
+    """A row without the room for a title above it and for square pictures."""
+    row = sheet(panels, "")
+    shape = next(iter(panels.values())).shape
+    used = round(SHEET_SIDE * min(1, shape[-2] / shape[-1]))
+    return row.crop((0, 44, row.width, 74 + used + 4))
