@@ -73,6 +73,8 @@ def stylize(
     seed: int = 0,
     device: str | None = None,
     harmonize: bool = False,
+    detail: str = "auto",
+    outline: str | None = None,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -81,12 +83,16 @@ def stylize(
 
     Where: what the prompt names is found by the model's attention, or by a detector (a Grounding DINO folder, with
     sam), and outlined by sam ("tinyworld", or a Segment Anything file). Instead, one of: mask (a path, PIL image, array
-    or tensor `[H,W]`, white or 1 = change), box (x0, y0, x1, y1 in pixels), whole.
+    or tensor `[H,W]`, white or 1 = change), box (x0, y0, x1, y1 in pixels), whole; then the prompt may be the style
+    alone. outline: how the thing in the box is outlined, "box" (not at all), "grabcut" (by its colours, with OpenCV) or
+    "sam"; None: by sam where it is given, else by GrabCut where OpenCV is installed.
 
     How: style, when the prompt does not name it; model, None for the tiny world or a folder in diffusers' layout;
     expert, the style's LoRA for it; generator, a trained generator's file, a bundled one's style, or "off". strength
-    (above 0, at most 1), steps, cfg: None for what the style and the model usually want. device: "cpu", "cuda" or None
-    for the best there is. harmonize: fit what was restyled to the light around it afterwards.
+    (above 0, at most 1), steps, cfg: None for what the style and the model usually want. detail: "native", one crop at
+    the model's size; "full", overlapping tiles at the picture's own size; "both"; "auto", tiles where a crop would be
+    enlarged over 1.5 times. device: "cpu", "cuda" or None for the best there is. harmonize: fit what was restyled to
+    the light around it afterwards.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -100,8 +106,9 @@ def stylize(
             sam=_text("sam", sam),
             detector=_path("detector", detector),
             attention=AttentionSettings(seed=_seed(seed)),
+            outline=_text("outline", outline),
         )
-        settings = EditSettings(strength=strength, steps=steps, cfg=cfg, seed=seed)
+        settings = EditSettings(strength=strength, steps=steps, cfg=cfg, seed=seed, detail=detail)
         request = use_case.StylizeRequest(
             _words("prompt", prompt),
             None if style is None else _words("style", style),
@@ -114,6 +121,8 @@ def stylize(
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
+    if result.said:
+        log.info("stylize: %s", result.said)
     if warning := result.warning(given.image):
         log.warning("stylize: %s", warning)
     return Stylized(*given.returned(result.image, result.mask), result.regions, warning)

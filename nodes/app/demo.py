@@ -1,4 +1,4 @@
-"""The demo: one sentence, one picture, every step as an image, measured against the exact truth."""
+"""The demo: one sentence, one picture, every step as an image, measured against the exact truth; and a photograph."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from ..metrics.pixels import equal_outside, mask_iou, masked_psnr
 from ..tinyworld.bundled import expert_files
 from ..tinyworld.clip import TinyClip, region_crop
 from ..tinyworld.world import Scene, restyle_object
+from .demo_photo import PhotoResult, run_photo
 from .edit import EditResult, EditSettings, edit
 from .evaluation.scenes import as_image
 from .local_model import TINY, open_model
 from .painters.registry import PainterContext, painter_named
-from .pictures import save_image, sheet, whole_steps
+from .pictures import save_image, sheet, stacked, whole_steps
 
 DEFAULT_SCENE = 4
 DEFAULT_STYLE = "halftone"
@@ -41,6 +42,7 @@ class DemoResult:
     grounding: Grounding
     edited: EditResult
     metrics: dict[str, Any]
+    photo: PhotoResult
 
 
 def measured(
@@ -73,7 +75,8 @@ def run(scene: Scene, style: str, seed: int, host: Host) -> DemoResult:
         edited = edit(image, [region], painter_named("expert", PainterContext(model, settings)), settings)
     truth, numbers = measured(scene, index, request, image, grounding, edited)
     asked = {"seed": seed, "prompt": prompt, "phrase": request.phrase, "style": request.style}
-    return DemoResult(image, truth, grounding, edited, asked | numbers)
+    photo = run_photo(seed, host)
+    return DemoResult(image, truth, grounding, edited, asked | numbers | {"photo": photo.numbers}, photo)
 
 
 def _check_found(grounding: Grounding, phrase: str) -> None:
@@ -86,15 +89,19 @@ def _check_found(grounding: Grounding, phrase: str) -> None:
 
 def write(result: DemoResult, folder: Path) -> None:
     """Write every picture and metrics.json into a folder."""
-    numbers, panels = result.metrics, _panels(result)
+    numbers, panels, photo = result.metrics, _panels(result), result.photo
     for name, panel in panels.items():
         save_image(panel, folder / f"{name}.png")
+    for name, panel in photo.panels.items():
+        save_image(panel, folder / f"photo-{name.split()[0]}.png")
     notes = [
         f"mask IoU {numbers['mask_iou']:.2f}   style score {numbers['style_score']:.2f}   PSNR to the truth inside "
         f"the region: input {numbers['psnr_region_input']:.1f} dB, result {numbers['psnr_region_result']:.1f} dB   "
         f"background equal: {'yes' if numbers['background_equal'] else 'NO'}"
     ]
-    sheet(panels, f'"{numbers["prompt"]}"', notes).save(folder / "sheet.png")
+    styles = " and ".join(f'"{style}"' for style in photo.edited)
+    second = sheet(photo.panels, f"{styles} on a photograph at its own size, outlined by {photo.numbers['outline']}")
+    stacked([sheet(panels, f'"{numbers["prompt"]}"', notes), second]).save(folder / "sheet.png")
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 
 

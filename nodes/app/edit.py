@@ -6,9 +6,9 @@ in how regions are found and in whose model paints. Painters: `painters/`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,12 +24,14 @@ from ..router.restyle import RestyleSettings
 if TYPE_CHECKING:
     from ..engine.region.region import Region
 
+AUTO = ("detail", "auto")
+
 
 @dataclass(frozen=True)
 class EditSettings:
     """What the user chose; None is what the style and the model usually want.
 
-    strength to largest_scale: see `RestyleSettings`. template: the prompt of a region, with {phrase} and {style};
+    strength to detail: see `RestyleSettings`. template: the prompt of a region, with {phrase} and {style};
     prompt: what every region shall show in so many words, instead of the template; negative: what it shall not show,
     which acts where cfg is not 1.
     """
@@ -41,6 +43,7 @@ class EditSettings:
     margin: float | None = None
     feather: int | None = None
     largest_scale: float | None = None
+    detail: str | None = None
     template: str = TEMPLATE
     prompt: str = ""
     negative: str = ""
@@ -54,9 +57,9 @@ class EditSettings:
             raise wrong_input("--strength", 0, "more than 0, at most 1", "0 would leave the picture as it is.")
 
     def chosen(self) -> dict[str, Any]:
-        """The values of `RestyleSettings` that were chosen."""
+        """The values of `RestyleSettings` that were chosen; detail "auto" leaves it to the style and the region."""
         given = {field.name: getattr(self, field.name, None) for field in fields(RestyleSettings)}
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and (name, value) != AUTO}
 
     def prompt_of(self, region: Region) -> str:
         """What a region is told to show. RegionStyleError for a template without a place for the style."""
@@ -67,12 +70,15 @@ class EditSettings:
 class EditResult:
     """image `[B,3,H,W]` in 0..1; mask `[B,H,W]`, the composited one: where it is 0 the image equals the input bit for
     bit; regions: what was asked for, in order; those that were not found have an empty mask; idle: the experts that
-    were to act -> why they did not, "" for those that did."""
+    were to act -> why they did not, "" for those that did; notes: what else the user should know of the result;
+    said: how it was made, for whoever wants to know."""
 
     image: Tensor
     mask: Tensor
     regions: tuple[Region, ...] = ()
     idle: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    said: str = ""
 
     @property
     def changed(self) -> bool:
@@ -84,11 +90,11 @@ class EditResult:
         return not torch.equal(self.image, images.to(self.image))
 
     def warning(self, images: Tensor) -> str:
-        """What was not changed in the images `[B,3,H,W]` that it was made of, and why; "" where all was."""
+        """What was not changed in the images `[B,3,H,W]` it was made of, and why, and the notes; "" for nothing."""
         masks = torch.zeros(len(images), *images.shape[-2:])
         for region in self.regions:
             masks[region.image] = torch.maximum(masks[region.image], region.mask.float().cpu())
-        return why_unchanged(images, self.image, masks, self.idle)
+        return "\n".join(filter(None, [why_unchanged(images, self.image, masks, self.idle), *self.notes]))
 
 
 class Painter(Protocol):
@@ -99,6 +105,19 @@ class Painter(Protocol):
 
     def paint(self, image: Tensor, region: Region, settings: EditSettings) -> EditResult:
         """A picture `[1,3,H,W]` with one region painted, whose mask is not empty."""
+
+
+@runtime_checkable
+class JointPainter(Protocol):
+    """A painter that can paint several regions of one picture in one pass."""
+
+    def together(
+        self, size: tuple[int, int], regions: Sequence[Region], settings: EditSettings
+    ) -> list[Sequence[Region]]:
+        """The regions of a picture of size `(H, W)` in their order, those of one pass together."""
+
+    def paint_together(self, image: Tensor, regions: Sequence[Region], settings: EditSettings) -> EditResult:
+        """A picture `[1,3,H,W]` with two or more regions of one pass painted; the later ones lie on top."""
 
 
 def edit(
@@ -119,14 +138,32 @@ def edit(
         for index, image in enumerate(images)
     ]
     pictures, masks = (torch.cat([getattr(one, name) for one in edited]) for name in ("image", "mask"))
-    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited))
+    notes = tuple(dict.fromkeys(note for one in edited for note in one.notes))
+    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited), notes)
 
 
-def _in_turn(image: Tensor, regions: Iterable[Region], painter: Painter, settings: EditSettings) -> EditResult:
+def _in_turn(image: Tensor, regions: Sequence[Region], painter: Painter, settings: EditSettings) -> EditResult:
     """One picture `[1,3,H,W]` and the mask `[1,H,W]` of all that was blended in."""
     mask, idle = torch.zeros(1, *image.shape[-2:]), []
-    for region in regions:
-        painted = painter.paint(image, region, settings)
+    notes: list[str] = []
+    for group in _groups(image, regions, painter, settings):
+        painted = _painted(image, group, painter, settings)
         image, mask = painted.image, torch.maximum(mask, painted.mask.float().cpu())
         idle.append(painted.idle)
-    return EditResult(image, mask, idle=joined_reasons(idle))
+        notes += painted.notes
+    return EditResult(image, mask, idle=joined_reasons(idle), notes=tuple(notes))
+
+
+def _groups(
+    image: Tensor, regions: Sequence[Region], painter: Painter, settings: EditSettings
+) -> Sequence[Sequence[Region]]:
+    """The regions that are painted in one pass, pass by pass."""
+    if not isinstance(painter, JointPainter):
+        return [[region] for region in regions]
+    return painter.together((int(image.shape[-2]), int(image.shape[-1])), regions, settings)
+
+
+def _painted(image: Tensor, group: Sequence[Region], painter: Painter, settings: EditSettings) -> EditResult:
+    if len(group) > 1 and isinstance(painter, JointPainter):
+        return painter.paint_together(image, group, settings)
+    return painter.paint(image, group[0], settings)

@@ -16,15 +16,16 @@ from ..engine.host.base import Host
 from ..engine.language.instruction import EditRequest, Instruction
 from ..engine.language.region_words import bare_words, region_request
 from ..engine.region.region import box_mask, checked_box
-from ..engine.region.regions import Regions, region_of
+from ..engine.region.regions import Regions, not_found_notice, region_of
 from ..engine.sam_network import PUBLIC_FILES
 from ..grounding.finders.attention import AttentionSettings
 from ..grounding.finders.attention_finder import FoundRegions, find_regions, regions_by_attention
 from ..grounding.finders.dino import PUBLIC_FOLDERS
 from ..grounding.finders.network_folders import CONFIG
-from ..grounding.finders.sam import SamNetwork, encode, load_network
+from ..grounding.finders.sam import SamNetwork, encode, load_network, segment_regions
 from ..grounding.finders.sentence_regions import Finder, as_called, queries
 from ..grounding.finders.text_grounding import AttentionSource, BoxSource, DetectorSource, ground
+from ..grounding.masks.outlines import check_outline, outline_boxes, usual_outline
 
 TINY_SAM = "tinyworld"
 WHOLE = "whole picture"  # the phrase of a region that is no thing
@@ -40,7 +41,9 @@ class Where:
 
     At most one of: mask `[H,W]` in 0..1, box (x0, y0, x1, y1) in pixels, whole: for the one thing of a sentence;
     regions: found elsewhere, among which a sentence's words are looked up. sam: "tinyworld" or a file, whose masks
-    outline what is found; detector: a folder with Grounding DINO, which finds instead of attention and needs sam.
+    outline what is found, or the thing in the box. outline: how that thing is outlined, one of `OUTLINES` (None: by sam
+    where it is given, else by GrabCut where OpenCV is installed). detector: a folder with Grounding DINO, which finds
+    instead of attention and needs sam.
     attention: how the model's attention is read.
     """
 
@@ -51,6 +54,7 @@ class Where:
     sam: str | None = None
     detector: Path | None = None
     attention: AttentionSettings = field(default_factory=AttentionSettings)
+    outline: str | None = None
 
     @property
     def given(self) -> bool:
@@ -69,11 +73,26 @@ class Where:
             raise wrong_input("region", "several of --mask, --box and --whole", "one of them", remedy)
         check_finders(self.sam, self.detector)
         finders = [name for name, value in (("--sam", self.sam), ("--detector", self.detector)) if value is not None]
-        if finders and self.given:
+        boxed = self.box is not None and self.detector is None  # SAM outlines the thing in a box
+        if finders and self.given and not boxed:
             raise RegionStyleError(
                 f"{' and '.join(finders)}: got it with --mask, --box or --whole, expected one or the other, since a "
                 "region that is given need not be found. Leave one of them out."
             )
+        self._check_outline()
+
+    def _check_outline(self) -> None:
+        """RegionStyleError for an outline that nothing is done with, or that lacks its network."""
+        if self.box is None:
+            if self.outline is not None:
+                accepts = "it with --box, whose thing it outlines"
+                raise wrong_input("--outline", repr(self.outline), accepts, "Give a box, or leave it out.")
+            return
+        if self.outline is not None:
+            check_outline(self.outline, self.sam is not None)
+        if self.sam is not None and self.outline not in (None, "sam"):
+            accepts = "--outline sam, or no --sam, since that would not be used"
+            raise wrong_input("--outline", repr(self.outline), accepts, "Leave out one of them.")
 
 
 def check_finders(sam: str | None, detector: Path | None) -> None:
@@ -124,7 +143,7 @@ def ground_instruction(
     """
     where = where or Where()
     if where.given:
-        return _given(images, instruction, where)
+        return _given(images, instruction, where, host or (None if predictor is None else predictor.host))
     if where.regions is not None:
         return named_in(instruction, where.regions)
     if where.sam is None:
@@ -158,7 +177,7 @@ def check_tiny_words(instruction: Instruction) -> None:
             )
 
 
-def _given(images: Tensor, instruction: Instruction, where: Where) -> FoundRegions:
+def _given(images: Tensor, instruction: Instruction, where: Where, host: Host | None) -> FoundRegions:
     """The one region that is given, in every picture."""
     if len(instruction.requests) > 1 or instruction.kept:
         raise RegionStyleError(
@@ -168,7 +187,20 @@ def _given(images: Tensor, instruction: Instruction, where: Where) -> FoundRegio
     size = (int(images.shape[-2]), int(images.shape[-1]))
     style, mask = instruction.requests[0].style, _given_mask(where, size)
     items = tuple(region_of(WHOLE, mask, style=style, image=index) for index in range(len(images)))
-    return FoundRegions(Regions(items, *size, len(images)), "")
+    regions = Regions(items, *size, len(images))
+    return FoundRegions(regions, "") if where.box is None else _outlined(images, regions, where, host)
+
+
+def _outlined(images: Tensor, regions: Regions, where: Where, host: Host | None) -> FoundRegions:
+    """The thing in the given box, and a line that says what outlined it."""
+    outline = where.outline or usual_outline(where.sam is not None)
+    if where.sam is not None:
+        assert host is not None  # whoever gives SAM gives a host, or a predictor with one
+        regions = segment_regions(encode(load_sam_of(where.sam), images, host), regions, host)
+        return FoundRegions(regions, not_found_notice(regions), "outline: Segment Anything")
+    made = outline_boxes(images, regions, outline, required=where.outline is not None)
+    notices = tuple(f"outline: {notice}" for notice in made.notices)
+    return FoundRegions(made.regions, "", f"outline: {made.said}", notices)
 
 
 def _given_mask(where: Where, size: tuple[int, int]) -> Tensor:

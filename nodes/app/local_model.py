@@ -9,7 +9,15 @@ from typing import Any
 
 from ..engine.errors import wrong_input
 from ..router.restyle import RestyleSettings
-from ..tinyworld.bundled import RESTYLE, STRENGTHS, USUAL_STRENGTH, expert_files, load_bundled_expert, load_predictor
+from ..tinyworld.bundled import (
+    RESTYLE,
+    STRENGTHS,
+    USUAL_STRENGTH,
+    expert_files,
+    in_tiles,
+    load_bundled_expert,
+    load_predictor,
+)
 
 TINY = "tinyworld"
 
@@ -27,10 +35,19 @@ class LocalModel:
 
         return tiny_settings(style) if self.tiny else folder_settings(self.predictor)[0]
 
+    def usual_in_tiles(self, style: str) -> RestyleSettings:
+        """The same for regions that are painted in tiles at the picture's own size."""
+        return tiny_settings_in_tiles(style) if self.tiny else self.usual(style)
+
 
 def tiny_settings(style: str, **chosen: Any) -> RestyleSettings:
     """The tiny world's settings for a style; whatever is chosen replaces them."""
     return RestyleSettings(**{**RESTYLE, "strength": STRENGTHS.get(style, USUAL_STRENGTH), **chosen})
+
+
+def tiny_settings_in_tiles(style: str) -> RestyleSettings:
+    """The tiny world's settings for a style on tiles of photographs."""
+    return RestyleSettings(**{**RESTYLE, **in_tiles(style)})
 
 
 def known_styles(model: str) -> list[str] | None:

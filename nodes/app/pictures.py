@@ -17,7 +17,11 @@ from .picture_files import picture_format
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["read_image", "read_mask", "read_picture", "save_image", "sheet", "to_bytes", "whole_steps"]
+__all__ = ["read_image", "read_mask", "read_picture", "save_image", "sheet", "stacked", "to_bytes", "whole_steps"]
+
+
+PAPER = (250, 249, 246)
+SHEET_SIDE = 320  # pixels of a picture on a sheet
 
 
 def read_mask(path: Path, size: tuple[int, int], say: Callable[[str], None] = lambda message: None) -> Tensor:
@@ -52,13 +56,25 @@ def save_image(image: Tensor, path: Path) -> None:
         Image.fromarray(to_bytes(image)).save(part, kind)
 
 
-def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = 320) -> Image:
+def stacked(sheets: Sequence[Image]) -> Image:
+    """Sheets below each other, on the paper of the first."""
+    from PIL import Image
+
+    size = max(one.width for one in sheets), sum(one.height for one in sheets)
+    canvas, top = Image.new("RGB", size, PAPER), 0
+    for one in sheets:
+        canvas.paste(one, (0, top))
+        top += one.height
+    return canvas
+
+
+def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = SHEET_SIDE) -> Image:
     """Pictures side by side, each under its name, with a title above and notes below."""
     from PIL import Image, ImageDraw, ImageFont
 
     large, small = ImageFont.load_default(22), ImageFont.load_default(16)
     gap = 14
-    canvas = Image.new("RGB", ((side + gap) * len(panels) + gap, side + 100 + 22 * len(notes)), (250, 249, 246))
+    canvas = Image.new("RGB", ((side + gap) * len(panels) + gap, side + 100 + 22 * len(notes)), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((gap, 12), title, (25, 25, 30), large)
     for index, (name, panel) in enumerate(panels.items()):

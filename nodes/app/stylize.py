@@ -13,6 +13,7 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host.base import Host
 from ..engine.language.instruction import Instruction
 from ..grounding.finders.attention_finder import FoundRegions
+from ..grounding.language.bare_style import parse_for_region
 from ..grounding.language.prompt import parse_sentence
 from .edit import EditResult, EditSettings, Painter, edit
 from .ground_instruction import Where, check_all_found, check_tiny_words, ground_instruction, instruction_of
@@ -72,6 +73,7 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
         found = check_all_found(_found(images, instruction, request.where, model))
         painter: Painter = painter_named(request.painter, PainterContext(model, request.settings, request.generator))
         edited = edit(images, found.regions, painter, request.settings)
+    edited = replace(edited, notes=(*found.outlined, *edited.notes), said=found.said)
     return harmonized(edited, host) if request.harmonize else edited
 
 
@@ -83,7 +85,8 @@ def harmonized(edited: EditResult, host: Host) -> EditResult:
 
 def _instruction(request: StylizeRequest) -> Instruction:
     """The prompt as the model's styles read it. RegionStyleError for several styles and one LoRA."""
-    instruction = parse_sentence(request.prompt, known_styles(request.model), request.style)
+    read = parse_for_region if request.where.given else parse_sentence
+    instruction = read(request.prompt, known_styles(request.model), request.style)
     styles = list(dict.fromkeys(asked.style for asked in instruction.requests))
     if request.expert is not None and len(styles) > 1:
         raise RegionStyleError(

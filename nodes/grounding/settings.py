@@ -9,6 +9,7 @@ from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 
 BEST, SINGLE = "best of three", "single"
+OUTLINES = ("box", "grabcut", "sam")
 MASK_CHOICES = (BEST, SINGLE, "first of three", "second of three", "third of three")
 
 
@@ -116,6 +117,21 @@ class SegmentSettings:
         help="SAM answers three masks (usually part, larger part, whole): the best by its own estimate, or always one "
         "of them; 'single' is its one answer for clear boxes, as the LEAST paper uses it.",
     )
+
+
+@dataclass(frozen=True)
+class OutlineSettings:
+    """How the thing in a box is outlined."""
+
+    outline: str = setting(
+        "sam",
+        choices=OUTLINES,
+        optional=True,
+        help="sam: by Segment Anything. grabcut: by its colours, with OpenCV, no network. box: the whole box.",
+    )
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
 
 @dataclass(frozen=True)

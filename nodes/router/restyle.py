@@ -1,54 +1,32 @@
-"""Restyling one region: cut it out, noise its latent in part, let the style's expert remove the noise, paste back.
+"""Restyling regions: noise a picture's latent in part, let the styles' experts remove the noise, paste back.
 
-Everything outside the composited mask stays bit for bit. The expert acts where the region is (a gate per image
+A region that fits the network is cut out as one square and worked on at native size. A larger one is worked on in
+tiles at the picture's own size (`full_size.py`), or both ways in turn: composition from the first, texture from the
+second. Everything outside the composited mask stays bit for bit. An expert acts where its region is (a gate per image
 token); how much is redrawn is the noise level the picture starts from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..engine.adapters.acting import watching_experts
+from ..engine.adapters.acting import joined_reasons, watching_experts
 from ..engine.adapters.gates import Gates
-from ..engine.errors import RegionStyleError
+from ..engine.errors import wrong_input
 from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import ddim, partial_times
-from ..engine.region.region import RegionCrop, feather_mask
+from ..engine.region.enlarged import SMEAR
+from ..engine.region.region import RegionCrop
+from .full_size import AFTER_NATIVE, restyle_in_tiles
+from .region_task import GateOf, RegionTask, Restyled, fitted, gate_region
 from .settings import RestyleSettings
 
-# From the region in the crop `[1,n,n]`, and the function that cuts any other mask like the picture, to the gates.
-GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]
-
-
-@dataclass(frozen=True)
-class Restyled:
-    """image `[1,3,H,W]`; mask `[H,W]`, the composited one: where it is 0 the image equals the input bit for bit.
-
-    idle: the experts that were to act -> why they did not, "" for those that did.
-    """
-
-    image: Tensor
-    mask: Tensor
-    crop: RegionCrop
-    idle: Mapping[str, str] = field(default_factory=dict)
-
-
-def _latent_noise(latent: Tensor, seed: int) -> Tensor:
-    """Noise drawn on the CPU, so that every device gives the same picture."""
-    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
-
-
-def gate_region(mask: Tensor, grow: int) -> Tensor:
-    """The region an expert acts in: the mask grown by one latent cell, since an edge cell needs whole style.
-
-    mask `[n,n]` -> `[1,n,n]` in 0..1.
-    """
-    return feather_mask((mask > 0).to(mask), grow)[None]
+__all__ = ["GateOf", "RegionTask", "Restyled", "detail_of", "gate_region", "restyle_region", "restyle_regions"]
+COMPOSES = 0.5  # from this strength on tiles alone would compose a scene each, so they follow the whole region
 
 
 def restyle_region(
@@ -67,47 +45,97 @@ def restyle_region(
     experts' gates in the crop (None: experts stay as they are attached). A network for inpainting is told the region
     and the picture around it. Shows a preview each step and can be cancelled there. RegionStyleError for an empty mask.
     """
-    settings = settings or RestyleSettings()
-    if not bool((mask > 0).any()):
-        raise RegionStyleError(
-            "mask: got no value above 0, expected a region to change. Draw it, or name a thing that is in the picture."
-        )
-    crop = RegionCrop.around(
+    settings, task = settings or RestyleSettings(), RegionTask(mask, prompt, gate, negative)
+    task.check()
+    detail = detail_of(predictor, mask, settings)
+    if detail == "native":
+        return _native(predictor, image, task, settings)
+    if detail == "full":
+        return restyle_in_tiles(predictor, image, [task], settings)
+    return _both(predictor, image, [task], settings)
+
+
+def restyle_regions(
+    predictor: NoisePredictor, image: Tensor, tasks: Sequence[RegionTask], settings: RestyleSettings
+) -> Restyled:
+    """Restyle several regions of a picture `[1,3,H,W]` in one pass over its tiles, each with its prompt and experts.
+
+    Where they overlap the later is on top. RegionStyleError for no task, an empty mask, and for detail "native", which
+    is one region at a time.
+    """
+    if not tasks:
+        raise wrong_input("tasks", "none", "one region or more", "Name a region to restyle.")
+    for task in tasks:
+        task.check()
+    details = {detail_of(predictor, task.mask, settings) for task in tasks}
+    if "native" in details:
+        remedy = "Restyle that region by itself."
+        raise wrong_input("detail", "native for one of the regions", "full or both for all of them", remedy)
+    work = restyle_in_tiles if details == {"full"} else _both
+    return work(predictor, image, list(tasks), settings)
+
+
+def detail_of(predictor: NoisePredictor, mask: Tensor, settings: RestyleSettings) -> str:
+    """How a region `[H,W]` is worked on: "native", "full" or "both"; "auto" is decided here.
+
+    At native size where that would be enlarged 1.5 times at most. Otherwise in tiles; where so much is redrawn that
+    the tiles would not agree on what they show, after the whole region.
+    """
+    if settings.detail != "auto":
+        return settings.detail
+    if 1 / _crop(predictor, mask, settings).scale <= SMEAR:
+        return "native"
+    return "both" if settings.strength > COMPOSES else "full"
+
+
+def _crop(predictor: NoisePredictor, mask: Tensor, settings: RestyleSettings) -> RegionCrop:
+    return RegionCrop.around(
         mask,
         native=predictor.native_size,
         grid=predictor.factor,
         margin=settings.margin,
         largest_scale=settings.largest_scale,
     )
+
+
+def _both(predictor: NoisePredictor, image: Tensor, tasks: Sequence[RegionTask], settings: RestyleSettings) -> Restyled:
+    """Every region as a whole, then all of them in tiles at a lower strength; the tiles' result is what stays."""
+    before, reasons = image, []
+    for task in tasks:
+        whole = _native(predictor, before, task, settings)
+        before = whole.image
+        reasons.append(whole.idle)
+    weaker = replace(settings, strength=settings.strength * AFTER_NATIVE)
+    tiled = restyle_in_tiles(predictor, before, tasks, weaker)
+    # What the first pass changed and the second did not cannot be: both blend by the same masks.
+    return replace(tiled, idle=joined_reasons([*reasons, tiled.idle]), detail="both")
+
+
+def _native(predictor: NoisePredictor, image: Tensor, task: RegionTask, settings: RestyleSettings) -> Restyled:
+    """One region cut out as a square, worked on at the network's native size and pasted back."""
+    mask, crop = task.mask, _crop(predictor, task.mask, settings)
     with torch.no_grad(), watching_experts() as watch:
         region = gate_region(crop.cut_mask(mask), predictor.factor)
-        gates = gate(region, lambda other: crop.cut_mask(_fitted(other, mask)))
+        gates = task.gate(region, lambda other: crop.cut_mask(fitted(other, mask)))
         picture = crop.cut(image)
         with predictor.inpainting(picture, region):
-            worked = _redraw(predictor, picture, prompt, negative, settings, gates)
+            worked = _redraw(predictor, picture, task, settings, gates)
     result = crop.paste(image, worked.to(image), mask, settings.feather)
     blended = crop.composite_mask(mask, settings.feather)[0, 0]
-    return Restyled(result, blended, crop, watch.idle_reasons(gates))
+    return Restyled(result, blended, watch.idle_reasons(gates), "native", max(1.0, 1 / crop.scale), crop.size)
 
 
-def _fitted(other: Tensor, mask: Tensor) -> Tensor:
-    """A mask `[h,w]` at the size of another."""
-    if other.shape == mask.shape:
-        return other
-    return F.interpolate(other[None, None].float(), mask.shape, mode="bilinear", antialias=True)[0, 0]
+def _latent_noise(latent: Tensor, seed: int) -> Tensor:
+    """Noise drawn on the CPU, so that every device gives the same picture."""
+    return torch.randn(latent.shape, generator=torch.Generator().manual_seed(seed)).to(latent)
 
 
 def _redraw(
-    predictor: NoisePredictor,
-    image: Tensor,
-    prompt: str,
-    negative: str | None,
-    settings: RestyleSettings,
-    gates: Gates | None,
+    predictor: NoisePredictor, image: Tensor, task: RegionTask, settings: RestyleSettings, gates: Gates | None
 ) -> Tensor:
     """The cropped picture `[1,3,n,n]` redrawn from its partly noised latent."""
-    text = predictor.encode_text([prompt])
-    other = None if negative is None else predictor.encode_text([negative])
+    text = predictor.encode_text([task.prompt])
+    other = None if task.negative is None else predictor.encode_text([task.negative])
     latent = predictor.encode(image)
     times = partial_times(settings.strength, settings.steps)
     start = predictor.add_noise(latent, _latent_noise(latent, settings.seed), times[0])

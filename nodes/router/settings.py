@@ -9,6 +9,7 @@ from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 
 LAYERS = ("all", "attention")
+DETAILS = ("auto", "native", "full", "both")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class RestyleSettings:
     strength: share of the noise schedule that is redrawn; 0 stands for what the style itself prefers, where the caller
     knows it; steps: sampler steps; cfg: guidance (1: off); seed: of the noise; margin: context around the region, as a
     share of its size; feather: seam in pixels (negative: inwards); largest_scale: how far a small region may be
-    enlarged (1: never).
+    enlarged (1: never); detail: at which size a large region is worked on; inverted: in tiles, how much of the noise to
+    start from is the picture's own, found by inverting the sampler (0: none, all of it is drawn).
     """
 
     strength: float = setting(
@@ -72,9 +74,20 @@ class RestyleSettings:
         help="How far a small region may be enlarged before it is redrawn: 1 never, 4 up to four times. More detail, "
         "coarser texture scale.",
     )
+    detail: str = setting(
+        "auto",
+        choices=DETAILS,
+        optional=True,
+        help="native: one crop at the model's size, enlarged back. full: overlapping tiles at the picture's own size. "
+        "both: first the one, then the other. auto: tiles where a crop would be enlarged over 1.5 times.",
+    )
+
+    inverted: float = 0.0
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not 0 <= self.inverted <= 1:
+            raise wrong_input("inverted", self.inverted, "0 to 1", "1 keeps most of the picture.")
 
 
 @dataclass(frozen=True)

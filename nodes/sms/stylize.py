@@ -13,23 +13,27 @@ from torch.nn import functional as F
 from ..engine.adapters.gates import Gate, RegionGate
 from ..engine.errors import wrong_input
 from ..engine.predictor.base import NoisePredictor
+from ..engine.region.enlarged import enlarged_note
 from ..engine.region.region import RegionCrop
 from .optimise import BaseModel, History, Prompts, StyleMatcher
 from .settings import Framing, SmsSettings
 
 FRAMES = 8  # pictures of the progression strip, at most
+SHARPER = "A smaller region is sharper, and a generator that is distilled from this style paints at any size."
 LONGEST = 2  # times the native size: the longer side of a whole picture, or memory would grow with its length
 
 
 @dataclass(frozen=True, eq=False)
 class Matched:
     """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones (1 everywhere without a mask); frames: the first
-    picture now and then, `[3,h,w]`; history: losses and the like per iteration."""
+    picture now and then, `[3,h,w]`; history: losses and the like per iteration; note: what the user should know of the
+    result's sharpness, "" for nothing."""
 
     images: Tensor
     masks: Tensor
     frames: list[Tensor]
     history: History
+    note: str = ""
 
 
 def scaled_gates(gates: Mapping[str, Gate], strength: float) -> dict[str, Gate]:
@@ -91,7 +95,7 @@ def match_style(
         latent = matcher.latent.clone()
     with torch.no_grad(), predictor.loaded():
         stylized = predictor.decode(latent)
-    return Matched(*work.paste(stylized.to(images)), [*frames, stylized[0].cpu()], matcher.history)
+    return Matched(*work.paste(stylized.to(images)), [*frames, stylized[0].cpu()], matcher.history, work.note)
 
 
 def _encoded(predictor: NoisePredictor, images: Tensor, settings: SmsSettings) -> Tensor:
@@ -155,6 +159,12 @@ class _Work:
         scale = min(self.native / min(height, width), LONGEST * self.native / max(height, width))
         rounded = [max(1, round(side * scale / self.grid)) * self.grid for side in (height, width)]
         return rounded[0], rounded[1]
+
+    @property
+    def note(self) -> str:
+        """What there is to say where a result had to be enlarged to fit its picture."""
+        times = [1 / crop.scale for crop in self.crops] or [max(self.images.shape[-2:]) / max(self._whole_size())]
+        return enlarged_note(max(times), self.native, SHARPER)
 
     def latent_mask(self, latent: Tensor) -> Tensor | None:
         """1 on every latent cell that the region touches, `[B,1,h,w]`."""

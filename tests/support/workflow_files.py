@@ -185,7 +185,7 @@ GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
     "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleHarmonizeComposite",
     "RegionStyleMatchColourStatistics", "RegionStyleRandomPoissonBlend",
-    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleAttentionSampler",
+    "RegionStyleAttentionSampler",
 })  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from ...engine.settings.setting import override, settings_of
+from ...grounding.settings import OutlineSettings
 from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
 from ...sms.presets import REFERENCE
@@ -22,9 +23,10 @@ from .setting_options import add_setting_options
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
 MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
 GENERATOR = "paints in one pass at full size (default: a bundled one, for large pictures in its style); off: the expert"
-WHOLE = "the whole picture, worked on at the model's native size and enlarged back: large pictures lose fine detail"
+WHOLE = "the whole picture"
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
+OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
 SAM = "Segment Anything outlines what is found: a file of its authors (sam_vit_b_01ec64.pth), or the pack's small one"
 DETECTOR = "Grounding DINO finds the things, instead of the model's attention: its folder; with --sam"
 
@@ -41,9 +43,12 @@ def add_demo(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "stylize", "Restyle one thing, one region or the whole of your own picture.")
     parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("prompt", metavar="PROMPT", help='for example "make the red ball pixel art"')
+    parser.add_argument(
+        "prompt", metavar="PROMPT", help='for example "make the red ball pixel art"; with a region "pixel art"'
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     _add_region(parser)
+    add_setting_options(parser, OutlineSettings, outline=override(default=None, help=OUTLINE))
     parser.add_argument("--sam", metavar="FILE|tinyworld", help=SAM)
     parser.add_argument("--detector", type=Path, metavar="FOLDER", help=DETECTOR)
     parser.add_argument("--style", help="the style, when the prompt does not name it")
@@ -51,7 +56,7 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     strength = override(default=None, help="How far to go, 0 (not at all) to 1 (default: what suits model and style)")
     steps = override(default=None, help="Sampling steps (default: what suits the model)")
     cfg = override(default=None, help="Classifier-free guidance scale, 1: off (default: what suits the model)")
-    add_setting_options(parser, RestyleSettings, strength=strength, steps=steps, cfg=cfg)
+    add_setting_options(parser, RestyleSettings, strength=strength, steps=steps, cfg=cfg, detail=override(default=None))
     parser.add_argument("--model", default="tinyworld", metavar="tinyworld|FOLDER", help=MODEL)
     parser.add_argument("--expert", type=Path, metavar="LORA", help=EXPERT)
     parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
@@ -216,9 +221,15 @@ def add_apply(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def add_evaluate(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = add_command(commands, "evaluate", "Measure the bundled networks on scenes they never saw.")
-    parser.add_argument("what", choices=["tinyworld", "masks"], help="all networks, or masks per phrase and kind")
+    kinds = "all networks; masks per phrase and kind; or all styles on whole photographs at full size"
+    parser.add_argument("what", choices=["tinyworld", "masks", "photos"], help=kinds)
     parser.add_argument("--scenes", type=positive, metavar="N", help="default: 100 for tinyworld, 500 for masks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to this file too")
+    side = "for photos: the longer side in pixels; may be repeated (default: 512 and 1024)"
+    parser.add_argument("--side", type=positive, action="append", default=[], metavar="N", help=side)
+    style = "for photos: only this style; may be repeated"
+    parser.add_argument("--style", action="append", default=[], help=style)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for photos: write the results here")
     add_device(parser)
 
 

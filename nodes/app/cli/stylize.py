@@ -30,6 +30,7 @@ def run_stylize(args: argparse.Namespace) -> int:
             raise
         say(str(error))
         return NOTHING_TO_DO
+    say_lines(result.said)
     say_lines(result.warning(image))
     if args.strict and not result.differs(image):
         return NOTHING_TO_DO
@@ -48,8 +49,9 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         sam=args.sam,
         detector=args.detector,
         attention=AttentionSettings(seed=args.seed),
+        outline=args.outline,
     )
-    settings = EditSettings(strength=args.strength, steps=args.steps, cfg=args.cfg, seed=args.seed)
+    settings = EditSettings(strength=args.strength, steps=args.steps, cfg=args.cfg, seed=args.seed, detail=args.detail)
     return StylizeRequest(
         args.prompt, args.style, where, args.model, args.expert, args.generator, settings, args.harmonize
     )

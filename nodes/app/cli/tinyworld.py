@@ -1,4 +1,4 @@
-"""`regionstyle train tinyworld` and `regionstyle evaluate tinyworld|masks`."""
+"""`regionstyle train tinyworld` and `regionstyle evaluate tinyworld|masks|photos`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 DEFAULT_FOLDER = Path("regionstyle-train")
 
@@ -34,8 +35,11 @@ def run_evaluation(args: argparse.Namespace) -> int:
     from ...engine.io.safe_write import write_text
     from .console import console_host
 
+    _check_options(args)
     host = console_host(args.device)
-    if args.what == "masks":
+    if args.what == "photos":
+        numbers, shown = _photos(args, host)
+    elif args.what == "masks":
         from ..evaluation.masks import evaluate_masks, table
         from ..evaluation.presence import evaluate_presence, presence_table
 
@@ -53,3 +57,31 @@ def run_evaluation(args: argparse.Namespace) -> int:
         write_text(args.json, json.dumps(numbers, indent=2) + "\n", "--json")
     sys.stdout.write(shown)
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """RegionStyleError for an option that this measurement would not read."""
+    from ...engine.errors import wrong_input
+
+    given = {"--scenes": args.scenes is not None, "--side": bool(args.side), "--style": bool(args.style),
+             "--out": args.out is not None}  # fmt: skip
+    read = ("--side", "--style", "--out") if args.what == "photos" else ("--scenes",)
+    if unread := [name for name, there in given.items() if there and name not in read]:
+        accepts = f"only {', '.join(read)} with {args.what}"
+        raise wrong_input("evaluate", ", ".join(unread), accepts, "Leave the others out.")
+
+
+def _photos(args: argparse.Namespace, host: Any) -> tuple[dict[str, Any], str]:
+    """The numbers of all styles on whole photographs, and their table."""
+    from ...engine.errors import wrong_input
+    from ...tinyworld.bundled import expert_files
+    from ..evaluation.photos import SIDES, evaluate_photos, photo_table, save_pictures
+
+    known = list(expert_files())
+    if strange := [style for style in args.style if style not in known]:
+        raise wrong_input("--style", ", ".join(strange), f"some of: {', '.join(known)}", "Use these names.")
+    pictures: dict[str, Any] = {}
+    numbers = evaluate_photos(host, args.style or known, args.side or SIDES, pictures)
+    if args.out is not None:
+        save_pictures(pictures, args.out)
+    return numbers, photo_table(numbers)

@@ -15,7 +15,7 @@ from ...engine.settings.node_inputs import node_inputs
 from ...engine.settings.setting import override
 from ...grounding.comfy.region_nodes import REGIONS, regions_input
 from ...grounding.settings import AttentionSettings, Finding
-from ...router.comfy.expert_nodes import restyle_settings_inputs
+from ...router.comfy.expert_nodes import detail_inputs, restyle_settings_inputs
 from ...router.settings import RestyleSettings
 
 
@@ -38,7 +38,14 @@ class RestyleSentence(Node):
                 "edit by instruction",
                 "regional style",
             ],
-            inputs=[*_sockets(), *_words(), *restyle_settings_inputs(own=True), *_looking(), *_afterwards()],
+            inputs=[
+                *_sockets(),
+                *_words(),
+                *restyle_settings_inputs(own=True),
+                *_looking(),
+                *detail_inputs(),
+                *_afterwards(),
+            ],
             outputs=[
                 node_output(
                     io.Image,

@@ -19,6 +19,7 @@ from ...engine.region.regions import Regions, not_found_notice
 from ...grounding.comfy.regions import check_found, check_pictures
 from ...grounding.finders.attention import AttentionSettings
 from ...grounding.finders.attention_finder import FoundRegions
+from ...grounding.language.bare_style import bare_style
 from ...grounding.language.prompt import parse_sentence
 from ...grounding.language.style_names import normal_style
 from ...grounding.masks.composition import without_overlaps
@@ -92,6 +93,14 @@ def own_strengths(model: Any) -> dict[str, float | None]:
     return strengths
 
 
+def own_in_tiles(model: Any) -> dict[str, dict[str, Any]]:
+    """Style words in lower case -> how its expert paints tiles best, for those that come with the pack."""
+    from ...tinyworld.bundled import in_tiles, preferred_strength
+
+    bundled = [(words, one) for words, one in _by_words(model) if STRENGTH_KEY not in one.metadata]
+    return {words: in_tiles(one.style) for words, one in bundled if preferred_strength(one) is not None}
+
+
 def _named_strength(text: str, name: str) -> float:
     """The number in an expert file's metadata."""
     try:
@@ -115,6 +124,17 @@ def for_style(settings: RestyleSettings, style: str, own: dict[str, float | None
     return replace(settings, strength=strength)
 
 
+def in_tiles(
+    settings: RestyleSettings, style: str, own: dict[str, float | None], tiled: dict[str, dict[str, Any]]
+) -> RestyleSettings:
+    """`for_style` where a region is painted in tiles: with strength 0 as its expert paints tiles best."""
+    if settings.strength > 0 or style.lower() not in tiled:
+        return for_style(settings, style, own)
+    best = tiled[style.lower()]
+    kept = {"steps": settings.steps} | ({} if settings.detail == "auto" else {"detail": settings.detail})
+    return replace(settings, **{**best, **kept})
+
+
 def restyle_sentence(
     model: Any,
     clip: Any,
@@ -125,7 +145,8 @@ def restyle_sentence(
     looking: AttentionSettings,
 ) -> SentenceResult:
     """Restyle every region a sentence names, in every picture of a batch, each by the expert of its style."""
-    images, styles, own = images_of(image), expert_styles(model), own_strengths(model)
+    images, styles = images_of(image), expert_styles(model)
+    own, tiled = own_strengths(model), own_in_tiles(model)
     check_gate_batches(attached_gates(model), len(images))
     # Things are looked for in the picture as it is: experts that act everywhere would draw their styles over it.
     finder = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())
@@ -136,6 +157,7 @@ def restyle_sentence(
     painter = ExpertPainter(
         predictor,
         usual=lambda style: for_style(settings, style, own),
+        tiled=lambda style: in_tiles(settings, style, own, tiled),
         gate_of=lambda region: region_gates(model, region.image, styles.get(region.style)),
     )
     words = EditSettings(template=request.template, negative=request.negative)
@@ -156,6 +178,9 @@ def _found(
         check_pictures(request.regions, images)
         if not request.sentence.strip():
             return _as_they_are(request.regions, styles)
+        if style := bare_style(request.sentence, styles):
+            asked = request.regions.with_items(replace(region, style=style) for region in request.regions)
+            return _as_they_are(asked, styles)
     instruction = parse_sentence(request.sentence, styles)
     where = Where(regions=request.regions, attention=looking)
     return ground_instruction(predictor, images, instruction, where), str(instruction)

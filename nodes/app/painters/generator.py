@@ -1,18 +1,19 @@
 """The painters "generator" and "automatic": a distilled network paints a region in one pass, at full size.
 
-The tiny world's model works at 128 pixels: what it redraws in a photograph is that small and enlarged. A generator that
-was distilled from it has no size, so it paints photographs where one ships for the style.
+The tiny world's model works at 128 pixels, so it paints a photograph in many tiles and steps. A generator that was
+distilled from it does so in one pass, where one ships for the style.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...engine.errors import wrong_input
-from ..edit import EditResult, EditSettings, Painter
+from ..edit import EditResult, EditSettings, JointPainter, Painter
 from .registry import PainterContext, painter, painter_named
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ...sms.generator.files import StyleGenerator
 
 FEATHER = 2  # pixels, the seam of the expert's regions
-REDRAWING = ("strength", "steps", "cfg")  # the settings that only an expert can follow
+REDRAWING = ("strength", "steps", "cfg", "detail")  # the settings that only an expert can follow
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,32 @@ class PainterByRegion:
         """As the region's painter."""
         return self._painter(region).paint(image, region, settings)
 
+    def together(
+        self, size: tuple[int, int], regions: Sequence[Region], settings: EditSettings
+    ) -> list[Sequence[Region]]:
+        """Neighbours of one painter that can paint them together, as it groups them; others one by one."""
+        groups: list[Sequence[Region]] = []
+        for chosen, group in groupby(regions, key=self._painter):
+            alike = list(group)
+            if isinstance(chosen, JointPainter):
+                groups += chosen.together(size, alike, settings)
+            else:
+                groups += [[region] for region in alike]
+        return groups
+
+    def paint_together(self, image: Tensor, regions: Sequence[Region], settings: EditSettings) -> EditResult:
+        """As the regions' painter, which `together` found to be the same."""
+        chosen = self._painter(regions[0])
+        assert isinstance(chosen, JointPainter)
+        return chosen.paint_together(image, regions, settings)
+
     def _painter(self, region: Region) -> Painter:
         return self.choose((int(region.mask.shape[-2]), int(region.mask.shape[-1])), region)
 
 
 def check_settings(settings: EditSettings) -> None:
     """RegionStyleError for settings that ask for redrawing, which a generator does not do."""
-    given = [f"--{name}" for name in REDRAWING if getattr(settings, name) is not None]
+    given = [f"--{name}" for name in REDRAWING if name in settings.chosen()]
     if given:
         accepts = "--generator without them: it paints in one pass, always as far as it was trained to"
         raise wrong_input("--generator", f"it with {' and '.join(given)}", accepts, "Leave out one or the other.")
@@ -81,13 +101,13 @@ def find_generator(named: str) -> StyleGenerator:
 def bundled_for(size: tuple[int, int], style: str, settings: EditSettings) -> Path | None:
     """The bundled generator's file that paints a style in a tiny-world picture of size `(H, W)`.
 
-    None where there is none for the style, where the picture is as small as that world, and where strength, steps or
-    cfg ask for redrawing.
+    None where there is none for the style, where the picture is as small as that world, and where strength, steps,
+    cfg or detail ask for redrawing.
     """
     from ...sms.generator.files import bundled_generators
     from ...tinyworld.world import SIZE
 
-    redrawn = any(getattr(settings, name) is not None for name in REDRAWING)
+    redrawn = any(name in settings.chosen() for name in REDRAWING)
     return None if redrawn or min(size) <= SIZE else bundled_generators().get(style)
 
 

@@ -204,13 +204,20 @@ class NoisePredictor(ABC):
         Outside such a block it is told to redraw everything. Other networks are told nothing. The batches predicted
         inside hold the pictures once or several times, one block after the other.
         """
-        before = self._inpainting
+        told = None
         if self.inpaints:
             masks = masks.expand(len(images), -1, -1)
             with torch.no_grad():
                 latents = self.encode(masked_pictures(images, masks))
-            told = latent_mask(masks, (latents.shape[-2], latents.shape[-1]))
-            self._inpainting = Inpainting(told.to(latents), latents)
+            told = Inpainting(latent_mask(masks, (latents.shape[-2], latents.shape[-1])).to(latents), latents)
+        with self.telling(told):
+            yield
+
+    @contextmanager
+    def telling(self, told: Inpainting | None) -> Iterator[None]:
+        """Inside, a network for inpainting is told this; None: what it was told before."""
+        before = self._inpainting
+        self._inpainting = before if told is None else told
         try:
             yield
         finally:

@@ -109,7 +109,7 @@ class RegionCrop:
         back = self._back(worked)
         weight = self.composite_mask(mask, feather)[..., y0:y1, x0:x1].to(original.device)
         result = original.clone()
-        result[..., y0:y1, x0:x1] = _blend(original[..., y0:y1, x0:x1], back, weight)
+        result[..., y0:y1, x0:x1] = blend(original[..., y0:y1, x0:x1], back, weight)
         return result
 
     def composite_mask(self, mask: Tensor, feather: int = 0) -> Tensor:
@@ -253,7 +253,7 @@ def _resized(image: Tensor, size: int, axes: tuple[int, ...], mode: str) -> Tens
     return F.interpolate(image, (height, width), mode=mode, antialias=True)
 
 
-def _blend(original: Tensor, worked: Tensor, weight: Tensor) -> Tensor:
+def blend(original: Tensor, worked: Tensor, weight: Tensor) -> Tensor:
     """original where weight is 0 (also when worked is not finite there), worked where it is 1, between: linear."""
     dtype = torch.promote_types(original.dtype, torch.float32)
     worked, weight = worked.to(original.device, dtype), weight.to(dtype)

@@ -11,7 +11,7 @@ from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
 from ...engine.settings.sockets import custom_socket
-from ..settings import DetectorSettings, Finding, SegmentSettings
+from ..settings import DetectorSettings, Finding, OutlineSettings, SegmentSettings
 from .network_nodes import CATEGORY, DETECTOR, SAM_EMBEDDING, VLM
 from .region_nodes import REGIONS, regions_input
 
@@ -27,10 +27,10 @@ class SegmentBoxes(Node):
             node_id="RegionStyleSegmentBoxes",
             display_name="Segment Boxes",
             category=CATEGORY,
-            description="A soft mask for every box, with SAM: for regions found before, typed boxes, boxes of other "
-            "nodes, or points alone. Points help the boxes they lie in. Each box keeps its own mask.",
-            search_aliases=["sam", "segment anything", "sam mask", "box to mask", "points to mask"],
-            inputs=[*_segment_inputs(), masks_input()],
+            description="A soft mask for every box, with SAM or without: for regions found before, typed boxes, boxes "
+            "of other nodes, or points alone. Points help the boxes they lie in. Each box keeps its own mask.",
+            search_aliases=["grabcut", "sam", "segment anything", "sam mask", "box to mask", "points to mask"],
+            inputs=[*_segment_inputs(), masks_input(), *_outline_inputs()],
             outputs=[
                 node_output(
                     REGIONS,
@@ -53,12 +53,17 @@ class SegmentBoxes(Node):
         points_outside: str,
         phrase: str,
         masks: str,
+        outline: str,
+        image: Any,
     ) -> io.NodeOutput:
         from ...engine.region.regions import not_found_notice
-        from .grounding import segment
+        from .grounding import BoxRequest, outline_request
 
-        made = segment(embedding, regions, boxes, bboxes, points_inside, points_outside, phrase, masks)
-        return io.NodeOutput(made, made.union(), ui=cls.say(f"{len(made)} regions", warning=not_found_notice(made)))
+        request = BoxRequest(regions, boxes, bboxes, points_inside, points_outside, phrase)
+        made = outline_request(request, outline, embedding, image, masks)
+        warning = "\n".join(filter(None, [not_found_notice(made.regions), *made.notices]))
+        said = cls.say(f"{len(made.regions)} regions, outlined by {made.said}", warning=warning)
+        return io.NodeOutput(made.regions, made.regions.union(), ui=said)
 
 
 class DetectPhrases(Node):
@@ -147,7 +152,12 @@ class ReadWithVlm(Node):
 
 def _segment_inputs() -> list[Any]:
     return [
-        node_input(SAM_EMBEDDING, "embedding", tooltip="The encoded picture, from Encode Image for SAM."),
+        node_input(
+            SAM_EMBEDDING,
+            "embedding",
+            optional=True,
+            tooltip="The encoded picture, from Encode Image for SAM; for outline sam.",
+        ),
         regions_input(optional=True, tooltip="Regions of the same picture; each one's box becomes a mask."),
         node_input(
             BOUNDING_BOX,
@@ -183,6 +193,11 @@ def _segment_inputs() -> list[Any]:
             tooltip="Words for typed boxes, for boxes without a label, and points.",
         ),
     ]
+
+
+def _outline_inputs() -> list[Any]:
+    tooltip = "The picture, for outline grabcut and box. With sam the embedding is of it already."
+    return [*node_inputs(OutlineSettings, "outline"), node_input(io.Image, "image", optional=True, tooltip=tooltip)]
 
 
 def masks_input() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -30,32 +31,84 @@ from ..finders.text_grounding import (
 from ..language.prompt import parse_regions
 from ..language.written_words import check_words
 from ..masks.composition import join
+from ..masks.outlines import SAM, Outlined, check_outline, outline_boxes
+from ..settings import BEST
 from .box_values import boxes_to_regions, numbers_in
 from .regions import check_pictures
 
 
-def segment(
-    embedding: SamEmbedding,
-    regions: Regions | None,
-    boxes: str,
-    bboxes: Any,
-    inside: str,
-    outside: str,
-    phrase: str,
-    choice: str,
-) -> Regions:
-    """Masks for regions, typed boxes and connected boxes; for points alone where none of these is given."""
-    check_words(phrase, "phrase")
-    named, batch = phrase.strip() or "object", len(embedding.features)
-    points = SamPrompt(
-        inside=tuple(numbers_in(inside, 2, "points_inside")),  # type: ignore[arg-type]
-        outside=tuple(numbers_in(outside, 2, "points_outside")),  # type: ignore[arg-type]
-    )
-    typed = boxes_to_regions(numbers_in(boxes, 4, "boxes"), bboxes, named, embedding.size, batch)
-    given = typed if regions is None else join(regions, typed)
-    if regions is None and not len(typed) and bboxes is None:
-        return segment_points(embedding, points, ComfyHost(), choice, named)
-    return segment_regions(embedding, given, ComfyHost(), choice, points)
+@dataclass(frozen=True, eq=False)
+class BoxRequest:
+    """What Segment Boxes is asked: regions or None; typed boxes; connected boxes or None; points on and off the thing;
+    words for what has none."""
+
+    regions: Regions | None
+    boxes: str
+    bboxes: Any
+    inside: str
+    outside: str
+    phrase: str
+
+    @property
+    def points(self) -> SamPrompt:
+        """The points alone."""
+        return SamPrompt(
+            inside=tuple(numbers_in(self.inside, 2, "points_inside")),  # type: ignore[arg-type]
+            outside=tuple(numbers_in(self.outside, 2, "points_outside")),  # type: ignore[arg-type]
+        )
+
+    @property
+    def named(self) -> str:
+        return self.phrase.strip() or "object"
+
+    def given(self, size: tuple[int, int], batch: int) -> Regions | None:
+        """All boxes as regions of `batch` pictures of size `(H, W)`; None where there is none of any kind."""
+        check_words(self.phrase, "phrase")
+        typed = boxes_to_regions(numbers_in(self.boxes, 4, "boxes"), self.bboxes, self.named, size, batch)
+        if self.regions is None and not len(typed) and self.bboxes is None:
+            return None
+        return typed if self.regions is None else join(self.regions, typed)
+
+
+def outline_request(
+    request: BoxRequest, outline: str, embedding: SamEmbedding | None, image: Tensor | None, choice: str
+) -> Outlined:
+    """Masks for boxes, and for points alone where there is no box and SAM outlines. RegionStyleError for an input that
+    would be ignored, or that is missing."""
+    check_outline(outline, embedding is not None)
+    if outline == SAM:
+        assert embedding is not None
+        return Outlined(_segment(request, embedding, choice), "SAM")
+    _check_no_sam(request, outline, embedding, choice)
+    if image is None:
+        raise wrong_input("image", "nothing", f"the picture, for outline {outline}", "Connect it.")
+    images = images_of(image)
+    given = request.given((int(images.shape[-2]), int(images.shape[-1])), len(images))
+    if given is None:
+        raise wrong_input("boxes", "none", "regions, bboxes or typed boxes", "Give a box around the thing.")
+    check_pictures(given, images)
+    return outline_boxes(images, given, outline)
+
+
+def _check_no_sam(request: BoxRequest, outline: str, embedding: SamEmbedding | None, choice: str) -> None:
+    """RegionStyleError for what only SAM reads."""
+    points = request.points
+    given = {
+        "embedding": embedding is not None,
+        "points": bool(points.inside or points.outside),
+        "masks": choice != BEST,
+    }
+    if unused := [name for name, there in given.items() if there]:
+        accepts = f"outline sam, since {outline} does not read it"
+        raise wrong_input(", ".join(unused), "a value", accepts, "Leave it out, or choose sam.")
+
+
+def _segment(request: BoxRequest, embedding: SamEmbedding, choice: str) -> Regions:
+    """Masks by SAM for regions, typed boxes and connected boxes; for points alone where none of these is given."""
+    given = request.given(embedding.size, len(embedding.features))
+    if given is None:
+        return segment_points(embedding, request.points, ComfyHost(), choice, request.named)
+    return segment_regions(embedding, given, ComfyHost(), choice, request.points)
 
 
 def ground_sentence(

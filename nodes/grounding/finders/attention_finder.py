@@ -28,10 +28,13 @@ INSTANCE_TOLERANCE = 1.5
 
 @dataclass(frozen=True)
 class FoundRegions:
-    """regions of a batch; notice: what was not found, "" when all was."""
+    """regions of a batch; notice: what was not found, "" when all was; said: how they were outlined; outlined: boxes
+    that stayed boxes though more was asked for."""
 
     regions: Regions
     notice: str
+    said: str = ""
+    outlined: tuple[str, ...] = ()
 
 
 def competing_queries(query: str, others: Sequence[str]) -> list[str]:

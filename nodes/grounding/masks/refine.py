@@ -34,6 +34,15 @@ def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-3)
     be smoothed instead. Returns `[1,1,H,W]` in values' units. Source: He, Sun and Tang, Guided Image Filtering,
     TPAMI 2013, equations 5, 6 and 19 (colour guide).
     """
+    slopes, offset = guided_coefficients(values, guide, radius, eps)
+    return (slopes * guide.float()).sum(1, keepdim=True) + offset
+
+
+def guided_coefficients(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """The linear map of `guided_filter` at every place: slopes `[1,3,H,W]` of the guide's colours, offset `[1,1,H,W]`.
+
+    Enlarged, they filter a larger guide (fast guided filter, He and Sun, arXiv:1505.00996).
+    """
     guide, values = guide.float(), values.float()
     mean_i, mean_p = _mean(guide, radius), _mean(values, radius)
     products = (guide[:, :, None] * guide[:, None]).flatten(1, 2)
@@ -42,7 +51,7 @@ def guided_filter(values: Tensor, guide: Tensor, radius: int, eps: float = 1e-3)
     matrix = covariance.permute(0, 3, 4, 1, 2) + eps * torch.eye(3, device=guide.device)
     a = torch.linalg.solve(matrix, cross.permute(0, 2, 3, 1)[..., None])[..., 0].permute(0, 3, 1, 2)
     b = mean_p - (a * mean_i).sum(1, keepdim=True)
-    return (_mean(a, radius) * guide).sum(1, keepdim=True) + _mean(b, radius)
+    return _mean(a, radius), _mean(b, radius)
 
 
 def edge_mask(mask: Tensor, image: Tensor, radius: int) -> Tensor:

@@ -88,10 +88,11 @@ class Restyle(Node):
             node_id="RegionStyleRestyle",
             display_name="Restyle Region",
             category="RegionStyle",
-            description="Cuts the region out with a margin, redraws it at the model's size with the attached experts, "
-            "and pastes it back. Where the output mask is 0 the picture equals the input bit for bit.",
+            description="Redraws the region with the attached experts and leaves the rest: as one crop where it fits "
+            "the model, in overlapping tiles at full size where it is larger. Where the output mask is 0 the picture "
+            "equals the input bit for bit.",
             search_aliases=["inpaint style", "harmonize", "cartoon", "watercolor", "regional style", "style transfer"],
-            inputs=[*_restyle_inputs(), *restyle_settings_inputs()],
+            inputs=[*_restyle_inputs(), *restyle_settings_inputs(), *detail_inputs()],
             outputs=[
                 # ids of their own, since 0.3.64 wants inputs and outputs to differ
                 node_output(
@@ -149,6 +150,11 @@ def restyle_settings_inputs(own: bool = False) -> list[Any]:
     strength = override(help=f"{help} 0: each style's own, where its file names one.") if own else override(low=0.01)
     names = ("steps", "cfg", "strength", "margin", "feather", "largest_scale")
     return node_inputs(RestyleSettings, *names, strength=strength)
+
+
+def detail_inputs() -> list[Any]:
+    """At which size a region is worked on, for every node that redraws one: the last of its inputs."""
+    return node_inputs(RestyleSettings, "detail")
 
 
 NODES = [StyleExpert, Restyle]

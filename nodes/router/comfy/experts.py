@@ -95,8 +95,11 @@ def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None]) -> Re
     made = torch.cat([picture[None] if one is None else one.image for picture, _, one in each])
     blended = [torch.zeros_like(mask) if one is None else one.mask for _, mask, one in each]
     done = [one for one in restyled if one is not None]
-    warning = why_unchanged(images, made, masks, joined_reasons(one.idle for one in done))
-    notice = f"restyled {len(done)} of {len(restyled)}"
+    unchanged = why_unchanged(images, made, masks, joined_reasons(one.idle for one in done))
+    warning = "\n".join(dict.fromkeys(filter(None, [unchanged, *(one.note for one in done)])))
+    tiled = {"native": "", "full": ", in tiles at full size", "both": ", as a whole and then in tiles at full size"}
+    ways = dict.fromkeys(tiled[one.detail] for one in done)
+    notice = f"restyled {len(done)} of {len(restyled)}{''.join(ways)}"
     return RestyledBatch(image_of(made), torch.stack([mask.cpu() for mask in blended]), notice, warning)
 
 

@@ -59,7 +59,7 @@ def match_batch(
     # Both frames are decoded: coding alone makes no difference here.
     if not warning and looks_alike(matched.frames[0], matched.frames[-1]):
         warning = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
-    return _batch(matched, settings, warning)
+    return _batch(matched, settings, "\n".join(filter(None, [warning, matched.note])))
 
 
 def with_fake(

@@ -45,6 +45,14 @@ class TestDemo:
         outside = pixels(demo / "mask.png").max(-1) == 0
         assert (pixels(demo / "input.png")[outside] == pixels(demo / "result.png")[outside]).all()
 
+    def test_a_photograph_in_two_styles_at_full_size(self, demo):
+        photo = json.loads((demo / "metrics.json").read_text())["photo"]
+        assert photo["background_equal"] is True
+        assert min(photo["region_changed"]) > 0.03
+        names = ["photograph", "outlined", *photo["styles"]]
+        assert len({pixels(demo / f"photo-{name}.png").tobytes() for name in names}) == 4
+        assert pixels(demo / "photo-photograph.png").shape == (300, 451, 3)
+
     def test_another_scene_is_another_picture(self, demo, tmp_path):
         assert main(["demo", "--out", str(tmp_path), "--scene", "3", "--style", "pixel art", "--device", "cpu"]) == 0
         assert (pixels(tmp_path / "input.png") != pixels(demo / "input.png")).any()

@@ -61,13 +61,21 @@ with torch.inference_mode():
         settings = RestyleSettings(steps=2, cfg=3.0, strength=0.4)
         return restyle_batch(styled, clip, vae, image, mask, "a star in mosaic style", "", settings).image
 
+    def tiles(model):
+        styled, style = attach(model, "tinyworld/mosaic.safetensors", 1.0, None)
+        settings = RestyleSettings(steps=1, cfg=3.0, strength=0.4, detail="full")
+        large = torch.nn.functional.interpolate(image[:1].movedim(-1, 1), (200, 150)).movedim(1, -1)
+        region = torch.nn.functional.interpolate(mask[:1, None], (200, 150))[:, 0]
+        return restyle_batch(styled, clip, vae, large, region, "a star in mosaic style", "", settings).image
+
     def sms(model, region=mask):
         styled, style = attach(model, "tinyworld/mosaic.safetensors", 1.0, None)
         settings = SmsSettings(iterations=3, preview_every=3)
         return match_batch(styled, clip, vae, image, region, "a star", style, 0.8, settings, Framing()).image
 
     result = {"same": {}, "told": {}}
-    for name, run in {"find": find, "restyle": restyle, "sms": sms, "whole": lambda m: sms(m, None)}.items():
+    runs = {"find": find, "restyle": restyle, "tiles": tiles, "sms": sms, "whole": lambda m: sms(m, None)}
+    for name, run in runs.items():
         wanted = run(plain)
         seen.clear()
         result["same"][name] = float((run(inpaint) - wanted).abs().max())
@@ -91,7 +99,7 @@ def test_inpainting_checkpoints_draw_and_look(run, request):
     assert {name: error for name, error in result["same"].items() if error > 2e-3} == {}
     told = result["told"]
     assert told["find"] == told["whole"] == [1.0, 1.0, [1.0]]  # everything is to be redrawn
-    for name in ("restyle", "sms"):
+    for name in ("restyle", "tiles", "sms"):
         least, mean, values = told[name]
         assert least == 0.0
         assert 0.1 < mean < 0.6

@@ -8,7 +8,7 @@ import torch
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.region.regions import Regions, region_of
 from regionstyle.nodes.grounding.comfy.attention import find_in_batch
-from regionstyle.nodes.grounding.comfy.grounding import segment
+from regionstyle.nodes.grounding.comfy.grounding import BoxRequest
 from regionstyle.nodes.grounding.comfy.regions import _inside, regions_from_mask
 from regionstyle.nodes.grounding.finders.vlm import ask
 from regionstyle.nodes.grounding.masks.composition import with_background
@@ -26,7 +26,7 @@ CALLS = {
     "Mask to Regions": (lambda words: regions_from_mask(MASK, words, "", None), "phrase"),
     "Mask to Regions, style": (lambda words: regions_from_mask(MASK, "cat", words, None), "style"),
     "background": (lambda words: with_background(Regions((region_of("cat", MASK[0]),), 8, 8), words), "style"),
-    "Segment Boxes": (lambda words: segment(None, None, "", None, "", "", words, "single"), "phrase"),
+    "Segment Boxes": (lambda words: BoxRequest(None, "", None, "", "", words).given((8, 8), 1), "phrase"),
     "Read Request with VLM": (lambda words: ask(None, MASK, words, None), "request"),
 }
 

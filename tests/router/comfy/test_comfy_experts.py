@@ -58,6 +58,15 @@ with torch.inference_mode():
                "empty": bool(torch.equal(made.image[0], image[0])),
                "outside": bool(torch.equal(made.image[1][mask[1] == 0], image[1][mask[1] == 0])),
                "inside": float((made.image[1] - image[1])[mask[1] == 1].abs().mean())}
+    large = torch.nn.functional.interpolate(image[:1].movedim(-1, 1), (160, 330)).movedim(1, -1)
+    region = torch.zeros(1, 160, 330); region[:, 10:150, 20:300] = 1
+    one = RestyleSettings(strength=0.2, steps=1, cfg=1.0, feather=0)
+    tiled = restyle_batch(ours, clip, vae, large, region, "a picture in mosaic style", "", one)
+    result |= {"tiled": tiled.notice, "tiled_warning": tiled.warning,
+               "tiled_outside": bool(torch.equal(tiled.image[region == 0], large[region == 0])),
+               "tiled_inside": float((tiled.image - large)[region == 1].abs().mean())}
+    smear = RestyleSettings(strength=0.2, steps=1, cfg=1.0, detail="native")
+    result["smear"] = restyle_batch(ours, clip, vae, large, region, "a picture in mosaic style", "", smear).warning
     try:
         attach(model, "tinyworld/none.safetensors", 1.0, None)
     except ValueError as error:
@@ -86,6 +95,11 @@ def check(result: dict) -> None:
     assert result["inside"] > 0.01
     assert result["notice"] == "restyled 1 of 2"
     assert result["warning"] == "empty mask, unchanged: image 0"
+    assert result["tiled"] == "restyled 1 of 1, in tiles at full size"
+    assert result["tiled_warning"] == ""
+    assert result["tiled_outside"]
+    assert result["tiled_inside"] > 0.01
+    assert "enlarged 2.6 times" in result["smear"]
     assert "none.safetensors" in result["missing"]
     assert "got 3 entries, expected 1 or 2" in result["three"]
 
