@@ -40,7 +40,8 @@ class _WindowPatches(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grids, total = _Grids(*ctx.saved_tensors, ctx.size), grad.new_zeros(ctx.shape)
+        start, side, homography = ctx.saved_tensors
+        grids, total = _Grids(start, side, homography, ctx.size), grad.new_zeros(ctx.shape)
         for place in grids.places():
             window = grids.window(total, place)
             # the gradient with respect to the window does not depend on what stands in it
