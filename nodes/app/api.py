@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,10 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host.base import LocalHost
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
+from ..engine.settings.checks import checked
 from ..engine.settings.setting import LARGEST_SEED
 from ..grounding.finders.attention import AttentionSettings
+from ..local_clip.settings import LocalClipSettings
 from . import stylize as use_case
 from .edit import EditSettings
 from .ground_instruction import Where
@@ -68,6 +70,9 @@ def stylize(
     cfg: float | None = None,
     seed: int = 0,
     device: str | None = None,
+    method: str = use_case.EXPERT,
+    clip: PathLike | None = None,
+    clip_settings: Mapping[str, Any] | None = None,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -82,6 +87,10 @@ def stylize(
     expert, the style's LoRA for it; generator, a trained generator's file, a bundled one's style, or "off". strength
     (above 0, at most 1), steps, cfg: None for what the style and the model usually want. device: "cpu", "cuda" or None
     for the best there is.
+
+    method: "expert", or "clip": each thing is optimised towards the words for its style, which needs no expert; clip, a
+    CLIP's folder (None: the tiny one, which knows the tiny world's styles); clip_settings, for example {"iterations":
+    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -105,6 +114,9 @@ def stylize(
             _path("expert", expert),
             _text("generator", generator),
             settings,
+            method,
+            _path("clip", clip),
+            _clip_settings(clip_settings),
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
@@ -147,6 +159,14 @@ def _in_python_words() -> Iterator[None]:
         yield
     except RegionStyleError as error:
         raise type(error)(re.sub(r"(?<![\w-])--([a-z])", r"\1", str(error))) from error
+
+
+def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise wrong_input("clip_settings", repr(given), "names and values", "Give for example {'iterations': 100}.")
+    return LocalClipSettings(**checked(LocalClipSettings, **given))
 
 
 def _words(name: str, text: Any) -> str:

@@ -95,4 +95,9 @@ def local_clip_networks(folder: Path | None) -> LocalClipNetworks:
     return load_public(folder, beside if (beside / VGG19_FILE).is_file() else folder)
 
 
+def known_clip_styles(folder: Path | None) -> list[str] | None:
+    """The styles that a CLIP knows: the tiny one's; None where any words are a style."""
+    return list(STYLES) if folder is None else None
+
+
 __all__ = ["TinyContent", "TinyTowers", "VggContent", "local_clip_networks", "tiny_local_clip"]

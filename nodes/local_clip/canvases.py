@@ -16,8 +16,11 @@ class LatentCoder(Protocol):
     factor: pixels per cell of the latent; patcher: ComfyUI's, None elsewhere.
     """
 
-    factor: int
-    patcher: Any
+    @property
+    def factor(self) -> int: ...
+
+    @property
+    def patcher(self) -> Any: ...
 
     def on(self, patcher: Any) -> LatentCoder:
         """The same on another patcher, which ComfyUI may demand for gradients."""

@@ -6,13 +6,13 @@ All in float32, or float64 where that is given. E is an embedding, dT the direct
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-ContentDistance = Literal["mean square", "norm"]
+from .presets import ContentDistance
+
 # A difference of two unit embeddings that is shorter than this has no direction worth following: its gradient would
 # be a thousand times larger than any other, and Adam would remember it for as many iterations.
 SHORTEST = 1e-2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .losses import ContentDistance
+ContentDistance = Literal["mean square", "norm"]
 
 
 @dataclass(frozen=True)

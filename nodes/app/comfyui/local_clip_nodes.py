@@ -22,7 +22,7 @@ class LocalClipLoader(Node):
         return node_schema(
             node_id="RegionStyleLoadLocalClip",
             display_name="Load CLIP for Local Style",
-            category="RegionStyle/load",
+            category="RegionStyle",
             description="The networks that Local CLIP Style is guided by. The tiny world's ship with the pack and know "
             "its own styles only. Public ones, which know any style, are read from models/regionstyle_metrics: a CLIP "
             "folder such as clip-vit-base-patch32, and torchvision's file of VGG-19.",

@@ -69,6 +69,6 @@ def _regions(images: Tensor, regions: Regions | None, mask: Tensor | None, style
 def _batch(images: Tensor, regions: Regions, made: LocalStyled) -> StyledBatch:
     warning = [why_unchanged(images, made.images, regions.union()), not_found_notice(regions)]
     frames = strip(made.frames) if made.frames else made.images[0]
-    about = (image_of(picture[None].float()) for picture in (frames, curves(made.history)))
+    shown, losses = (image_of(picture[None].float()) for picture in (frames, curves(made.history)))
     text = "\n".join(filter(None, warning))
-    return StyledBatch(image_of(made.images), made.masks.float().cpu(), *about, made.notice, text)
+    return StyledBatch(image_of(made.images), made.masks.float().cpu(), shown, losses, made.notice, text)
