@@ -121,6 +121,17 @@ SHEETS = {
         "Restyles a thing, then measures the result beside its source, compares side by side, and saves a report.",
         ((1, 2), (3, 4), (5, 7), (8, 10), (9, 11), (6,)),
     ),
+    "18 Three Styles Three Things": Sheet(
+        "Three styles on three things from one sentence, without any expert: each region is optimised until CLIP sees "
+        "the words in it. "
+        "A public CLIP in *Load CLIP for Local Style* knows any style; the tiny one knows eight.",
+        ((1, 2), (3, 4), (5,), (6, 7), (8,)),
+    ),
+    "19 Untrained Style on a Photograph": Sheet(
+        "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and connect "
+        "it, or let the whole picture change.",
+        ((1, 2), (3,), (4,), (5, 6)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -133,7 +144,7 @@ SHOWS = frozenset({
 # Nodes that show previews while they work, and keep the last one.
 GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
-    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator",
+    "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleLocalClipStyle",
 })  # fmt: skip
 
 
