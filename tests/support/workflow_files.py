@@ -124,12 +124,13 @@ SHEETS = {
     "18 Three Styles Three Things": Sheet(
         "Three styles on three things from one sentence, without any expert: each region is optimised until CLIP sees "
         "the words in it. "
-        "A public CLIP in *Load CLIP for Local Style* knows any style; the tiny one knows eight.",
+        "24 iterations show how it goes, 100 to 200 make a picture. A public CLIP in *Load CLIP for Local Style* knows "
+        "any style; the tiny one knows eight.",
         ((1, 2), (3, 4), (5,), (6, 7), (8,)),
     ),
     "19 Untrained Style on a Photograph": Sheet(
-        "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and connect "
-        "it, or let the whole picture change.",
+        "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and "
+        "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
         ((1, 2), (3,), (4,), (5, 6)),
     ),
 }  # fmt: skip

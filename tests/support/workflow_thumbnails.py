@@ -150,8 +150,10 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "text_grounded_masks": ((Shot((("8", 0), ("6", 0))),), halves),
     "detect_and_segment": ((Shot((("7", 0), ("8", 0))),), halves),
     "read_request_with_vlm": (one("7"), captioned("“what has three corners: mosaic,\n the round thing: like neon”")),
-    "three_styles_three_things": (one("6"), grid(1)),
-    "untrained_style_on_a_photograph": ((Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH,)),), halves),
+    "three_styles_three_things": ((Shot((("6", 0),), (("5.iterations", 60),)),), grid(1)),
+    "untrained_style_on_a_photograph": (
+        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
+    ),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
 }  # fmt: skip
 
