@@ -1,7 +1,4 @@
-"""The networks of local CLIP style: the tiny world's, which ship with the pack, or public ones from folders.
-
-And local CLIP style as a painter's work: a picture, a region, and the user's settings.
-"""
+"""The networks of local CLIP style: the tiny world's, which ship with the pack, or public ones from folders."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..local_clip.networks import LocalClipNetworks
-from ..local_clip.public_networks import VggContent, load_public
+from ..local_clip.public_networks import load_public
 from ..tinyworld.classifier import load_classifier
 from ..tinyworld.clip import TinyClip
 from ..tinyworld.networks import TEXT_LENGTH
@@ -98,6 +95,3 @@ def local_clip_networks(folder: Path | None) -> LocalClipNetworks:
 def known_clip_styles(folder: Path | None) -> list[str] | None:
     """The styles that a CLIP knows: the tiny one's; None where any words are a style."""
     return list(STYLES) if folder is None else None
-
-
-__all__ = ["TinyContent", "TinyTowers", "VggContent", "local_clip_networks", "tiny_local_clip"]
