@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..engine.public_networks import (
@@ -40,6 +41,8 @@ class ClipFolder:
     ) -> None:
         self.name, self.size = name, int(model.config.vision_config.image_size)
         self._model, self._tokenizer, self._mean, self._deviation = model, tokenizer, mean, deviation
+        embeddings = model.vision_model.embeddings
+        embeddings.patch_embedding = PatchProduct(embeddings.patch_embedding)
         self.modules: tuple[nn.Module, ...] = (model,)
 
     @classmethod
@@ -63,6 +66,30 @@ class ClipFolder:
         pooled = self._model.text_model(**tokens.to(next(self._model.parameters()).device)).pooler_output
         projected: Tensor = self._model.text_projection(pooled)
         return projected
+
+
+class PatchProduct(nn.Module):
+    """A convolution whose patches do not overlap, as one matrix product.
+
+    On a CPU its gradient takes a tenth of the whole tower's time as a convolution, and next to nothing so.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    @property
+    def weight(self) -> Tensor:
+        """What the tower around it asks for the dtype of."""
+        return self.convolution.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures `[N,C,H,W]` to `[N,D,H/s,W/s]`."""
+        side = self.convolution.kernel_size[0]
+        rows, columns = x.shape[-2] // side, x.shape[-1] // side
+        tiles = x[..., : rows * side, : columns * side].unflatten(-1, (columns, side)).unflatten(-3, (rows, side))
+        flat = tiles.permute(0, 2, 4, 1, 3, 5).flatten(3)
+        return F.linear(flat, self.weight.flatten(1), self.convolution.bias).movedim(-1, 1)
 
 
 class VggContent:

@@ -137,7 +137,7 @@ def main() -> None:
     direction = F.normalize(torch.randn(512, generator=torch.Generator().manual_seed(2)), dim=0).to(host.device)
     published = Published(clip, copy.deepcopy(vgg).requires_grad_(False), picture, mask, direction, args.patches)
     settings = LocalClipSettings(preset=REFERENCE, patches=args.patches, half=args.half)
-    frozen = copy.deepcopy(clip).requires_grad_(False)
+    frozen = copy.deepcopy(clip).requires_grad_(False)  # not its layers that the transcription uses
     run = ours(frozen, vgg.requires_grad_(False), picture, mask, direction, settings, host)
     pairs = [(seconds(published.step, host.device), seconds(run.step, host.device)) for _ in range(args.runs + 1)][1:]
     first, second = (statistics.median(times) for times in zip(*pairs, strict=True))

@@ -7,7 +7,7 @@ import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.public_networks import VGG19_FILE
-from regionstyle.nodes.local_clip.public_networks import ClipFolder, VggContent, load_public
+from regionstyle.nodes.local_clip.public_networks import ClipFolder, PatchProduct, VggContent, load_public
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -48,6 +48,16 @@ def test_a_clip_folder_gives_embeddings_that_can_be_differentiated(folder):
     gradient = torch.autograd.grad(embeddings.sum(), images)[0]
     assert gradient.abs().max() > 0
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_patches_as_one_product_are_the_convolution():
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(3, 7, 4, stride=4).double()
+    images = torch.rand(2, 3, 14, 20, dtype=torch.float64, requires_grad=True)
+    outputs = [layer(images) for layer in (convolution, PatchProduct(convolution))]
+    torch.testing.assert_close(*outputs)
+    weight = torch.rand_like(outputs[0])
+    torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), images)[0] for y in outputs))
 
 
 def test_texts_have_embeddings_and_a_limit(folder):
