@@ -14,6 +14,7 @@ from ._checks import (
     promote,
     require,
 )
+from ._patch_windows import window_patches
 
 
 def sample_patches_reference(
@@ -108,9 +109,10 @@ def sample_patches(
     require(random, f"generator must be a torch.Generator or None, got {type(generator).__name__}")
     start, side = _draw_windows(image, boxes, count, crop, generator)
     corners = _draw_corners(side, distortion, generator)
-    dtype = compute_dtype(image)
-    grid = _perspective_grid(corners.to(dtype), side.to(dtype), size)
-    return _sample(image.to(dtype), start.to(dtype), side.to(dtype), grid, fill).to(image.dtype)
+    pixels, start, side, corners = (part.to(compute_dtype(image)) for part in (image, start, side, corners))
+    if image.device.type == "cpu":
+        return window_patches(pixels, start, side, _inverse_homography(corners, side), size, fill).to(image.dtype)
+    return _sample(pixels, start, side, _perspective_grid(corners, side, size), fill).to(image.dtype)
 
 
 def _draw_windows(

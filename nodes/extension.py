@@ -8,7 +8,7 @@ from .copies import warn_of_copies
 
 # Each slice's `nodes.py` defines `NODES`, a list of node classes in menu order, and may define `register()`: what the
 # slice adds to ComfyUI's model folders.
-SLICES = ("tinyworld", "router", "sms", "sampler", "app", "grounding", "harmonizer", "metrics")
+SLICES = ("tinyworld", "router", "sms", "sampler", "local_clip", "app", "grounding", "harmonizer", "metrics")
 
 
 class RegionStyleExtension(ComfyExtension):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,10 @@ from ..engine.errors import RegionStyleError, wrong_input
 from ..engine.host.base import LocalHost
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
+from ..engine.settings.checks import checked
 from ..engine.settings.setting import LARGEST_SEED
 from ..grounding.finders.attention import AttentionSettings
+from ..local_clip.settings import LocalClipSettings
 from . import stylize as use_case
 from .edit import EditSettings
 from .ground_instruction import Where
@@ -75,6 +77,9 @@ def stylize(
     harmonize: bool = False,
     detail: str = "auto",
     outline: str | None = None,
+    method: str = use_case.EXPERT,
+    clip: PathLike | None = None,
+    clip_settings: Mapping[str, Any] | None = None,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -93,6 +98,10 @@ def stylize(
     the model's size; "full", overlapping tiles at the picture's own size; "both"; "auto", tiles where a crop would be
     enlarged over 1.5 times. device: "cpu", "cuda" or None for the best there is. harmonize: fit what was restyled to
     the light around it afterwards.
+
+    method: "expert", or "clip": each thing is optimised towards the words for its style, which needs no expert; clip, a
+    CLIP's folder (None: the tiny one, which knows the tiny world's styles); clip_settings, for example {"iterations":
+    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -117,7 +126,10 @@ def stylize(
             _path("expert", expert),
             _text("generator", generator),
             settings,
-            bool(harmonize),
+            harmonize=bool(harmonize),
+            method=method,
+            clip=_path("clip", clip),
+            local_clip=_clip_settings(clip_settings),
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
@@ -213,6 +225,14 @@ def _in_python_words() -> Iterator[None]:
         yield
     except RegionStyleError as error:
         raise type(error)(re.sub(r"(?<![\w-])--([a-z])", r"\1", str(error))) from error
+
+
+def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise wrong_input("clip_settings", repr(given), "names and values", "Give for example {'iterations': 100}.")
+    return LocalClipSettings(**checked(LocalClipSettings, **given))
 
 
 def _words(name: str, text: Any) -> str:

@@ -15,14 +15,18 @@ from ..engine.language.instruction import Instruction
 from ..grounding.finders.attention_finder import FoundRegions
 from ..grounding.language.bare_style import parse_for_region
 from ..grounding.language.prompt import parse_sentence
+from ..local_clip.settings import LocalClipSettings
 from .edit import EditResult, EditSettings, Painter, edit
 from .ground_instruction import Where, check_all_found, check_tiny_words, ground_instruction, instruction_of
 from .harmonize import HarmonizeRequest, harmonize
+from .local_clip import known_clip_styles
 from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
 from .painters.generator import check_settings
 from .painters.registry import PainterContext, painter_named
 
 OFF = "off"
+EXPERT, CLIP = "expert", "clip"
+METHODS = (EXPERT, CLIP)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,8 @@ class StylizeRequest:
     """prompt: what to do; style: when the prompt does not name it; where: who says where the things are; model:
     "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
     style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
-    restyled to the light around it afterwards."""
+    restyled to the light around it afterwards; method: "expert" (or a generator), or "clip": towards the words for the
+    style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published)."""
 
     prompt: str
     style: str | None = None
@@ -40,10 +45,15 @@ class StylizeRequest:
     generator: str | None = None
     settings: EditSettings = field(default_factory=EditSettings)
     harmonize: bool = False
+    method: str = EXPERT
+    clip: Path | None = None
+    local_clip: LocalClipSettings | None = None
 
     @property
     def painter(self) -> str:
         """The name of the painter that this asks for."""
+        if self.method == CLIP:
+            return CLIP
         if self.generator is None:
             return "automatic"
         return "expert" if self.generator == OFF else "generator"
@@ -51,11 +61,25 @@ class StylizeRequest:
     def check(self) -> None:
         """RegionStyleError for what can be seen to be wrong without any picture or network."""
         self.where.check()
+        self._check_method()
         if self.painter == "generator":
             check_settings(self.settings)
         check_expert(self.model, self.expert)
         if self.harmonize and self.where.whole:
             raise wrong_input("--harmonize", "it with --whole", "a part of the picture", "Leave one of them out.")
+
+    def _check_method(self) -> None:
+        """RegionStyleError for an unknown method, and options that belong to the other one."""
+        if self.method not in METHODS:
+            raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
+        of_experts = {"--expert": self.expert, "--generator": self.generator}
+        of_clip = {"--clip": self.clip, "its settings": self.local_clip}
+        wrong = of_experts if self.method == CLIP else of_clip
+        if given := [name for name, value in wrong.items() if value is not None]:
+            got, other = " and ".join(given), EXPERT if self.method == CLIP else CLIP
+            raise wrong_input(
+                "--method", f"{self.method!r} with {got}", f"it without, or {other!r}", "Leave out one or the other."
+            )
 
 
 def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
@@ -66,12 +90,11 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
     """
     request.check()
     instruction = _instruction(request)
-    model = open_model(
-        request.model, host, styles=[asked.style for asked in instruction.requests], expert=request.expert
-    )
+    styles = [] if request.method == CLIP else [asked.style for asked in instruction.requests]
+    model = open_model(request.model, host, styles=styles, expert=request.expert)
     with model.predictor.loaded():
         found = check_all_found(_found(images, instruction, request.where, model))
-        painter: Painter = painter_named(request.painter, PainterContext(model, request.settings, request.generator))
+        painter: Painter = painter_named(request.painter, _painter_context(request, model))
         edited = edit(images, found.regions, painter, request.settings)
     edited = replace(edited, notes=(*found.outlined, *edited.notes), said=found.said)
     return harmonized(edited, host) if request.harmonize else edited
@@ -83,10 +106,15 @@ def harmonized(edited: EditResult, host: Host) -> EditResult:
     return replace(edited, image=made.image)
 
 
+def _painter_context(request: StylizeRequest, model: LocalModel) -> PainterContext:
+    return PainterContext(model, request.settings, request.generator, request.clip, request.local_clip)
+
+
 def _instruction(request: StylizeRequest) -> Instruction:
     """The prompt as the model's styles read it. RegionStyleError for several styles and one LoRA."""
     read = parse_for_region if request.where.given else parse_sentence
-    instruction = read(request.prompt, known_styles(request.model), request.style)
+    known = known_clip_styles(request.clip) if request.method == CLIP else known_styles(request.model)
+    instruction = read(request.prompt, known, request.style)
     styles = list(dict.fromkeys(asked.style for asked in instruction.requests))
     if request.expert is not None and len(styles) > 1:
         raise RegionStyleError(

@@ -42,6 +42,18 @@ def test_an_array_gives_an_array(pixels, made):
     assert made.regions[0].box == BOX
 
 
+def test_by_clip_any_style_it_knows_without_an_expert(pixels):
+    quick = {"iterations": 1, "patches": 2, "optimise": "pixels"}
+    options = {"box": BOX, "device": "cpu", "method": "clip"}
+    made = regionstyle.stylize(pixels, "make it posterised", **options, clip_settings=quick)
+    outside = made.mask == 0
+    assert (made.image[outside] == pixels[outside]).all()
+    assert (made.image[~outside] != pixels[~outside]).any()
+    for settings, said in (({"iterations": 0}, "iterations: got 0"), ({"steps": 3}, "steps: got it"), (5, "names and")):
+        with pytest.raises(RegionStyleError, match=said):
+            regionstyle.stylize(pixels, "make it posterised", **options, clip_settings=settings)
+
+
 def test_a_result_that_is_its_source_says_so(pixels, made, caplog):
     assert made.warning == ""
     empty = regionstyle.stylize(pixels, PROMPT, mask=np.zeros(pixels.shape[:2], np.uint8), steps=1, device="cpu")

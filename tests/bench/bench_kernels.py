@@ -95,7 +95,20 @@ def rows(device: torch.device, large: bool) -> list[Row]:
                 (lambda s, t, m=mask: poisson.poisson_blend_reference(s, t, m)) if side == 32 else None),
             Row("sample_patches", (picture,), lambda x, b=box: kernels.sample_patches(x, b, 8, 24, 32)),
         ]  # fmt: skip
+    picture, box = (1, 3, 512, 512), torch.tensor([[80, 76, 430, 436]])
+    found.append(Row("sample_patches 64, 224", (picture,), lambda x, b=box: kernels.sample_patches(x, b, 64, 128, 224)))
+    found.append(Row("  torchvision's loop", (picture,), lambda x, b=box: patches_in_a_loop(x, b, 64, 128, 224)))
     return found
+
+
+def patches_in_a_loop(image: Tensor, box: Tensor, count: int, crop: int, size: int) -> Tensor:
+    """The published way: crop, perspective and resize, patch by patch."""
+    from torchvision import transforms
+
+    x0, y0, x1, y1 = box[0].tolist()
+    cut = transforms.RandomCrop(crop)
+    seen = transforms.Compose([transforms.RandomPerspective(0.5, p=1, fill=0), transforms.Resize(size)])
+    return torch.cat([seen(cut(image[:, :, y0:y1, x0:x1])) for _ in range(count)])
 
 
 def milliseconds(action: Callable[[], object], device: torch.device, runs: int = 3) -> float:

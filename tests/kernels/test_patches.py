@@ -4,6 +4,7 @@ import torch
 from regionstyle.kernels import sample_patches
 from regionstyle.kernels.patches import (
     _draw_corners,
+    _draw_windows,
     _inverse_homography,
     _perspective_grid,
     _sample,
@@ -157,6 +158,22 @@ def test_same_generator_state_same_patches():
     assert torch.equal(first, again)
     assert not torch.equal(first, sample_patches(image, boxes, 4, 20, 16, generator=seed(4)))
     assert not torch.equal(first[:, 0], first[:, 1])
+
+
+@pytest.mark.parametrize(("crop", "distortion"), [(1, 0.5), (2, 1.0), (13, 0.5), (20, 1.0)])
+def test_patch_by_patch_is_what_one_sampling_of_the_image_gives(crop, distortion):
+    """The CPU reads patches one by one, other devices all at once: values and gradients, horizons included."""
+    image = torch.randn(2, 3, 24, 30, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[2.0, 3, 22, 24], [0, 0, 30, 24]])
+    drawing = seed()
+    start, side = _draw_windows(image, boxes, 40, crop, drawing)
+    corners = _draw_corners(side, distortion, drawing)
+    expected = _sample(image, start, side, _perspective_grid(corners, side, 17), 0.3)
+    got = sample_patches(image, boxes, 40, crop, 17, distortion=distortion, fill=0.3, generator=seed())
+    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+    weight = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((patches * weight).sum(), image)[0] for patches in (got, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("crop", [1, 2, 3])

@@ -63,6 +63,11 @@ PAGES = {
     "RegionStyleSmsStylize": Page(
         "sms_by_sentence", (shown("2:0", "7"),), "the picture, and the triangle optimised towards halftone"
     ),
+    "RegionStyleLocalClipStyle": Page(
+        "three_styles_three_things",
+        (shown("2:0", "7", "6", _5_iterations=60),),
+        "the picture, its regions, and the triangle in mosaic, the ring in neon, the background as a pencil sketch",
+    ),
     "RegionStyleSmsApplyGenerator": Page(
         "sms_train_and_apply",
         (Shot((("2:0", 0), ("11", 0)), (PHOTOGRAPH,)),),

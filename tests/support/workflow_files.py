@@ -171,6 +171,18 @@ SHEETS = {
         "it knows what is where before it knows the details.",
         ((1, 2), (3,), (4, 5), (6,)),
     ),
+    "27 Three Styles Three Things": Sheet(
+        "Three styles on three things from one sentence, without any expert: each region is optimised until CLIP sees "
+        "the words in it. "
+        "24 iterations show how it goes, 100 to 200 make a picture. A public CLIP in *Load CLIP for Local Style* knows "
+        "any style; the tiny one knows eight.",
+        ((1, 2), (3, 4), (5,), (6, 7), (8,)),
+    ),
+    "28 Untrained Style on a Photograph": Sheet(
+        "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and "
+        "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
+        ((1, 2), (3,), (4,), (5, 6)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -186,6 +198,7 @@ GROWS = frozenset({
     "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleHarmonizeComposite",
     "RegionStyleMatchColourStatistics", "RegionStyleRandomPoissonBlend",
     "RegionStyleAttentionSampler",
+    "RegionStyleLocalClipStyle",
 })  # fmt: skip
 
 

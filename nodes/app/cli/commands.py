@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...engine.settings.setting import override, settings_of
 from ...grounding.settings import OutlineSettings
+from ...local_clip.settings import LocalClipSettings
 from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
 from ...sms.presets import REFERENCE
@@ -24,6 +25,9 @@ DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "rea
 MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
 GENERATOR = "paints in one pass at full size (default: a bundled one, for large pictures in its style); off: the expert"
 WHOLE = "the whole picture"
+METHOD = "expert: the style's expert repaints it; clip: optimised towards the words, for any style"
+CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
+CLIP_OPTIONS = ("iterations", "optimise", "content_weight", "patch_weight", "patch", "preset")
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
@@ -62,7 +66,21 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--generator", metavar="FILE|STYLE|off", help=GENERATOR)
     parser.add_argument("--harmonize", action="store_true", help="then fit what was restyled to the light around it")
     parser.add_argument("--strict", action="store_true", help="exit with 3, and write nothing, if nothing was changed")
+    _add_local_clip(parser)
     add_device(parser)
+
+
+def _add_local_clip(parser: Parser) -> None:
+    """What belongs to the method "clip"; None where it is not given, since the other method has none of it."""
+    parser.add_argument("--method", choices=["expert", "clip"], default="expert", help=f"{METHOD} ({DEFAULT})")
+    group = parser.add_argument_group("options of --method clip")
+    group.add_argument("--clip", type=Path, metavar="FOLDER", help=CLIP)
+    unset = {}
+    for name in CLIP_OPTIONS:
+        known = settings_of(LocalClipSettings)[name]
+        default = "the preset's" if known.default == known.none else known.default
+        unset[name] = override(default=None, help=f"{known.help.split('; -1')[0].rstrip('.')} (default: {default})")
+    add_setting_options(group, LocalClipSettings, **unset)
 
 
 def add_find(commands: argparse._SubParsersAction[Parser]) -> None:

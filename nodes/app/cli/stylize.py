@@ -7,13 +7,16 @@ import sys
 
 from torch import Tensor
 
+from ...engine.settings.checks import checked
 from ...grounding.finders.attention import AttentionSettings
+from ...local_clip.settings import LocalClipSettings
 from ..edit import EditSettings
 from ..ground_instruction import NothingFound, Where
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
 from ..stylize import StylizeRequest, stylize
 from .arguments import DONE, NOTHING_TO_DO
+from .commands import CLIP_OPTIONS
 from .console import console_host, say, say_lines, say_lost
 
 
@@ -53,5 +56,21 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
     )
     settings = EditSettings(strength=args.strength, steps=args.steps, cfg=args.cfg, seed=args.seed, detail=args.detail)
     return StylizeRequest(
-        args.prompt, args.style, where, args.model, args.expert, args.generator, settings, args.harmonize
+        args.prompt,
+        args.style,
+        where,
+        args.model,
+        args.expert,
+        args.generator,
+        settings,
+        args.harmonize,
+        args.method,
+        args.clip,
+        local_clip_settings(args),
     )
+
+
+def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:
+    """The options of --method clip that were given; None for none."""
+    given = {name: getattr(args, name) for name in CLIP_OPTIONS if getattr(args, name) is not None}
+    return LocalClipSettings(**checked(LocalClipSettings, **given)) if given else None

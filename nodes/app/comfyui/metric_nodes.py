@@ -21,7 +21,8 @@ def register_folders() -> None:
     folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
 
 
-def _roots() -> list[Path]:
+def metric_roots() -> list[Path]:
+    """Where the networks of numbers and of local CLIP style lie."""
     import folder_paths
 
     register_folders()
@@ -30,7 +31,7 @@ def _roots() -> list[Path]:
 
 def clip_choices() -> list[str]:
     """The tiny world, and every folder below models/regionstyle_metrics with a config.json in it."""
-    found = [path.parent.name for root in _roots() for path in sorted(root.glob("*/config.json"))]
+    found = [path.parent.name for root in metric_roots() for path in sorted(root.glob("*/config.json"))]
     return [TINY, *dict.fromkeys(found)]
 
 
@@ -72,7 +73,7 @@ class MetricNetworksLoader(Node):
 
         from ..metric_networks import load_networks
 
-        clip = None if text_image == TINY else next(r / text_image for r in _roots() if (r / text_image).is_dir())
+        clip = None if text_image == TINY else next(r / text_image for r in metric_roots() if (r / text_image).is_dir())
         with torch.inference_mode(False):
             return io.NodeOutput(load_networks(text_image, perceptual, _weights_root(perceptual), clip))
 
@@ -84,7 +85,7 @@ def _weights_root(perceptual: str) -> Path | None:
     if perceptual == TINY:
         return None
     file = TRUNKS[LPIPS[perceptual]].file
-    return next((root for root in _roots() if (root / file).is_file()), _roots()[0])
+    return next((root for root in metric_roots() if (root / file).is_file()), metric_roots()[0])
 
 
 NODES = [MetricNetworksLoader]

@@ -14,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 from ...engine.errors import wrong_input
+from ...local_clip.settings import LocalClipSettings
 from ..edit import EditSettings, Painter
 from ..local_model import LocalModel
 
@@ -24,11 +26,13 @@ from ..local_model import LocalModel
 @dataclass(frozen=True)
 class PainterContext:
     """model: the user's, with its experts; settings: what the user chose; generator: a file, a bundled one's style, or
-    None."""
+    None; clip: a CLIP's folder (None: the tiny one), and local_clip: how it is optimised, for the painter "clip"."""
 
     model: LocalModel
     settings: EditSettings
     generator: str | None = None
+    clip: Path | None = None
+    local_clip: LocalClipSettings | None = None
 
 
 Factory = Callable[[PainterContext], Painter]

@@ -1,4 +1,4 @@
-"""A loss over the iterations of a run, as a picture."""
+"""Pictures about a run: how the result came about, and a loss over its iterations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PANEL = (480, 150)  # width and height in pixels
+
+
+def strip(frames: Sequence[Tensor], height: int = 192) -> Tensor:
+    """Frames `[3,h,w]` side by side, each `height` pixels high: `[3,height,W]` in 0..1."""
+    scaled = [
+        F.interpolate(f[None], scale_factor=height / f.shape[-2], mode="bilinear", antialias=True)[0] for f in frames
+    ]
+    return torch.cat([s[:, :height] for s in scaled], -1).clamp(0, 1)
 
 
 def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int], unit: str = "iterations") -> Tensor:

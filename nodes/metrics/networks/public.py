@@ -19,14 +19,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.public_networks import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TORCHVISION,
+    VGG19_FILE,
+    Parts,
+    clip_parts,
+    filled,
+    read_tensors,
+    weights_file,
+)
 from ..distributions import Embed
 from ..structure import FeatureMap
 from .perceptual import PerceptualDistance
 
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pixels in -1..1
-TORCHVISION = "https://download.pytorch.org/models"
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ TRUNKS = {
     "alex": _Trunk("alexnet", "alexnet-owt-7be5be79.pth", (1, 4, 7, 9, 11)),
     "vgg": _Trunk("vgg16", "vgg16-397923af.pth", (3, 8, 15, 22, 29)),
 }
-VGG19_FILE, RELU3_1 = "vgg19-dcbb9e9d.pth", 11
+RELU3_1 = 11
 INCEPTION_FILE = "pt_inception-2015-12-05-6726825d.pth"
 INCEPTION_URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
 
@@ -58,43 +68,13 @@ def require(library: str, package: str) -> Path:
     return Path(spec.origin).parent
 
 
-def weights_file(folder: Path, name: str, url: str) -> Path:
-    """A weights file in the user's folder; RegionStyleError naming file, folder and public address."""
-    path = Path(folder) / name
-    if not path.is_file():
-        raise wrong_input("weights", f"no {name} in {folder}", "the published file", f"Put it there: {url}/{name}")
-    return path
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A state dict (also one kept as "state_dict"), tensors only, on the CPU. RegionStyleError for anything else."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no such file makes the reader fail in many ways
-        got = f"{path} ({type(error).__name__})"
-        raise wrong_input("weights", got, "a file of tensors", "Download it again.") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise wrong_input("weights", str(path), "a file of named tensors", "Download it again.")
-    return state
-
-
-def _filled(module: nn.Module, path: Path) -> Any:
-    try:
-        module.load_state_dict(read_tensors(path))
-    except RuntimeError as error:
-        got = f"{path} ({str(error).splitlines()[0]})"
-        raise wrong_input("weights", got, f"the file of {type(module).__name__}", "Download it again.") from error
-    return module.eval().requires_grad_(False)
-
-
 def _vision(builder: str, folder: Path, file: str) -> Any:
     """The convolutional part of a torchvision network with its published ImageNet weights."""
     require("torchvision", "torchvision")
     path = weights_file(folder, file, TORCHVISION)
     import torchvision.models
 
-    return _filled(getattr(torchvision.models, builder)(weights=None), path).features
+    return filled(getattr(torchvision.models, builder)(weights=None), path).features
 
 
 def _constant(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -144,7 +124,7 @@ def load_fid_features(folder: Path, device: torch.device | str = "cpu") -> Embed
     """FID's Inception v3, pool3, `[B,2048]`; images are resized to 299 x 299 as `pytorch-fid` does."""
     require("pytorch_fid", "pytorch-fid")
     path = weights_file(folder, INCEPTION_FILE, INCEPTION_URL)
-    network = _filled(_inception(), path).to(device)
+    network = filled(_inception(), path).to(device)
     network.fc = nn.Identity()
 
     def embed(images: Tensor) -> Tensor:
@@ -180,7 +160,7 @@ class ClipTowers:
     def __init__(self, folder: Path, device: torch.device | str = "cpu", *, squash: bool = False) -> None:
         folder = Path(folder)
         published = sorted(folder.glob("HPS_v2*.pt"))
-        parts = _hps_parts(folder, published[0]) if published else _transformers_parts(folder)
+        parts = _hps_parts(folder, published[0]) if published else clip_parts(folder)
         model, self._tokenizer, self._mean, self._std = parts
         self._model: Any = model.to(device)
         self.backbone = folder.name
@@ -214,23 +194,6 @@ class ClipTowers:
         )
         pooled = self._model.text_model(**tokens).pooler_output
         return F.normalize(self._model.text_projection(pooled), dim=-1)
-
-
-Parts = tuple[Any, Any, tuple[float, ...], tuple[float, ...]]  # model, tokenizer, pixel mean and deviation
-
-
-def _transformers_parts(folder: Path) -> Parts:
-    from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
-
-    lacking = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
-    if lacking:
-        accepts = "a CLIP in the transformers layout (config.json, model.safetensors, tokenizer, preprocessor)"
-        remedy = "Put openai/clip-vit-base-patch32 or another CLIP into that folder."
-        raise wrong_input("CLIP folder", f"no {' and no '.join(lacking)} in {folder}", accepts, remedy)
-    model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    processor: Any = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-    tokenizer = CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return model.eval().requires_grad_(False), tokenizer, tuple(processor.image_mean), tuple(processor.image_std)
 
 
 def _hps_parts(folder: Path, file: Path) -> Parts:

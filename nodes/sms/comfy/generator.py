@@ -15,13 +15,14 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.io.curves import strip
 from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserved
 from ...engine.region.unchanged import why_unchanged
 from ..generator.apply import apply_generator
 from ..generator.files import FOLDER, StyleGenerator, load_generator, save_generator
 from ..generator.pictures import PictureBatch, PictureFiles, Pictures
 from ..generator.run import distill
-from ..pictures import curves, strip
+from ..pictures import curves
 from ..settings import DistillSettings
 from .sms import with_fake
 

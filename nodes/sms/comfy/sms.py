@@ -15,10 +15,11 @@ from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
+from ...engine.io.curves import strip
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.unchanged import looks_alike, why_unchanged
 from ..fake import init_fake
-from ..pictures import curves, strip
+from ..pictures import curves
 from ..settings import Framing, SmsSettings
 from ..stylize import Matched, has_mask, match_style, scaled_gates
 

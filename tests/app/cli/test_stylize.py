@@ -101,3 +101,33 @@ def test_an_expert_file_is_checked_as_in_comfyui(tmp_path):
     save_expert(Expert("pixel-art", layers), path, layout="diffusers")
     with pytest.raises(RegionStyleError, match="as RegionRoute published it"):
         models._stack(torch.nn.Module(), path)
+
+
+def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
+    """The tiny CLIP knows 'posterised', of which there is no expert."""
+    path, (phrase, _) = scene_file
+    out, ask = tmp_path / "o.png", ["-o", str(tmp_path / "o.png"), "--device", "cpu", "--box", "20,20,60,70"]
+    arguments = ["stylize", str(path), f"make the {phrase} posterised", *ask]
+    assert main(arguments) == 2
+    assert "posterised" in capsys.readouterr().err
+    assert main([*arguments, "--method", "clip", "--iterations", "1", "--optimise", "pixels"]) == 0
+    changed = (np.asarray(Image.open(out)) != np.asarray(Image.open(path))).any(-1)
+    assert changed[20:70, 20:60].mean() > 0.5
+    assert not changed[:16].any()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--method", "clip", "--generator", "neon"], "'clip' with --generator"),
+        (["--iterations", "3"], "'expert' with its settings"),
+        (["--clip", "nowhere"], "'expert' with --clip"),
+        (["--method", "clip", "--steps", "3"], "clip with --steps"),
+        (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
+    ],
+)
+def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, more, message):
+    prompt, out = f"make the {scene_file[1][0]} neon", str(tmp_path / "o.png")
+    ask = ["stylize", str(scene_file[0]), prompt, "-o", out, "--device", "cpu", "--box", "20,20,60,70"]
+    assert main([*ask, *more]) == 2
+    assert message in capsys.readouterr().err

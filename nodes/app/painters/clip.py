@@ -1,0 +1,95 @@
+"""The painter "clip": a region is optimised towards the words for its style; no expert is needed (LEAST)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ...engine.errors import wrong_input
+from ..edit import EditResult, EditSettings
+from .registry import PainterContext, painter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ...engine.region.region import Region
+    from ...local_clip.networks import LocalClipNetworks
+    from ...local_clip.settings import LocalClipSettings
+
+REDRAWING = ("strength", "steps", "cfg")  # the settings that only an expert can follow
+
+
+@dataclass(frozen=True)
+class ClipPainter:
+    """folder: a public CLIP's, None for the tiny one; settings: of the optimisation; predictor: whose autoencoder a
+    latent is optimised with, and whose host it runs on."""
+
+    folder: Path | None
+    settings: LocalClipSettings
+    predictor: Any
+
+    def check(self, region: Region, settings: EditSettings) -> None:
+        """RegionStyleError for settings that ask for redrawing, a style that CLIP cannot use, and missing files."""
+        from ...local_clip.directions import style_direction
+
+        given = [f"--{name}" for name in REDRAWING if getattr(settings, name) is not None]
+        if given:
+            accepts = "it without them: they belong to an expert"
+            raise wrong_input("--method", f"clip with {' and '.join(given)}", accepts, "Leave them out.")
+        style_direction(self._networks.clip, region.style, self.settings.preset)
+
+    def paint(self, image: Tensor, region: Region, settings: EditSettings) -> EditResult:
+        """The region of a picture `[1,3,H,W]` in its style."""
+        from ...engine.region.regions import Regions
+        from ...local_clip.stylize import LocalClip, stylize_local
+
+        chosen = {name: getattr(settings, name) for name in ("seed", "margin", "feather", "largest_scale")}
+        own = replace(self.settings, **{name: value for name, value in chosen.items() if value is not None})
+        coder = PredictorCoder(self.predictor) if own.optimise == "latent" else None
+        there = Regions((replace(region, image=0),), int(image.shape[-2]), int(image.shape[-1]))
+        made = stylize_local(image, there, LocalClip(self._networks, self.predictor.host, coder), own)
+        return EditResult(made.images, made.masks, (region,))
+
+    @cached_property
+    def _networks(self) -> LocalClipNetworks:
+        from ..local_clip import local_clip_networks
+
+        return local_clip_networks(self.folder)
+
+
+@dataclass(frozen=True)
+class PredictorCoder:
+    """The autoencoder of a loaded model, for optimising latents."""
+
+    predictor: Any
+    patcher: Any = None
+
+    @property
+    def factor(self) -> int:
+        """Pixels per cell of the latent."""
+        return int(self.predictor.factor)
+
+    def on(self, patcher: Any) -> PredictorCoder:
+        """Only ComfyUI has patchers."""
+        return self
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Latents of images in 0..1."""
+        latents: Tensor = self.predictor.encode(images)
+        return latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images in 0..1."""
+        images: Tensor = self.predictor.decode(latents)
+        return images
+
+
+@painter("clip")
+def clip_painter(context: PainterContext) -> ClipPainter:
+    """The CLIP of the context, the tiny one where it names none."""
+    from ...local_clip.settings import LocalClipSettings
+
+    return ClipPainter(context.clip, context.local_clip or LocalClipSettings(), context.model.predictor)

@@ -1,0 +1,1 @@
+"""Local CLIP style in ComfyUI."""

@@ -1,0 +1,68 @@
+"""The painter "clip" with the tiny networks, and with a CLIP folder and a VGG-19 file of random weights."""
+
+import pytest
+import torch
+
+from regionstyle.nodes.app.edit import EditSettings, edit
+from regionstyle.nodes.app.local_clip import local_clip_networks, tiny_local_clip
+from regionstyle.nodes.app.local_model import TINY, open_model
+from regionstyle.nodes.app.painters.registry import PainterContext, painter_named
+from regionstyle.nodes.engine.errors import RegionStyleError
+from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.region.region import Region
+from regionstyle.nodes.local_clip.settings import LocalClipSettings
+
+QUICK = LocalClipSettings(iterations=1, patches=2)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return open_model(TINY, LocalHost("cpu"))
+
+
+def star(style):
+    return Region.of_box("star", (30, 30, 90, 90), (128, 128), style=style)
+
+
+@pytest.mark.parametrize("optimise", ["network", "latent"])
+def test_it_paints_inside_its_region_only_without_an_expert(model, optimise):
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    settings = LocalClipSettings(iterations=1, patches=2, optimise=optimise)
+    painter = painter_named("clip", PainterContext(model, EditSettings(seed=3), local_clip=settings))
+    with model.predictor.loaded():
+        made = edit(image, [star("posterised")], painter, EditSettings(seed=3, feather=0))
+    outside = (made.mask[0] == 0).expand_as(image)
+    assert (~outside).float().mean() == pytest.approx((60 / 128) ** 2)
+    assert torch.equal(made.image[outside], image[outside])
+    assert not torch.equal(made.image[~outside], image[~outside])
+
+
+def test_it_refuses_before_it_paints(model):
+    painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=QUICK))
+    with pytest.raises(RegionStyleError, match="clip with --steps"):
+        painter.check(star("neon"), EditSettings(steps=4))
+    with pytest.raises(RegionStyleError, match=r"style: got cubism.*tiny CLIP was taught: .*neon"):
+        painter.check(star("cubism"), EditSettings())
+    with pytest.raises(RegionStyleError, match="style: got ''"):
+        painter.check(star(""), EditSettings())
+
+
+def test_the_tiny_networks_say_so_and_are_frozen():
+    networks = tiny_local_clip()
+    assert [part.endswith("-tiny") for part in networks.name.split(", ")] == [True, True]
+    assert not any(p.requires_grad for module in networks.modules for p in module.parameters())
+
+
+def test_the_tiny_content_is_what_the_classifier_gives():
+    content = tiny_local_clip().content
+    images = torch.rand(1, 3, 128, 128)
+    (classifier,) = content.modules
+    for got, expected in zip(content.maps(images, rectified=True), classifier.features(images)[-2:], strict=True):
+        torch.testing.assert_close(got, expected)
+    plain, rectified = (content.maps(images, rectified=which) for which in (False, True))
+    assert plain[-1].min() < 0 <= rectified[-1].min()
+
+
+def test_a_folder_without_its_files_names_them(tmp_path):
+    with pytest.raises(RegionStyleError, match=r"CLIP folder: got no config.json and no model.safetensors"):
+        local_clip_networks(tmp_path)
