@@ -22,6 +22,7 @@ from ...engine.families.base import BIAS, COMPOSITION, GRADIENT
 from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.host.gradients import ordinary
+from ...engine.host.messages import show_message
 from ...engine.predictor.base import Text
 from ...engine.predictor.comfy_text import encode_prompts
 from ...engine.region.regions import Regions
@@ -297,6 +298,11 @@ class _Wrappers:
         given = states[:1, : wanted.shape[1]].detach().float().cpu()
         wanted = wanted.detach().float().cpu()
         return float((given - wanted).abs().max()) <= SAME_PROMPT * float(wanted.abs().max())
+
+
+def show_losses(record: StepRecord) -> None:
+    """Draw a step's losses on the node that is sampling."""
+    show_message(f"attention at {record.share:.0%} of the steps: focus {record.focus:.3f}, cover {record.cover:.3f}")
 
 
 def check_latent(noise: Tensor, options: dict[str, Any]) -> None:

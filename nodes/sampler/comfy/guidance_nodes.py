@@ -46,10 +46,10 @@ class AttentionGuidance(Node):
 
     @classmethod
     def execute(cls, model: Any, clip: Any, regions: Any, prompt: str, **settings: Any) -> io.NodeOutput:
-        from .guidance import guide_model
+        from .guidance import guide_model, show_losses
 
         (chosen,) = settings_from(settings, GuidanceSettings)
-        guided = guide_model(model, clip, prompt, regions, chosen)
+        guided = guide_model(model, clip, prompt, regions, chosen, show_losses)
         said = cls.say(guided.notice, warning=guided.warning)
         return io.NodeOutput(guided.model, guided.positive, guided.notice, ui=said)
 

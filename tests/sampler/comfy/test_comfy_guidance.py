@@ -173,6 +173,14 @@ def wrong():
     predictor = ComfyPredictor(made.model, None, None, ComfyHost())
     text = predictor.from_conditioning(family_conditioning(family))
     out["outside"] = message(predictor.predict, noise(1, 4, *SIZE), 0.5, text)
+    # What SamplerCustomAdvanced calls, with a sampler and noise levels of its own.
+    guider = comfy.samplers.CFGGuider(made.model)
+    guider.set_conds(made.positive, family_conditioning(family, 1))
+    guider.set_cfg(3.0)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 4)
+    euler, empty_latent = comfy.samplers.sampler_object("euler"), torch.zeros(1, 4, *SIZE)
+    custom = guider.sample(noise(1, 4, *SIZE), empty_latent, euler, sigmas, disable_pbar=True, seed=0)
+    out["guider"] = far(custom, sample(family, made.model, made.positive))
     longer = [[noise(1, 154, 64), {"pooled_output": noise(1, 64)}]]
     long = comfy.sample.sample(made.model, noise(1, 4, *SIZE), 2, 3.0, "euler", "simple", made.positive, longer,
                                torch.zeros(1, 4, *SIZE), disable_pbar=True, seed=0)
@@ -262,3 +270,4 @@ def test_mistakes_have_one_sentence(guided, version):
     assert "gradient: SD1.5, SD2 and SDXL" in found["stranger"], "the table"
     assert "outside of a sampler" in found["outside"]
     assert found["longer"][0]
+    assert found["guider"] < 1e-4
