@@ -100,7 +100,7 @@ def measure(context: RowContext, tasks: Sequence[Task], results: Sequence[Tensor
     networks, rows, outside = context.networks, [], []
     for task, result in zip(tasks, results, strict=True):
         image, union = task.image, task.regions.union()
-        outside.append([float(masked_mse(result, image, union, UNIT, "background").mean()),
+        outside.append([float(masked_mse(result, image, (union == 0).float(), UNIT, "background").mean()),
                         float(equal_outside(result, image, union).double().mean())])  # fmt: skip
         for region in task.regions:
             mask = region.mask[None]
