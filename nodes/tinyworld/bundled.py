@@ -47,7 +47,7 @@ RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
     "mosaic": {"strength": 0.35},
-    "neon": {"strength": 0.6},
+    "neon": {"strength": 0.5},
     "oil paint": {"strength": 0.35},
     "pencil sketch": {"strength": 0.55},
     "pixel art": {"strength": 0.35},

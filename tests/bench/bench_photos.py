@@ -60,7 +60,7 @@ def main() -> None:
     if args.one:
         sys.stdout.write(json.dumps(measured(int(args.one[0]), args.one[1], args.device)))
         return
-    sys.stdout.write(f"{platform.machine()}, full size, mosaic, 6 steps and 6 of inversion\n")
+    sys.stdout.write(f"{platform.machine()}, full size, mosaic, 4 steps and 4 of inversion\n")
     sys.stdout.write(" side  region  tiles  seconds  per tile  MiB at peak  above loading\n")
     for side in args.side or SIDES:
         for share in SHARES:
