@@ -17,8 +17,10 @@ from .commands import (
     add_apply,
     add_benchmark,
     add_demo,
+    add_download,
     add_evaluate,
     add_find,
+    add_models,
     add_report,
     add_run,
     add_stylize,
@@ -77,6 +79,8 @@ _COMMANDS = {
     "find": (".find", "run_find"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
+    "models": (".download", "run_models"),
+    "download": (".download", "run_download"),
     "train": (".tinyworld", "run_training"),
     "train style": (".train_style", "run_style_training"),
     "train gate": (".train_gate", "run_gate_training"),
@@ -127,7 +131,8 @@ def build_parser() -> Parser:
     parser = Parser(prog="regionstyle", description="Restyle the thing a sentence names; leave the rest as it is.")
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    added = (add_demo, add_stylize, add_find, add_apply, add_run, add_train, add_evaluate, add_report, add_benchmark)
+    use = (add_demo, add_stylize, add_find, add_apply, add_run, add_models, add_download)
+    added = (*use, add_train, add_evaluate, add_report, add_benchmark)
     for add in added:
         add(commands)
     return parser
