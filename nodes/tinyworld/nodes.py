@@ -41,11 +41,12 @@ NODES = [TinyWorldLoader]
 
 
 def register() -> None:
-    """Add the folders of this slice's files to ComfyUI's, and the workflows' picture to those it can load."""
+    """Add the folders of this slice's files to ComfyUI's, and the workflows' pictures to those it can load."""
     import folder_paths
 
     from .comfy_tinyworld import register_experts
-    from .example_picture import put_example
+    from .example_picture import EXAMPLE, PAINTED, put_example
 
     register_experts()
-    put_example(Path(folder_paths.get_input_directory()))
+    for picture in (EXAMPLE, PAINTED):
+        put_example(Path(folder_paths.get_input_directory()), picture)

@@ -46,6 +46,10 @@ class Part:
         """Where a file of the source lies below the models folder."""
         return PurePosixPath(self.folder) / file.removeprefix(self.strip)
 
+    def address(self, file: str) -> str:
+        """Where anyone can fetch a file, on the hub itself and not on a mirror."""
+        return f"https://huggingface.co/{self.hub}/resolve/{self.revision}/{file}" if self.hub else f"{self.url}/{file}"
+
     @property
     def source(self) -> str:
         return self.hub or str(self.url)
