@@ -1,4 +1,4 @@
-"""The pictures that the workflows load, put where ComfyUI's Load Image lists it: templates run without an upload."""
+"""The pictures that the workflows load, put where ComfyUI's Load Image lists them: templates run without an upload."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "workflows" / "regionstyle_scene.png"
 PASTE = EXAMPLE.with_name("regionstyle_paste.png")  # a composite; what is transparent is its foreground
+PAINTED = EXAMPLE.with_name("regionstyle_painted.png")  # the same with a mask, as ComfyUI's mask editor saves one
 
 
 def put_example(folder: Path, picture: Path = EXAMPLE) -> Path | None:

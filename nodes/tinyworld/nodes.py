@@ -41,12 +41,12 @@ NODES = [TinyWorldLoader]
 
 
 def register() -> None:
-    """Add the folders of this slice's files to ComfyUI's, and the workflows' picture to those it can load."""
+    """Add the folders of this slice's files to ComfyUI's, and the workflows' pictures to those it can load."""
     import folder_paths
 
     from .comfy_tinyworld import register_experts
-    from .example_picture import EXAMPLE, PASTE, put_example
+    from .example_picture import EXAMPLE, PAINTED, PASTE, put_example
 
     register_experts()
-    for picture in (EXAMPLE, PASTE):
+    for picture in (EXAMPLE, PAINTED, PASTE):
         put_example(Path(folder_paths.get_input_directory()), picture)

@@ -24,6 +24,16 @@ WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is do
 PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
 SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller)"
 
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+SD15 = (
+    f"Weights: `{CHECKPOINT}` in `models/checkpoints` (Stable Diffusion 1.5, CreativeML Open RAIL-M), which "
+    "`regionstyle download sd15` fetches; any SD1.5 or SDXL checkpoint will do. LoRAs: your own in `models/loras`, "
+    "made for that checkpoint; their licence is their authors'."
+)
+# Inputs that name a file of the catalogue of public weights: the front end offers those that are missing. Folders
+# cannot be offered, since it compares with names of files.
+LOADERS = {"CheckpointLoaderSimple": "ckpt_name", "RegionStyleLoadSam": "file"}
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -183,6 +193,24 @@ SHEETS = {
         "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
         ((1, 2), (3,), (4,), (5, 6)),
     ),
+    "30 Checkpoint with LoRA": Sheet(
+        "Your own checkpoint and a style LoRA on the thing a phrase names. Choose the LoRA in *Attach Style Expert*, "
+        "load a picture, name the thing in *phrase* and in *prompt*. *strength* says how far to go.",
+        ((1, 2), (3, 4), (5, 7), (6,)),
+        SD15,
+    ),
+    "31 Painted Mask with LoRA": Sheet(
+        "The same on a mask painted by hand: load your picture, open it in ComfyUI's mask editor from its menu, paint, "
+        "save. The picture that comes with the pack has one.",
+        ((1, 2), (4,), (5,), (6,)),
+        SD15,
+    ),
+    "32 Several LoRAs Several Things": Sheet(
+        "Several style LoRAs on several things of one picture: attach a LoRA for every style of the sentence. A style "
+        "is known by the words its file tells, or by its name.",
+        ((1, 2), (3, 4), (5,), (6,), (7,)),
+        SD15,
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -231,7 +259,7 @@ def widget_values(node: dict, definition: dict) -> list:
             continue
         options = spec[1] if len(spec) > 1 else {}
         given = node["inputs"].get(name)
-        choices = spec[0] if isinstance(spec[0], list) else options.get("options") or [""]
+        choices = (spec[0] if isinstance(spec[0], list) else options.get("options")) or [""]
         empty = {"COMBO": choices[0], "STRING": "", "BOOLEAN": False}.get(kind_of(spec), 0)
         values.append(options.get("default", empty) if given is None or isinstance(given, list) else given)
         if options.get("control_after_generate") or name in ("seed", "noise_seed"):
@@ -291,6 +319,21 @@ def places(sheet: Sheet, api: dict, definitions: dict) -> dict[str, tuple[list[i
     return placed
 
 
+def public_files(node: dict) -> dict[str, list[dict[str, str]]]:
+    """The property with what the front end offers when a loader's file is missing: name, address, folder of models/."""
+    from regionstyle.nodes.app.downloads.catalogue import load_catalogue
+
+    name = node["inputs"].get(LOADERS.get(node["class_type"], ""))
+    parts = [part for model in load_catalogue().models.values() for part in model.parts]
+    offered = [
+        {"name": name, "url": part.address(file), "directory": part.folder}
+        for part in parts
+        for file in part.files
+        if part.place(file).name == name
+    ]
+    return {"models": offered[:1]} if offered else {}
+
+
 def browser_form(title: str, api: dict, definitions: dict) -> dict:
     """The UI form of a workflow. KeyError where a column names a node that is not there, or leaves one out."""
     sheet = SHEETS[title]
@@ -320,7 +363,8 @@ def browser_form(title: str, api: dict, definitions: dict) -> dict:
         nodes.append({
             "id": int(key), "type": kind, "pos": placed[key][0], "size": placed[key][1], "flags": {}, "order": order,
             "mode": 0, "inputs": sockets(node, definition, numbers), "outputs": outputs,
-            "title": node["_meta"]["title"], "properties": {"Node name for S&R": kind},
+            "title": node["_meta"]["title"],
+            "properties": {"Node name for S&R": kind, **public_files(node)},
             "widgets_values": widget_values(node, definition),
         })  # fmt: skip
     slot_of = {node["id"]: [slot["name"] for slot in node["inputs"]] for node in nodes}

@@ -31,6 +31,7 @@ CLIP_OPTIONS = ("iterations", "optimise", "content_weight", "patch_weight", "pat
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
+MODELS_FOLDER = "models folder (default: that of the ComfyUI on this machine, else in the user's cache)"
 SAM = "Segment Anything outlines what is found: a file of its authors (sam_vit_b_01ec64.pth), or the pack's small one"
 DETECTOR = "Grounding DINO finds the things, instead of the model's attention: its folder; with --sam"
 
@@ -119,6 +120,20 @@ def add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--out", type=Path, default=Path("regionstyle-out"), metavar="DIR", help=DEFAULT)
     parser.add_argument("--partial", action="store_true", help="leave out branches that ComfyUI refuses, run the rest")
     parser.add_argument("--strict", action="store_true", help="exit with 3 where the workflow makes no file")
+
+
+def add_models(commands: argparse._SubParsersAction[Parser]) -> None:
+    parser = add_command(commands, "models", "List public weights: names, sizes, licences, and where they go.")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=MODELS_FOLDER)
+
+
+def add_download(commands: argparse._SubParsersAction[Parser]) -> None:
+    text = "Download public weights to where the loaders look; asks first, goes on where it was cut, checks hashes."
+    parser = add_command(commands, "download", text)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="as 'regionstyle models' lists them; photo: a set")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help=MODELS_FOLDER)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be downloaded, and download nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:

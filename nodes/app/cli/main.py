@@ -17,8 +17,10 @@ from .commands import (
     add_apply,
     add_benchmark,
     add_demo,
+    add_download,
     add_evaluate,
     add_find,
+    add_models,
     add_report,
     add_run,
     add_stylize,
@@ -84,6 +86,8 @@ _COMMANDS = {
     "make harmony-data": (".harmony_data", "run_harmony_data"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
+    "models": (".download", "run_models"),
+    "download": (".download", "run_download"),
     "train": (".tinyworld", "run_training"),
     "train style": (".train_style", "run_style_training"),
     "train gate": (".train_gate", "run_gate_training"),
@@ -139,7 +143,7 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     edits = (add_demo, add_stylize, add_find, add_harmonize, add_paste, add_apply, add_run)
-    for add in (*edits, add_train, add_make, add_evaluate, add_report, add_benchmark):
+    for add in (*edits, add_models, add_download, add_train, add_make, add_evaluate, add_report, add_benchmark):
         add(commands)
     return parser
 

@@ -1,0 +1,1 @@
+"""Public weights, one command away: the catalogue, where files belong, and fetching them."""
