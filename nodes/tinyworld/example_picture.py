@@ -10,7 +10,6 @@ from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "workflows" / "regionstyle_scene.png"
 PASTE = EXAMPLE.with_name("regionstyle_paste.png")  # a composite; what is transparent is its foreground
-PAINTED = EXAMPLE.with_name("regionstyle_painted.png")  # the same with a mask, as ComfyUI's mask editor saves one
 
 
 def put_example(folder: Path, picture: Path = EXAMPLE) -> Path | None:

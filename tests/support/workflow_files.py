@@ -24,12 +24,6 @@ WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is do
 PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
 SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller)"
 
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-SD15 = (
-    f"Weights: `{CHECKPOINT}` in `models/checkpoints` (Stable Diffusion 1.5, CreativeML Open RAIL-M), which "
-    "`regionstyle download sd15` fetches; any SD1.5 or SDXL checkpoint will do. LoRAs: your own in `models/loras`, "
-    "made for that checkpoint; their licence is their authors'."
-)
 # Inputs that name a file of the catalogue of public weights: the front end offers those that are missing. Folders
 # cannot be offered, since it compares with names of files.
 LOADERS = {"CheckpointLoaderSimple": "ckpt_name", "RegionStyleLoadSam": "file"}
@@ -192,24 +186,6 @@ SHEETS = {
         "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and "
         "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
         ((1, 2), (3,), (4,), (5, 6)),
-    ),
-    "30 Checkpoint with LoRA": Sheet(
-        "Your own checkpoint and a style LoRA on the thing a phrase names. Choose the LoRA in *Attach Style Expert*, "
-        "load a picture, name the thing in *phrase* and in *prompt*. *strength* says how far to go.",
-        ((1, 2), (3, 4), (5, 7), (6,)),
-        SD15,
-    ),
-    "31 Painted Mask with LoRA": Sheet(
-        "The same on a mask painted by hand: load your picture, open it in ComfyUI's mask editor from its menu, paint, "
-        "save. The picture that comes with the pack has one.",
-        ((1, 2), (4,), (5,), (6,)),
-        SD15,
-    ),
-    "32 Several LoRAs Several Things": Sheet(
-        "Several style LoRAs on several things of one picture: attach a LoRA for every style of the sentence. A style "
-        "is known by the words its file tells, or by its name.",
-        ((1, 2), (3, 4), (5,), (6,), (7,)),
-        SD15,
     ),
 }  # fmt: skip
 

@@ -163,9 +163,6 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "untrained_style_on_a_photograph": (
         (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
     ),
-    "checkpoint_with_lora": ((Shot((("6", 0), ("7", 0))),), halves),
-    "painted_mask_with_lora": (one("6"), grid(1)),
-    "several_loras_several_things": ((Shot((("6", 0), ("7", 0))),), halves),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
     "clear_vae_decode": (one("1:0"), grid(1)),
