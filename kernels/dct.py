@@ -203,7 +203,9 @@ def _low_pass_of(x: Tensor, cutoffs: list[int], dtype: torch.dtype) -> _LowPass:
     h, w = x.shape[-2:]
     if len(cutoffs) == 1:
         small = h + w <= 512 and max(h, w) <= 256
-        return (_one_cutoff if small else _one_cutoff.__wrapped__)(h, w, cutoffs[0], dtype, x.device)
+        if small:
+            return _every_cutoff(h, w, dtype, x.device)[cutoffs[0]]
+        return _one_cutoff(h, w, cutoffs[0], dtype, x.device)
     reach = max(cutoffs) + 1
     rows, columns = _basis_for(h, dtype, x.device)[:reach], _basis_for(w, dtype, x.device)[:reach]
     if min(cutoffs) == h + w - 2:
@@ -212,9 +214,15 @@ def _low_pass_of(x: Tensor, cutoffs: list[int], dtype: torch.dtype) -> _LowPass:
     return _LowPass(rows, columns, torch.stack(kept)[:, None])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)
+def _every_cutoff(h: int, w: int, dtype: torch.dtype, device: torch.device) -> list[_LowPass]:
+    """By cutoff, -1 at the end. Finding the views of one takes as long as one of the products; they are made together,
+    so that a process holds no more after a thousand cutoffs than after the first."""
+    return [_one_cutoff(h, w, cutoff, dtype, device) for cutoff in (*range(h + w - 1), -1)]
+
+
 def _one_cutoff(h: int, w: int, cutoff: int, dtype: torch.dtype, device: torch.device) -> _LowPass:
-    """Views of the tables that every cutoff shares: finding them takes as long as one of the products."""
+    """Views of the tables that every cutoff shares."""
     with torch.inference_mode(False), torch.no_grad():
         rows, columns = _basis_for(h, dtype, device)[: cutoff + 1], _basis_for(w, dtype, device)[: cutoff + 1]
         kept = None if cutoff == h + w - 2 else _kept(cutoff, h, w, len(rows), len(columns), rows)
