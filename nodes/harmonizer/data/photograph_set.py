@@ -71,7 +71,7 @@ def _save(picture: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     values: np.ndarray = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
-    image.save(path, **({"quality": QUALITY, "subsampling": 0} if path.suffix == ".jpg" else {}))
+    image.save(path, quality=QUALITY, subsampling=0)  # of JPEG; PNG has neither
 
 
 def _write_lists(output: Path, composites: list[str]) -> None:
