@@ -159,7 +159,7 @@ def train_stage(
 ) -> list[float]:  # fmt: skip
     """Train to the end; the networks of the stage are trained in place. Returns the losses.
 
-    on_grid: who gets the grids, None: none are drawn; validation: pictures of them (default: the first of the training).
+    on_grid: who gets the grids, None: none are drawn; validation: their pictures (default: the first of the training).
     A cancel leaves the state saved.
     """
     networks = [trainer.stage.networks.vae, trainer.stage.networks.unet, trainer.stage.networks.controller]
