@@ -30,6 +30,7 @@ from ..engine.region.regions import Regions
 from ..engine.settings.checks import checked
 from ..engine.settings.setting import LARGEST_SEED
 from ..grounding.finders.attention import AttentionSettings
+from ..harmonizer.r2r.settings import R2RSettings
 from ..local_clip.settings import LocalClipSettings
 from . import stylize as use_case
 from .edit import EditSettings
@@ -186,12 +187,15 @@ def harmonize(
     seam: float = 0.0,
     seed: int = 0,
     device: str | None = None,
+    weights: PathLike | None = None,
+    r2r_settings: Mapping[str, Any] | None = None,
 ) -> Harmonized:
     """Give a pasted foreground the light and colours of its background, or of a reference picture.
 
     composite, reference: a picture as for `stylize`; mask, reference_mask: as its mask, white or 1 = the foreground,
     each of its picture's size. method: "bundled" (the small network that comes with the pack), "reinhard", "mkl",
-    "histogram", "poisson". seam: pixels over which the change fades in from the mask's border inwards. Where the mask
+    "histogram", "poisson", "r2r" (R2R's networks from `weights`, a folder or checkpoint; r2r_settings, for example
+    {"resolution": 512}). seam: pixels over which the change fades in from the mask's border inwards. Where the mask
     is 0 every value of the result is the given one. RegionStyleError for wrong input.
     """
     with _in_python_words():
@@ -204,7 +208,8 @@ def harmonize(
         if guide is not None and reference_mask is not None:
             guide_mask = given_mask(reference_mask, guide.size)[None, None]
         guide_image = None if guide is None else guide.image
-        request = HarmonizeRequest(method, guide_image, guide_mask, _number("seam", seam), _seed(seed))
+        request = HarmonizeRequest(method, guide_image, guide_mask, _number("seam", seam), _seed(seed),
+                                   _folder(weights), _r2r_settings(r2r_settings))  # fmt: skip
         check_device(device)
         result = fit(given.image, region, request, LocalHost(device))
     if result.warning:
@@ -233,6 +238,20 @@ def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
     if not isinstance(given, Mapping):
         raise wrong_input("clip_settings", repr(given), "names and values", "Give for example {'iterations': 100}.")
     return LocalClipSettings(**checked(LocalClipSettings, **given))
+
+
+def _r2r_settings(given: Mapping[str, Any] | None) -> R2RSettings | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise wrong_input("r2r_settings", repr(given), "names and values", "Give for example {'resolution': 512}.")
+    return R2RSettings(**checked(R2RSettings, **given))
+
+
+def _folder(weights: Any) -> Path | None:
+    if weights is None or isinstance(weights, str | os.PathLike):
+        return None if weights is None else Path(weights)
+    raise wrong_input("weights", f"a {type(weights).__name__}", "a path", "Give R2R's folder or checkpoint.")
 
 
 def _words(name: str, text: Any) -> str:

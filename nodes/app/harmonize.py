@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,18 +14,19 @@ from ..engine.errors import wrong_input
 from ..engine.host.base import Host
 from ..harmonizer.base import Harmonizer
 from ..harmonizer.paste import paste_back
+from ..harmonizer.r2r.settings import R2RSettings
 
-BUNDLED = "bundled"
+BUNDLED, R2R = "bundled", "r2r"
 
 
-def _bundled() -> Harmonizer:
+def _bundled(request: HarmonizeRequest, host: Host) -> Harmonizer:
     from ..harmonizer.small.harmonizer import SmallHarmonizer
 
     return SmallHarmonizer()
 
 
-def _statistics(method: str) -> Callable[[], Harmonizer]:
-    def made() -> Harmonizer:
+def _statistics(method: str) -> Maker:
+    def made(request: HarmonizeRequest, host: Host) -> Harmonizer:
         from ..harmonizer.statistics.harmonizer import StatisticsHarmonizer
 
         return StatisticsHarmonizer(method)
@@ -32,40 +34,70 @@ def _statistics(method: str) -> Callable[[], Harmonizer]:
     return made
 
 
-def _poisson() -> Harmonizer:
+def _poisson(request: HarmonizeRequest, host: Host) -> Harmonizer:
     from ..harmonizer.poisson import PoissonHarmonizer
 
     return PoissonHarmonizer()
 
 
+def _r2r(request: HarmonizeRequest, host: Host) -> Harmonizer:
+    from ..harmonizer.r2r.files import load_r2r
+    from ..harmonizer.r2r.pipeline import R2RHarmonizer
+
+    assert request.weights is not None  # `check` has seen to it
+    networks = load_r2r(request.weights, unet_dtype=host.dtype("unet"), vae_dtype=host.dtype("vae"))
+    return R2RHarmonizer(networks, host, request.r2r)
+
+
 # What the command line and Python call each harmoniser.
-HARMONIZERS: Mapping[str, Callable[[], Harmonizer]] = {
+HARMONIZERS: Mapping[str, Maker] = {
     BUNDLED: _bundled,
     "reinhard": _statistics("reinhard"),
     "mkl": _statistics("mkl"),
     "histogram": _statistics("histogram"),
     "poisson": _poisson,
+    R2R: _r2r,
 }
 
 
 @dataclass(frozen=True, eq=False)
 class HarmonizeRequest:
     """method: one of `HARMONIZERS`; reference `[1,3,h,w]` and reference_mask `[1,1,h,w]` in 0..1, or None; seam: pixels
-    over which the change fades in; seed: of a harmoniser that draws at random."""
+    over which the change fades in; seed: of a harmoniser that draws at random; weights: folder or checkpoint of "r2r",
+    which nothing else has; r2r: its settings, None: the published ones."""
 
     method: str = BUNDLED
     reference: Tensor | None = None
     reference_mask: Tensor | None = None
     seam: float = 0.0
     seed: int = 0
+    weights: Path | None = None
+    r2r: R2RSettings | None = None
 
     def check(self) -> None:
-        """RegionStyleError for a method that there is not, and a seam out of range."""
+        """RegionStyleError for a method that there is not, a seam out of range, and R2R's things without it."""
         if self.method not in HARMONIZERS:
             accepts = f"one of {', '.join(HARMONIZERS)}"
             raise wrong_input("--method", repr(self.method), accepts, "Choose one of these.")
         if not 0 <= self.seam <= 256:
             raise wrong_input("--seam", self.seam, "0 to 256 pixels", "0 leaves the mask as it is.")
+        self._check_r2r()
+
+    def _check_r2r(self) -> None:
+        """What belongs to R2R comes with it, and it does not come without weights."""
+        if self.method == R2R:
+            if self.weights is None:
+                from ..harmonizer.r2r.files import PUBLIC
+
+                raise wrong_input("--weights", "none with r2r", "R2R's folder or checkpoint", f"Public: {PUBLIC}.")
+            return
+        for name, value in (("--weights", self.weights), ("settings of R2R", self.r2r)):
+            if value is not None:
+                got = f"them with the method {self.method!r}"
+                raise wrong_input(name, got, "them with r2r", "Choose the method r2r, or leave them out.")
+
+
+Maker = Callable[[HarmonizeRequest, Host], Harmonizer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +109,11 @@ class HarmonizeResult:
     warning: str = ""
 
 
+def harmonizer_of(request: HarmonizeRequest, host: Host) -> Harmonizer:
+    """Who a checked request names, loaded."""
+    return HARMONIZERS[request.method](request, host)
+
+
 def harmonize(images: Tensor, masks: Tensor, request: HarmonizeRequest, host: Host) -> HarmonizeResult:
     """Harmonise composites `[B,3,H,W]` in 0..1 with masks `[B,H,W]` in 0..1, 1 = foreground.
 
@@ -84,7 +121,7 @@ def harmonize(images: Tensor, masks: Tensor, request: HarmonizeRequest, host: Ho
     whole picture (without a reference), one of a few pixels, and what the request does not accept.
     """
     request.check()
-    harmonizer = HARMONIZERS[request.method]()
+    harmonizer = harmonizer_of(request, host)
     result, empty = images.clone(), []
     progress = host.progress(len(images), "harmonising")
     for index in range(len(images)):

@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from r2r_networks import small_networks
 
 import regionstyle
 from regionstyle.nodes.app.cli import harmony_commands
 from regionstyle.nodes.app.harmonize import HARMONIZERS, HarmonizeRequest, harmonize
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.harmonizer.r2r.files import load_r2r, save_r2r
+from regionstyle.nodes.harmonizer.r2r.pipeline import R2RHarmonizer
+from regionstyle.nodes.harmonizer.r2r.settings import R2RSettings
 
 
 def smooth(h=60, w=80, seed=0):
@@ -48,12 +52,40 @@ def test_python_takes_and_gives_every_kind(tmp_path):
     assert of_path.warning == ""
 
 
-@pytest.mark.parametrize("method", list(HARMONIZERS))
+@pytest.mark.parametrize("method", [method for method in HARMONIZERS if method != "r2r"])
 def test_every_method(method):
     _, composite, mask = pasted()
     made = regionstyle.harmonize(composite[0].permute(1, 2, 0), mask, method=method).image
     assert torch.equal(made[mask == 0], composite[0].permute(1, 2, 0)[mask == 0])
     assert not torch.equal(made[mask > 0], composite[0].permute(1, 2, 0)[mask > 0])
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("r2r")
+    save_r2r(small_networks(), folder)
+    return folder
+
+
+def test_r2r_with_its_weights(weights):
+    """Its settings and its seed arrive; the background stays."""
+    _, composite, mask = pasted()
+    image, short = composite[0].permute(1, 2, 0), {"steps": 1, "resolution": 64}
+
+    def made(seed=0, settings=short, folder=weights):
+        return regionstyle.harmonize(
+            image, mask, method="r2r", weights=folder, r2r_settings=settings, seed=seed, device="cpu"
+        ).image
+
+    first = made()
+    assert torch.equal(first[mask == 0], image[mask == 0])
+    assert not torch.equal(first[mask > 0], image[mask > 0])
+    assert torch.equal(made(folder=str(weights)), first)
+    assert not torch.equal(made(seed=1), first)
+    assert not torch.equal(made(settings=short | {"steps": 2}), first)
+    expected = R2RHarmonizer(load_r2r(weights), LocalHost("cpu"), R2RSettings(steps=1, resolution=64))
+    asked = expected.harmonize(composite, mask[None, None])
+    assert torch.allclose(first[mask > 0], asked[0].permute(1, 2, 0)[mask > 0], atol=1e-5)
 
 
 def test_an_empty_mask_is_said(caplog):
@@ -77,6 +109,13 @@ def test_an_empty_mask_is_said(caplog):
         ({"mask": np.ones((6, 8))}, "mask: got"),
         ({"composite": 3}, "image: got a int"),
         ({"device": "tpu"}, "device"),
+        ({"method": "r2r"}, "weights: got none with r2r"),
+        ({"method": "r2r", "weights": "/none/such"}, "does not exist"),
+        ({"weights": "somewhere"}, "weights: got them with the method 'bundled'"),
+        ({"r2r_settings": {"steps": 2}}, "settings of R2R: got them with the method 'bundled'"),
+        ({"method": "r2r", "weights": "x", "r2r_settings": {"stairs": 2}}, "stairs"),
+        ({"method": "r2r", "weights": "x", "r2r_settings": 2}, "r2r_settings"),
+        ({"method": "r2r", "weights": 3}, "weights: got a int"),
     ],
 )
 def test_what_is_refused(change, message):

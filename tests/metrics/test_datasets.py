@@ -167,7 +167,7 @@ def test_lhq(tmp_path):
 
 
 def write_iharmony4(root, names=("c100_7_1", "d90000003-3_1_2", "f1_1_1", "a_b_2_3")):
-    parts = {"a": "HAdobe5k", "c": "HCOCO", "d": "Hday2night", "f": "HFlickr"}
+    parts = {"a": "HAdobe5k", "c": "HCOCO", "d": "Hday2night", "f": "HFlickr", "r": "R-DUTS"}
     paths = []
     for name in names:
         part, bits = parts[name[0]], name.split("_")
@@ -201,6 +201,17 @@ def test_iharmony4(tmp_path, form):
         "a_b_2_3": "a_b.jpg",
     }
     assert all(s.mask().mean() == pytest.approx(15 * 12 / 1200) for s in samples)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "txt"])
+def test_rpharmony(tmp_path, form):
+    """Names that begin with r: their part is the folder."""
+    paths = write_iharmony4(tmp_path, ("rd000001_1_1", "rd000001_1_2", "c100_7_1"))
+    lines = paths if form == "txt" else [json.dumps({"file_name": path, "text": ""}) for path in paths]
+    (tmp_path / f"test.{form}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    samples = load_dataset("iharmony4", tmp_path).samples
+    assert [s.subset for s in samples] == ["R-DUTS", "R-DUTS", "HCOCO"]
+    assert {s.truth.name for s in samples} == {"rd000001.jpg", "c100.jpg"}
 
 
 def test_realhm(tmp_path):

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...engine.errors import wrong_input
+from ...engine.settings.checks import checked
 from ...harmonizer.place import lay_into
+from ...harmonizer.r2r.settings import R2RSettings
 from ...harmonizer.settings import PlaceSettings
 from ..harmonize import HarmonizeRequest, harmonize
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
 from .arguments import DONE, NOTHING_TO_DO
 from .console import console_host, say, say_lines, say_lost
+from .harmony_commands import R2R_OPTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,8 +44,9 @@ def run_paste(args: argparse.Namespace) -> int:
     """`regionstyle paste FOREGROUND BACKGROUND --at x,y -o OUT`: the background's file with the foreground in it."""
     picture_format(args.output)
     request = _request(args)
-    if request.reference is not None and not args.harmonize:
-        raise wrong_input("--reference", "a picture", "it with --harmonize", "Add --harmonize, or leave it out.")
+    for name, value in (("--reference", request.reference), ("--weights", request.weights)):
+        if value is not None and not args.harmonize:
+            raise wrong_input(name, "one", "it with --harmonize", "Add --harmonize, or leave it out.")
     front, behind = read_picture(args.foreground, "foreground"), read_picture(args.background, "background")
     shape = _shape(front, args)[None, None]
     place = PlaceSettings(args.at[0], args.at[1], args.scale)
@@ -76,9 +80,17 @@ def _request(args: argparse.Namespace) -> HarmonizeRequest:
             reference_mask = read_mask(args.reference_mask, guide.size, say)[None, None]
     elif args.reference_mask is not None:
         raise wrong_input("--reference-mask", "a mask", "it with --reference", "Give the reference picture as well.")
-    request = HarmonizeRequest(args.method, reference, reference_mask, args.seam, args.seed)
+    request = HarmonizeRequest(
+        args.method, reference, reference_mask, args.seam, args.seed, args.weights, _r2r_settings(args)
+    )
     request.check()
     return request
+
+
+def _r2r_settings(args: argparse.Namespace) -> R2RSettings | None:
+    """The options of --method r2r that were given; None for none."""
+    given = {name: getattr(args, name) for name in R2R_OPTIONS if getattr(args, name) is not None}
+    return R2RSettings(**checked(R2RSettings, **given)) if given else None
 
 
 def _written(args: argparse.Namespace, source: Picture, image: Tensor, mask: Tensor) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...engine.settings.setting import override
+from ...engine.settings.setting import override, settings_of
+from ...harmonizer.r2r.settings import R2RSettings
 from ...harmonizer.settings import PlaceSettings, RandomPoissonSettings, SeamSettings
 from .arguments import Parser, add_command, add_device, place, positive, share
 from .setting_options import add_setting_options
 
 # app/harmonize.py has the same names; a test compares them
-METHODS = ("bundled", "reinhard", "mkl", "histogram", "poisson")
+METHODS = ("bundled", "reinhard", "mkl", "histogram", "poisson", "r2r")
+R2R_OPTIONS = ("steps", "sampler", "resolution")
 
 
 def add_harmonize(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -43,6 +45,20 @@ def _add_method(parser: Parser) -> None:
     parser.add_argument("--reference", type=Path, metavar="FILE", help="a picture whose light it gets instead")
     parser.add_argument("--reference-mask", type=Path, metavar="FILE", help="the part of the reference (default: all)")
     add_setting_options(parser, SeamSettings, "seam", "seed")
+    _add_r2r(parser)
+
+
+def _add_r2r(parser: Parser) -> None:
+    """What belongs to the method "r2r"; None where it is not given, since the others have none of it."""
+    group = parser.add_argument_group("options of --method r2r")
+    text = "R2R's networks, as published or trained here; needed, and nothing is downloaded"
+    group.add_argument("--weights", type=Path, metavar="FOLDER", help=text)
+    known = settings_of(R2RSettings)
+    unset = {
+        name: override(default=None, help=f"{known[name].help.rstrip('.')} (default: {known[name].default})")
+        for name in R2R_OPTIONS
+    }
+    add_setting_options(group, R2RSettings, **unset)
 
 
 def add_make(commands: argparse._SubParsersAction[Parser]) -> None:

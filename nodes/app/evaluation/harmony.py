@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ...engine.host.base import LocalHost
 from ...harmonizer.base import Harmonizer
 from ...harmonizer.data.composites import Composite, held_out_composites
 from ...harmonizer.data.photographs import HELD_OUT
 from ...harmonizer.paste import paste_back
 from ...metrics.harmonization import HarmonizationScore, harmonization_score
-from ..harmonize import BUNDLED, HARMONIZERS
+from ..harmonize import BUNDLED, HarmonizeRequest, harmonizer_of
 
 UNCHANGED = "unchanged"
 METHODS = (UNCHANGED, "reinhard", "mkl", "histogram", "poisson", BUNDLED)
@@ -55,4 +56,9 @@ def score_composites(
 
 def known_methods() -> dict[str, Harmonizer | None]:
     """`METHODS`, ready to use."""
-    return {name: None if name == UNCHANGED else HARMONIZERS[name]() for name in METHODS}
+    return {name: None if name == UNCHANGED else known_method(name) for name in METHODS}
+
+
+def known_method(name: str) -> Harmonizer:
+    """A harmoniser that needs no weights from elsewhere, by name."""
+    return harmonizer_of(HarmonizeRequest(name), LocalHost("cpu"))

@@ -155,11 +155,12 @@ class StageState:
 
 def train_stage(
     trainer: StageTrainer, state: StageState | None = None, *, resume: bool = False, validation: Pairs | None = None,
-    on_grid: OnGrid = lambda done, grid: None,
+    on_grid: OnGrid | None = None,
 ) -> list[float]:  # fmt: skip
     """Train to the end; the networks of the stage are trained in place. Returns the losses.
 
-    validation: pictures of the grids (default: the first of the training). A cancel leaves the state saved.
+    on_grid: who gets the grids, None: none are drawn; validation: their pictures (default: the first of the training).
+    A cancel leaves the state saved.
     """
     networks = [trainer.stage.networks.vae, trainer.stage.networks.unet, trainer.stage.networks.controller]
     trainer.host.load(*(network for network in networks if network is not None))
@@ -169,15 +170,15 @@ def train_stage(
     return trainer.losses
 
 
-def _run(trainer: StageTrainer, state: StageState | None, validation: Pairs, on_grid: OnGrid) -> None:
+def _run(trainer: StageTrainer, state: StageState | None, validation: Pairs, on_grid: OnGrid | None) -> None:
     progress = trainer.host.progress(trainer.total, f"training the {trainer.stage.name}")
     saver = _Saver(trainer, state)
     try:
         while trainer.done < trainer.total:
             trainer.step()
             check_finite(trainer.parameters, trainer.losses[-1:], trainer.done, saver.kept)
-            grid = _grid(trainer, validation) if trainer.workers.first else None
-            if grid is not None:
+            grid = _grid(trainer, validation) if trainer.workers.first and on_grid is not None else None
+            if grid is not None and on_grid is not None:
                 on_grid(trainer.done, grid)
             saver.now_and_then(due=grid is not None)
             progress.update(trainer.done, grid)

@@ -1,4 +1,4 @@
-"""Data sets of harmonisation: iHarmony4's four parts and RealHM (R2R)."""
+"""Data sets of harmonisation: iHarmony4's four parts, RPHarmony and RealHM (R2R)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ PARTS = ("HAdobe5k", "HCOCO", "Hday2night", "HFlickr")
 
 
 def load_iharmony4(root: Path, split: str = "test") -> list[Sample]:
-    """The composites of a list: `SPLIT.jsonl` ({"file_name": ...} a line), else `IHD_SPLIT.txt`, else every
-    `PART/PART_SPLIT.txt`; pictures in `PART/composite_images`, `PART/masks`, `PART/real_images`."""
+    """The composites of a list: `SPLIT.jsonl` ({"file_name": ...} a line), else `IHD_SPLIT.txt` or `SPLIT.txt`, else
+    every `PART/PART_SPLIT.txt`; pictures in `PART/composite_images`, `PART/masks`, `PART/real_images`.
+
+    RPHarmony's names, and those of `make harmony-data`, begin with r; their part is the folder they lie in."""
     samples = []
     for line in _listed(root, split):
         composite = need(root / line, "the composites of the list")
         real, mask = _partners(composite)
         samples.append(
-            Sample(composite.stem, composite, partial(read_gray, mask), truth=real, subset=subset_of(composite.name))
+            Sample(composite.stem, composite, partial(read_gray, mask), truth=real, subset=_subset(composite))
         )
-    return need_samples(samples, root, f"{split}.jsonl or IHD_{split}.txt or PART/PART_{split}.txt")
+    return need_samples(samples, root, f"{split}.jsonl, IHD_{split}.txt, {split}.txt or PART/PART_{split}.txt")
 
 
 def _listed(root: Path, split: str) -> list[str]:
@@ -31,8 +33,9 @@ def _listed(root: Path, split: str) -> list[str]:
     if (root / f"{split}.jsonl").is_file():
         lines = (root / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line)["file_name"] for line in lines if line.strip()]
-    if (root / f"IHD_{split}.txt").is_file():
-        return (root / f"IHD_{split}.txt").read_text(encoding="utf-8").split()
+    for listing in (root / f"IHD_{split}.txt", root / f"{split}.txt"):
+        if listing.is_file():
+            return listing.read_text(encoding="utf-8").split()
     composites = []
     for part in PARTS:
         listing = root / part / f"{part}_{split}.txt"
@@ -40,6 +43,11 @@ def _listed(root: Path, split: str) -> list[str]:
             names = listing.read_text(encoding="utf-8").split()
             composites += [name if "/" in name else f"{part}/composite_images/{name}" for name in names]
     return composites
+
+
+def _subset(composite: Path) -> str:
+    """iHarmony4's parts by the name's first letter, RPHarmony's by their folder."""
+    return composite.parent.parent.name if composite.name.startswith("r") else subset_of(composite.name)
 
 
 def _partners(composite: Path) -> tuple[Path, Path]:

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from r2r_networks import small_networks
 
 from regionstyle.nodes.app.cli.main import main
+from regionstyle.nodes.harmonizer.r2r.files import save_r2r
 
 
 def gradient(h=60, w=80):
@@ -60,6 +62,11 @@ def test_strict_writes_nothing_for_an_empty_mask(files, capsys):
         (("--mask", "none.png"), "no such file"),
         (("--reference-mask", "m.png"), "--reference"),
         (("--method", "poisson", "--reference", "c.png"), "Poisson"),
+        (("--method", "r2r"), "--weights: got none with r2r"),
+        (("--method", "r2r", "--weights", "nowhere"), "nowhere, which does not exist"),
+        (("--method", "r2r", "--weights", "."), "without Clear-VAE"),
+        (("--weights", "."), "--weights: got them with the method 'bundled'"),
+        (("--resolution", "64"), "settings of R2R: got them with the method 'bundled'"),
     ],
 )
 def test_what_is_refused(files, change, message, capsys, monkeypatch):
@@ -88,6 +95,7 @@ def test_paste(files, more):
     [
         (("--at", "500,3"), "place"),
         (("--reference", "c.png"), "--harmonize"),
+        (("--method", "r2r", "--weights", "."), "--weights: got one, expected it with --harmonize"),
         (("--mask", "m.png"), "mask"),
     ],
 )
@@ -95,6 +103,24 @@ def test_paste_refuses(files, change, message, capsys, monkeypatch):
     monkeypatch.chdir(files)
     assert run("paste", "thing.png", "c.png", "--at", "1,1", "-o", "o.png", *change) == 2
     assert message in capsys.readouterr().err
+
+
+def test_r2r_from_files(files):
+    """Both commands; R2R changes the foreground only, and its settings arrive."""
+    save_r2r(small_networks(), files / "r2r")
+    Image.fromarray(gradient()).save(files / "b.png")
+    r2r = ("--method", "r2r", "--weights", files / "r2r", "--resolution", 64, "--device", "cpu")
+    given = ("harmonize", files / "c.png", "--mask", files / "m.png", *r2r)
+    assert run(*given, "--steps", 1, "-o", files / "one.png") == 0
+    assert run(*given, "--steps", 2, "-o", files / "two.png") == 0
+    before, inside = values(files / "c.png"), values(files / "m.png") > 0
+    one, two = values(files / "one.png"), values(files / "two.png")
+    assert np.array_equal(one[~inside], before[~inside])
+    assert (one != before)[inside].mean() > 0.5
+    assert not np.array_equal(one, two)
+    pasting = ("paste", files / "thing.png", files / "b.png", "--at", "10,12", "-o", files / "p.png")
+    assert run(*pasting, "--harmonize", *r2r, "--steps", 1) == 0
+    assert (values(files / "p.png") != gradient()).any()
 
 
 def test_paste_needs_a_shape(files, capsys):

@@ -11,7 +11,8 @@ from regionstyle.nodes.harmonizer.paste import paste_back
 from regionstyle.nodes.harmonizer.small.bilateral import apply_grid, fit_grid
 from regionstyle.nodes.harmonizer.small.files import SHIPPED, load_network
 from regionstyle.nodes.harmonizer.small.harmonizer import SmallHarmonizer, foreground_boxes, looking_size
-from regionstyle.nodes.harmonizer.small.look import border_pairs, carried_on, membrane, sides
+from regionstyle.nodes.harmonizer.small.look import Look, border_pairs, carried_on, membrane, sides
+from regionstyle.nodes.harmonizer.small.network import DOUBT, hesitant
 
 
 def smooth(h, w, seed=0):
@@ -107,6 +108,17 @@ def test_boxes_stay_in_the_picture():
     mask = torch.zeros(1, 1, 50, 60)
     mask[..., 0:20, 30:60] = 1
     assert foreground_boxes(mask) == ((slice(0, 20), slice(30, 60)), (slice(0, 32), slice(12, 60)))
+
+
+def test_what_the_border_contradicts_is_held_back():
+    """A change of 0.1 is kept where one map explains the border, and halved where that leaves 0.1 / DOUBT."""
+    plain = torch.full((2, 3, 16, 16), 0.4)
+    mask, nothing = torch.ones(2, 1, 16, 16), torch.zeros(2, 1, 16, 16)
+    seen = Look(plain, plain, mask, nothing, plain, plain, nothing)
+    made = hesitant(seen, plain + 0.1, torch.tensor([0.0, 0.1 / DOUBT]))
+    torch.testing.assert_close(made[0], plain[0] + 0.1)
+    torch.testing.assert_close(made[1], plain[1] + 0.05)
+    assert torch.equal(hesitant(seen, plain, torch.zeros(2)), plain)
 
 
 @pytest.fixture(scope="module")
