@@ -9,10 +9,11 @@ import argparse
 from pathlib import Path
 
 from ...engine.settings.setting import override, settings_of
+from ...engine.training.settings import TrainSettings
 from ...grounding.settings import OutlineSettings
 from ...local_clip.settings import LocalClipSettings
 from ...metrics.settings import RegionalStyleSettings
-from ...router.settings import CropSettings, GateSettings, RestyleSettings, TrainSettings
+from ...router.settings import CropSettings, GateSettings, RestyleSettings
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ...router.training.run import Trained
+    from ...engine.training.run import Trained
 
 TINY = "tinyworld"
 RATES = {TINY: 1e-3}
@@ -45,7 +45,7 @@ def lock_path(state: Path) -> Path:
 def _check_state(state: Path, resume: bool) -> None:
     """Before anything is computed. RegionStyleError for a state that would be lost."""
     from ...engine.errors import wrong_input
-    from ...router.training.state import unfinished
+    from ...engine.training.state import unfinished
 
     if not resume and unfinished(state):
         got = f"{state}, left by a training that was stopped"
@@ -82,9 +82,9 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
     from ...engine.adapters.stack import ExpertStack
     from ...engine.adapters.weights import ExpertWeights
     from ...engine.lora.init import init_lora
+    from ...engine.training.state import StateFile, facts_of
     from ...router.training.examples import encode_examples
     from ...router.training.run import train_style
-    from ...router.training.state import StateFile, facts_of
     from ...router.training.style_pictures import Cropping, pictures_of_folder
 
     settings, (name, style) = _settings(args), _names(args)
@@ -106,7 +106,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from ...router.settings import TrainSettings
+    from ...engine.training.settings import TrainSettings
 
     return TrainSettings(
         steps=args.steps,

@@ -41,6 +41,15 @@ class Workers:
             if parameter.grad is not None:
                 parameter.grad = self._accelerator.reduce(parameter.grad, reduction="mean")
 
+    def mean(self, value: float) -> float:
+        """The mean of a number over all processes."""
+        if self.count == 1:
+            return value
+        import torch
+
+        own = torch.tensor(value, device=self.device)
+        return float(self._accelerator.reduce(own, reduction="mean"))
+
 
 ALONE = Workers()
 

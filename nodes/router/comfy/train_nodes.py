@@ -10,7 +10,8 @@ from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
-from ..settings import CropSettings, TrainSettings
+from ...engine.training.settings import TrainSettings
+from ..settings import CropSettings
 
 
 class TrainStyle(Node):

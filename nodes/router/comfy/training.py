@@ -25,10 +25,12 @@ from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserv
 from ...engine.lora.init import init_lora
 from ...engine.lora.save import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
-from ..settings import CropSettings, TrainSettings
+from ...engine.training.run import Trained
+from ...engine.training.settings import TrainSettings
+from ...engine.training.state import StateFile, facts_of, unfinished
+from ..settings import CropSettings
 from ..training.examples import encode_examples
-from ..training.run import Trained, train_style
-from ..training.state import StateFile, facts_of, unfinished
+from ..training.run import train_style
 from ..training.style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
 
 SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder for states

@@ -13,7 +13,7 @@ from PIL import Image
 from regionstyle.nodes.app.cli import main as cli
 from regionstyle.nodes.engine.io.safe_write import only_one
 from regionstyle.nodes.engine.lora.load import load_expert
-from regionstyle.nodes.router.training.state import read_state
+from regionstyle.nodes.engine.training.state import read_state
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from regionstyle.nodes.app.local_model import tiny_settings
 from regionstyle.nodes.engine.lora.init import LAYERS
 from regionstyle.nodes.engine.settings.setting import settings_of
+from regionstyle.nodes.engine.training.settings import TrainSettings
 from regionstyle.nodes.grounding.settings import AttentionSettings, DetectorSettings, Finding, RefineSettings
 from regionstyle.nodes.metrics.settings import RegionalStyleSettings
 from regionstyle.nodes.router.settings import (
@@ -13,7 +14,6 @@ from regionstyle.nodes.router.settings import (
     NoiseRange,
     RegionRouting,
     RestyleSettings,
-    TrainSettings,
 )
 from regionstyle.nodes.sms.generator.network import ARCHITECTURES
 from regionstyle.nodes.sms.settings import ApplySettings, DistillSettings, Framing, SmsSettings, StyleStrength

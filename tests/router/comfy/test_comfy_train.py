@@ -20,7 +20,7 @@ from regionstyle.nodes.router.training.style_pictures import Cropping
 from regionstyle.nodes.router.training.examples import encode_examples
 from regionstyle.nodes.router.comfy.train_nodes import TrainStyle
 from regionstyle.nodes.router.training.style import StyleTrainer
-from regionstyle.nodes.router.settings import TrainSettings
+from regionstyle.nodes.engine.training.settings import TrainSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import restyle_whole, scene
 

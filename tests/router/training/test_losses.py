@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.predictor.schedule import FlowSchedule, from_flow, from_v
-from regionstyle.nodes.router.training.style import sample_losses
+from regionstyle.nodes.engine.training.lora_trainer import sample_losses
 
 
 @pytest.mark.parametrize("kind", ["v", "flow"])

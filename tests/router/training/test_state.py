@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.engine.errors import RegionStyleError
-from regionstyle.nodes.router.training.state import ENTRIES, FORMAT, read_state, unfinished
+from regionstyle.nodes.engine.training.state import ENTRIES, FORMAT, read_state, unfinished
 
 STATE = {"format": FORMAT, "facts": {"rank": 8}, "done": 3, "steps": 5, "losses": [0.5], "scale": 8.0,
          "weights": [torch.ones(2)], "optimizer": {}}  # fmt: skip

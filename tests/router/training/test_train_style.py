@@ -17,10 +17,10 @@ from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.predictor.diffusers import DiffusersPredictor
-from regionstyle.nodes.router.settings import TrainSettings
+from regionstyle.nodes.engine.training.settings import TrainSettings
+from regionstyle.nodes.engine.training.state import StateFile, facts_of, read_state, unfinished
 from regionstyle.nodes.router.training.examples import Examples, encode_examples
 from regionstyle.nodes.router.training.run import train_style
-from regionstyle.nodes.router.training.state import StateFile, facts_of, read_state, unfinished
 from regionstyle.nodes.router.training.style import StyleTrainer
 from regionstyle.nodes.router.training.style_pictures import Cropping, pictures_of_batch
 from regionstyle.nodes.tinyworld.bundled import load_predictor

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ...engine.errors import wrong_input
-from ...engine.io.training_state import (
+from ..errors import wrong_input
+from ..io.training_state import (
     damaged_state,
     finite,
     read_state_file,
@@ -18,8 +18,8 @@ from ...engine.io.training_state import (
     restoring,
     write_state,
 )
-from ..settings import TrainSettings
-from .style import StyleTrainer
+from .lora_trainer import LoraTrainer
+from .settings import TrainSettings
 
 FORMAT = 1
 ENTRIES: Mapping[str, type | tuple[type, ...]] = {
@@ -33,7 +33,7 @@ FREE = ("steps", "accumulate", "preview_every")
 
 
 def facts_of(settings: TrainSettings, pictures: str, **more: Fact) -> dict[str, Fact]:
-    """What must be equal to go on; pictures: `Examples.mark`."""
+    """What must be equal to go on; pictures: changes with any of them and with their words."""
     fixed = {name: value for name, value in vars(settings).items() if name not in FREE}
     return {**fixed, "pictures and captions": pictures, **more}
 
@@ -45,7 +45,7 @@ class StateFile:
     path: Path
     facts: Mapping[str, Fact]
 
-    def save(self, trainer: StyleTrainer) -> None:
+    def save(self, trainer: LoraTrainer) -> None:
         """Write the state beside itself and move it into place, so that a stop never leaves half a file."""
         state = {
             "format": FORMAT,
@@ -64,7 +64,7 @@ class StateFile:
         """What a message says about the state that is left."""
         return f" Its last good state is {self.path}." if self.path.is_file() else ""
 
-    def load(self, trainer: StyleTrainer) -> None:
+    def load(self, trainer: LoraTrainer) -> None:
         """Go on where the file stopped. RegionStyleError naming what differs from the training that wrote it."""
         saved = read_state(self.path)
         self._check(saved["facts"])
