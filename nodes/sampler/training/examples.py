@@ -1,0 +1,137 @@
+"""Pairs encoded once: latents by the sample's own identity, words, and what attention is asked to look like."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...engine.attention.losses import has_contrast, masks_on_grid
+from ...engine.attention.supervision import AttentionTarget, Supervision
+from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.predictor.base import NoisePredictor, Text
+from ...engine.region.region import Region
+from ...engine.region.regions import Regions
+from ..targets import targets_of
+from .pairs import Pair, SquarePair, read_square
+from .settings import ExpertTrainSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One pair, encoded. id: of its pixels, masks and words; latent, source `[C,h,w]`, after and before; area `[1,h,w]`
+    in 0..1: what was restyled; targets: the supervised words; skipped: things whose masks say nothing."""
+
+    id: str
+    prompt: str
+    latent: Tensor
+    source: Tensor
+    area: Tensor
+    targets: tuple[AttentionTarget, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PairDraw:
+    """One sample of a step: the example, timestep 0..999 and noise `[C,h,w]`."""
+
+    example: Example
+    timestep: int
+    noise: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PairExamples:
+    """The examples of a training; texts: by prompt, "" among them; mark: changes with any of them."""
+
+    examples: Sequence[Example]
+    texts: dict[str, Text]
+    mark: str
+
+    def draw(self, seed: int, number: int) -> PairDraw:
+        """Sample `number`: every pair once per round, in a new order each; it follows from seed and number alone."""
+        count = len(self.examples)
+        order = torch.randperm(count, generator=_generator(seed, 0, number // count))
+        example, generator = self.examples[int(order[number % count])], _generator(seed, 1, number)
+        timestep = int(torch.randint(1000, (), generator=generator))
+        return PairDraw(example, timestep, torch.randn(example.latent.shape, generator=generator))
+
+    @property
+    def skipped(self) -> list[str]:
+        """A line for each thing that is not supervised."""
+        return [f"{example.prompt!r}: {what}" for example in self.examples for what in example.skipped]
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    import numpy as np
+
+    mixed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return torch.Generator().manual_seed(mixed)
+
+
+def encode_pairs(
+    predictor: NoisePredictor, pairs: Sequence[Pair], side: int, settings: ExpertTrainSettings
+) -> PairExamples:
+    """Encode every picture and prompt; reports progress and can be cancelled at every pair.
+
+    Latents belong to their example, not to a place in an order: shuffling cannot mix them. RegionStyleError for no
+    pairs, a side that the autoencoder cannot encode, and a prompt without the words that are to be supervised.
+    """
+    if not pairs:
+        raise wrong_input("pairs", "none", "one or more", "About 100 of a style are usual.")
+    if side < predictor.factor or side % predictor.factor:
+        accepts = f"a multiple of {predictor.factor}"
+        raise wrong_input("resolution", side, accepts, f"This model's own size is {predictor.native_size}.")
+    progress, kept = predictor.host.progress(len(pairs), "encoding pairs"), {}
+    with torch.no_grad(), predictor.loaded():
+        prompts = dict.fromkeys([*(pair.prompt for pair in pairs), ""])
+        texts = {prompt: predictor.encode_text([prompt]) for prompt in prompts}
+        order = []
+        for number, pair in enumerate(pairs, 1):
+            square = read_square(pair, side)
+            mark = _identity(pair, square)
+            if mark not in kept:
+                kept[mark] = _example(predictor, pair, square, texts[pair.prompt], mark, settings)
+            order.append(kept[mark])
+            progress.update(number)
+    digest = hashlib.sha256("\n".join(example.id for example in order).encode()).hexdigest()
+    return PairExamples(order, texts, digest)
+
+
+def _identity(pair: Pair, square: SquarePair) -> str:
+    digest = hashlib.sha256(repr((pair.prompt, [(thing.phrase, thing.style) for thing in pair.things])).encode())
+    for tensor in (square.pictures, square.masks):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _example(
+    predictor: NoisePredictor, pair: Pair, square: SquarePair, text: Text, mark: str, settings: ExpertTrainSettings
+) -> Example:
+    latent, source = predictor.encode(square.pictures.to(predictor.host.device)).float().cpu()
+    size = (latent.shape[-2], latent.shape[-1])
+    area = masks_on_grid(square.masks.amax(0)[None, None], size)[0]
+    skipped = tuple(
+        f"{thing.phrase!r} has a mask that is the same everywhere, not supervised"
+        for thing, mask in zip(pair.things, square.masks, strict=True)
+        if not bool(has_contrast(mask))
+    )
+    targets = _targets(pair, square.masks, text, settings) if settings.supervised else ()
+    Supervision([targets], text.valid[:1].cpu(), settings.losses, size)  # says now what cannot be supervised
+    return Example(mark, pair.prompt, latent, source, area, targets, skipped)
+
+
+def _targets(pair: Pair, masks: Tensor, text: Text, settings: ExpertTrainSettings) -> tuple[AttentionTarget, ...]:
+    height, width = masks.shape[-2:]
+    items = tuple(
+        Region(thing.phrase, (0, 0, width, height), mask, thing.style)
+        for thing, mask in zip(pair.things, masks, strict=True)
+    )
+    try:
+        found = targets_of(text, Regions(items, height, width), settings.supervised_words)
+    except RegionStyleError as error:
+        raise RegionStyleError(f"pair {pair.name!r}: {error}") from error
+    return found.samples[0]
