@@ -1,5 +1,5 @@
-"""Nodes of guidance by attention, in menu order."""
+"""Nodes of guidance by attention and of its training, in menu order."""
 
-from .comfy import guidance_nodes
+from .comfy import guidance_nodes, train_nodes
 
-NODES = [*guidance_nodes.NODES]
+NODES = [*guidance_nodes.NODES, *train_nodes.NODES]

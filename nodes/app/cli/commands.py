@@ -17,6 +17,7 @@ from ...router.settings import CropSettings, GateSettings, RestyleSettings
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
+from .expert_commands import add_train_expert
 from .harmony_commands import add_train_harmonizer
 from .r2r_commands import add_train_r2r
 from .setting_options import add_setting_options
@@ -140,9 +141,10 @@ def add_download(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Train a style expert from pictures, a generator from an expert, R2R's stages, or the bundled networks."
     parser = commands.add_parser("train", help=text, description=text, allow_abbrev=False)
-    names = "style|gate|sms-generator|harmonizer|r2r-vae|r2r-unet|r2r-controller|tinyworld"
+    names = "style|expert|gate|sms-generator|harmonizer|r2r-vae|r2r-unet|r2r-controller|tinyworld"
     networks = parser.add_subparsers(dest="network", required=True, metavar=names)
     _add_train_style(networks)
+    add_train_expert(networks)
     _add_train_gate(networks)
     _add_train_generator(networks)
     add_train_harmonizer(networks)

@@ -9,6 +9,7 @@ from ...engine.settings.setting import override, settings_of
 from ...harmonizer.r2r.settings import R2RSettings
 from ...harmonizer.settings import PlaceSettings, RandomPoissonSettings, SeamSettings
 from .arguments import Parser, add_command, add_device, place, positive, share
+from .expert_commands import add_make_pairs
 from .setting_options import add_setting_options
 
 # app/harmonize.py has the same names; a test compares them
@@ -64,7 +65,8 @@ def _add_r2r(parser: Parser) -> None:
 def add_make(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Make a data set."
     parser = commands.add_parser("make", help=text, description=text, allow_abbrev=False)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="harmony-data")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="harmony-data|pairs")
+    add_make_pairs(kinds)
     parser = add_command(
         kinds, "harmony-data", "Composites with a truth by Random Poisson Blending, in RPHarmony's layout; goes on."
     )

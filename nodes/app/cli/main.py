@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(error)
 
 
-_WRITES_FOLDERS = ("find", "make harmony-data", "train r2r-")  # commands whose --output is a folder
+_WRITES_FOLDERS = ("find", "make harmony-data", "make pairs", "train r2r-")  # commands whose --output is a folder
 
 
 def _check_places(args: argparse.Namespace) -> None:
@@ -83,6 +83,7 @@ _COMMANDS = {
     "find": (".find", "run_find"),
     "harmonize": (".harmonize", "run_harmonize"),
     "paste": (".harmonize", "run_paste"),
+    "make pairs": (".make_pairs", "run_pairs"),
     "make harmony-data": (".harmony_data", "run_harmony_data"),
     "apply": (".apply", "run_apply"),
     "run": (".run", "run_workflow"),
@@ -90,6 +91,7 @@ _COMMANDS = {
     "download": (".download", "run_download"),
     "train": (".tinyworld", "run_training"),
     "train style": (".train_style", "run_style_training"),
+    "train expert": (".train_expert", "run_expert_training"),
     "train gate": (".train_gate", "run_gate_training"),
     "train harmonizer": (".train_harmonizer", "run_harmonizer_training"),
     "train sms-generator": (".train_generator", "run_generator_training"),

@@ -24,10 +24,10 @@ def run_style_training(args: argparse.Namespace) -> int:
     output, state = args.output, state_path(args.output)
     check_output(output, (".safetensors",))
     with only_one(lock_path(state), f"a training of {output}"):
-        _check_state(state, args.resume)
+        check_style_state(state, args.resume)
         with interruptible(state) as interrupted:
             trained = _trained(args, state, interrupted)
-        _write(args, trained)
+        write_expert(args, trained)
     sys.stdout.write(f"wrote {output}\n")
     return 0
 
@@ -42,7 +42,7 @@ def lock_path(state: Path) -> Path:
     return state.with_suffix(".lock")
 
 
-def _check_state(state: Path, resume: bool) -> None:
+def check_style_state(state: Path, resume: bool) -> None:
     """Before anything is computed. RegionStyleError for a state that would be lost."""
     from ...engine.errors import wrong_input
     from ...engine.training.state import unfinished
@@ -89,7 +89,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
 
     settings, (name, style) = _settings(args), _names(args)
     pictures = pictures_of_folder(args.images)
-    predictor = _predictor(args, interrupted)
+    predictor = training_predictor(args, interrupted)
     cropping = Cropping(args.resolution or predictor.native_size, args.crop, flip=not args.no_flip)
     examples = encode_examples(predictor, pictures, style, cropping, settings.seed)
     facts = facts_of(settings, examples.mark, style=style, model=str(args.model), **vars(cropping))
@@ -101,7 +101,7 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> T
         stack.set(Gates({name: 1.0}))
         return train_style(
             predictor, weights, examples, settings, StateFile(state, facts), resume=args.resume,
-            shown=lambda step, frame: _save_preview(args.output, step, frame),
+            shown=lambda step, frame: save_preview(args.output, step, frame),
         )  # fmt: skip
 
 
@@ -128,7 +128,8 @@ def _names(args: argparse.Namespace) -> tuple[str, str]:
     return name, check_style(args.style or name.replace("-", " ").replace("_", " "))
 
 
-def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
+def training_predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
+    """The model of --model on --device, checkpointed where asked for; can be stopped between steps."""
     from .console import console_host
 
     host = console_host(args.device, lambda: bool(interrupted))
@@ -146,13 +147,15 @@ def _predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
     return predictor
 
 
-def _save_preview(output: Path, step: int, frame: Any) -> None:
+def save_preview(output: Path, step: int, frame: Any) -> None:
+    """Into the folder of the output's name."""
     from ..pictures import save_image
 
     save_image(frame[None], output.with_suffix("") / f"step-{step:06d}.png")
 
 
-def _write(args: argparse.Namespace, trained: Trained) -> None:
+def write_expert(args: argparse.Namespace, trained: Trained) -> None:
+    """The expert's file and its loss curve."""
     from ...engine.io.curves import loss_panel
     from ...engine.lora.save import save_expert
     from ..pictures import save_image

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...engine.adapters.comfy import attach_to_comfy, attached_experts
-from ...engine.adapters.gates import Gates
-from ...engine.adapters.weights import ExpertWeights
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
-from ...engine.host.compiled import original_network
 from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
-from ...engine.io.safe_write import check_output, kept_if_done, only_one, reserved
+from ...engine.io.safe_write import check_output, only_one
 from ...engine.lora.init import init_lora
-from ...engine.lora.save import save_expert
 from ...engine.predictor.comfy import ComfyPredictor
+from ...engine.training.comfy import (
+    SUBFOLDER,
+    check_unfinished,
+    lora_folder,
+    saved_lora,
+    trainable_on_comfy,
+    with_trained,
+)
 from ...engine.training.run import Trained
 from ...engine.training.settings import TrainSettings
-from ...engine.training.state import StateFile, facts_of, unfinished
+from ...engine.training.state import StateFile, facts_of
 from ..settings import CropSettings
 from ..training.examples import encode_examples
 from ..training.run import train_style
 from ..training.style_pictures import Cropping, StylePicture, check_style, pictures_of_batch, pictures_of_folder
-
-SUBFOLDER = "regionstyle"  # in models/loras for experts, in the output folder for states
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def train_on_comfy(
     """
     style, name = check_style(style), file_stem(name or style, f"loras/{SUBFOLDER}")
     state = state_path(f"{name}.train.pt")
-    check_output(_lora_folder() / f"{name}.safetensors", name="name")
+    check_output(lora_folder() / f"{name}.safetensors", name="name")
     with only_one(state.with_suffix(".lock"), f"a training of {name!r}"):
         return _train_and_save(model, clip, vae, pictures, style, name, settings, state, resume)
 
@@ -103,19 +103,15 @@ def _train_and_save(
     model: Any, clip: Any, vae: Any, pictures: Pictures, style: str, name: str, settings: TrainSettings, state: Path,
     resume: bool,
 ) -> TrainedOnComfy:  # fmt: skip
-    if not resume and unfinished(state):
-        got = f"a training of {name!r} that was stopped ({state})"
-        raise wrong_input("name", got, "no unfinished training of that name", "Switch resume on, or change the name.")
+    check_unfinished(state, name, resume)
     plain = ComfyPredictor(model, clip, vae, ComfyHost())
     cropping = pictures.cropping(plain.native_size)
     # Before the expert is attached: what is loaded here is loaded in inference mode.
     examples = encode_examples(plain, pictures.pictures, style, cropping, settings.seed)
     facts = facts_of(settings, examples.mark, style=style, **vars(cropping))
     trained = _train(model, clip, vae, examples, style, name, settings, StateFile(state, facts), resume)
-    file = _saved(trained, name)
-    with torch.inference_mode(False):
-        expert = replace(trained.expert, name=_free(name, model))
-        used = attach_to_comfy(model, [expert], Gates({expert.name: 1.0}))
+    file = saved_lora(trained.expert, name)
+    used = with_trained(model, trained.expert, name)
     curve = image_of(loss_panel("training", trained.losses, (40, 110, 200))[None])
     notice = f"{len(trained.losses)} steps, {len(pictures.pictures)} pictures: {file}"
     return TrainedOnComfy(used, file, image_of(torch.stack(trained.frames)), curve, notice)
@@ -125,30 +121,9 @@ def _train(
     model: Any, clip: Any, vae: Any, examples: Any, style: str, name: str, settings: TrainSettings, state: StateFile,
     resume: bool,
 ) -> Trained:  # fmt: skip
-    with torch.inference_mode(False):
-        network, free = original_network(model.model.diffusion_model), _free(name, model)
-        drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
-        weights = ExpertWeights(init_lora(network, free, style, **drawn)).requires_grad_(True)
-    trainable = attach_to_comfy(model, [weights], Gates({free: 1.0}))
+    drawn: dict[str, Any] = {"rank": settings.rank, "layers": settings.layers, "seed": settings.seed}
+    trainable, weights = trainable_on_comfy(
+        model, name, lambda network, free: init_lora(network, free, style, **drawn)
+    )  # fmt: skip
     predictor = ComfyPredictor(trainable, clip, vae, ComfyHost())
     return train_style(predictor, weights, examples, settings, state, resume=resume)
-
-
-def _free(name: str, model: Any) -> str:
-    """The expert's name on the MODEL, other than those of experts it has already."""
-    taken = {expert.name for expert in attached_experts(model)}
-    return next(n for n in (name, *(f"{name} {i}" for i in range(2, len(taken) + 3))) if n not in taken)
-
-
-def _saved(trained: Trained, name: str) -> str:
-    """Save the expert under a name that is free, as ComfyUI numbers pictures; returns it as ComfyUI lists it."""
-    numbered = (f"{name}.safetensors" if i == 1 else f"{name}-{i}.safetensors" for i in count(1))
-    with kept_if_done(reserved(_lora_folder() / file for file in numbered)) as file:
-        save_expert(replace(trained.expert, name=name), file)
-    return f"{SUBFOLDER}/{file.name}"
-
-
-def _lora_folder() -> Path:
-    import folder_paths
-
-    return Path(folder_paths.get_folder_paths("loras")[0]) / SUBFOLDER

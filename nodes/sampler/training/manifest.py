@@ -63,7 +63,7 @@ def read_manifest(path: Path, root: Path | None = None) -> list[Pair]:
     RegionStyleError for a file that is no such list, and for files that are missing, all of them named.
     """
     root = path.parent if root is None else root
-    records = [_record(number, entry) for number, entry in enumerate(_entries(path), 1)]
+    records = read_records(path)
     missing = [file for record in records for file in record.files(root) if not file.is_file()]
     if missing:
         shown = ", ".join(str(file.relative_to(root)) for file in missing[:LISTED])
@@ -71,6 +71,11 @@ def read_manifest(path: Path, root: Path | None = None) -> list[Pair]:
         got = f"{len(missing)} files that are not there: {shown}{more}"
         raise wrong_input("manifest", got, f"files below {root}", "Correct the paths, or give their root.")
     return [record.pair(root) for record in records]
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a manifest. RegionStyleError for a file that is no such list."""
+    return [_record(number, entry) for number, entry in enumerate(_entries(path), 1)]
 
 
 def write_manifest(records: Sequence[Record], path: Path) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 import torch
 import comfy.model_management as management, comfy.sd, comfy.utils, folder_paths
+from regionstyle.nodes.engine.adapters.comfy import attached_experts
 from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.host.comfy import ComfyHost
@@ -73,7 +74,7 @@ with torch.inference_mode():
         "notice": made.notice, "trace": bool(torch.equal(eps(model), before)),
         "stock": float((routed - eps(stock)).abs().max()), "effect": float((routed - before).abs().max()),
         "again": train("first").file, "same": kept["made"].losses == losses,
-        "chained": [w.name for w in comfy_train.attached_experts(train("first", TrainSettings(
+        "chained": [w.name for w in attached_experts(train("first", TrainSettings(
             steps=1, rank=2), model=made.model).model)],
     }
 
