@@ -187,6 +187,13 @@ SHEETS = {
         "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
         ((1, 2), (3,), (4,), (5, 6)),
     ),
+    "29 Expert from Pictures and Masks": Sheet(
+        "Teaches an expert where its style belongs: pictures before and after, and the masks of what was restyled. "
+        "Here the pair is made on the spot. Thirty steps show how it goes; "
+        "a hundred pairs and some thousand steps teach a style. "
+        "For your own pairs name a manifest inside ComfyUI's input folder in *manifest*.",
+        ((1, 2), (3, 9, 10, 11), (4, 5), (6,), (7, 8), (12, 13), (14,)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -201,7 +208,7 @@ GROWS = frozenset({
     "KSampler", "RegionStyleRestyle", "RegionStyleRestyleSentence", "RegionStyleSmsStylize", "RegionStyleTrainStyle",
     "RegionStyleSmsTrainGenerator", "RegionStyleSmsApplyGenerator", "RegionStyleHarmonizeComposite",
     "RegionStyleMatchColourStatistics", "RegionStyleRandomPoissonBlend",
-    "RegionStyleAttentionSampler",
+    "RegionStyleAttentionSampler", "RegionStyleTrainExpert",
     "RegionStyleLocalClipStyle",
 })  # fmt: skip
 

@@ -1,0 +1,106 @@
+"""Teaching an expert in real ComfyUI: pairs from sockets and from a manifest, the stock loader's effect, errors."""
+
+import pytest
+
+SCRIPT = """
+import json, tempfile
+from pathlib import Path
+import torch
+import comfy.sd, comfy.utils, folder_paths
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.engine.region.region import Region
+from regionstyle.nodes.engine.region.regions import Regions
+from regionstyle.nodes.sampler.comfy.training import pairs_for, teach_on_comfy
+from regionstyle.nodes.sampler.training.settings import ExpertTrainSettings
+from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
+from regionstyle.nodes.tinyworld.world import restyle_object, scene
+
+base = Path(tempfile.mkdtemp())
+folder_paths.set_output_directory(str(base / "output"))
+folder_paths.set_input_directory(str(base / "input"))
+folder_paths.folder_names_and_paths["loras"] = ([str(base / "loras")], {".safetensors"})
+(base / "input").mkdir()
+scenes = [scene(seed, count=1) for seed in range(2)]
+before = torch.stack([torch.from_numpy(one.image) for one in scenes])
+after = torch.stack([torch.from_numpy(restyle_object(one, 0, "mosaic").image) for one in scenes])
+regions = Regions(tuple(
+    Region.of_mask(f"{one.objects[0].color} {one.objects[0].shape}", torch.from_numpy(one.objects[0].mask),
+                   style="mosaic", image=number) for number, one in enumerate(scenes)), 128, 128, 2)
+settings = ExpertTrainSettings(steps=2, batch=2, rate=0.01, rank=2, warmup=0, preview_every=1)
+
+def error(call, *args, **options):
+    try:
+        call(*args, **options)
+    except BaseException as problem:
+        return f"{type(problem).__name__}: {problem}"
+    return "none"
+
+with torch.inference_mode():
+    model, clip, vae = tiny.load_model(), tiny.load_clip(), tiny.load_vae()
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def eps(patched):
+        predictor = ComfyPredictor(patched, clip, vae, ComfyHost())
+        with predictor.loaded():
+            return predictor.predict(x, 0.4, predictor.encode_text(["a red star in mosaic style"])).eps
+
+    plain = eps(model)
+    pairs = pairs_for(after, before, regions, "", "")
+    made = teach_on_comfy(model, clip, vae, pairs, "", settings, resolution=0, resume=False)
+    lora = comfy.utils.load_torch_file(folder_paths.get_full_path("loras", made.file))
+    stock, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0)
+    taught = eps(made.model)
+    blank = Regions(tuple(Region(r.phrase, r.box, r.mask * 0, r.style, image=r.image) for r in regions), 128, 128, 2)
+    said = teach_on_comfy(model, clip, vae, pairs_for(after, before, blank, "", ""), "blank", settings,
+                          resolution=64, resume=False)
+    result = {
+        "prompts": [pair.prompt for pair in pairs], "file": made.file, "previews": list(made.previews.shape),
+        "notice": made.notice, "warning": said.warning, "trace": bool(torch.equal(eps(model), plain)),
+        "stock": float((taught - eps(stock)).abs().max()), "effect": float((taught - plain).abs().max()),
+        "half": error(pairs_for, after, None, regions, "", ""),
+        "none": error(pairs_for, None, None, None, "", ""),
+        "both": error(pairs_for, after, before, regions, "x.json", ""),
+        "away": error(pairs_for, None, None, None, "../x.json", ""),
+        "other": error(pairs_for, after[:1], before, regions, "", ""),
+        "words": error(teach_on_comfy, model, clip, vae, pairs_for(after, before, regions, "", "a star\\na star"), "w",
+                       settings, resolution=0, resume=False),
+        "resume": error(teach_on_comfy, model, clip, vae, pairs, "never", settings, resolution=0, resume=True),
+    }
+print(json.dumps(result))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(run_in_comfy):
+    return run_in_comfy(SCRIPT)
+
+
+def test_the_stock_loader_applies_the_file_with_the_same_effect(found):
+    assert found["file"] == "regionstyle/mosaic.safetensors"
+    assert found["prompts"][0].endswith("in mosaic style")
+    assert found["stock"] < 1e-4 < 1e-3 < found["effect"]
+    assert found["trace"], "the MODEL given is not as before"
+    assert found["previews"] == [2, 128, 128, 3]
+    assert "2 steps on 2 pairs" in found["notice"]
+
+
+def test_a_mask_that_says_nothing_is_a_warning(found):
+    assert found["warning"].count("not supervised") == 2
+
+
+@pytest.mark.parametrize(
+    ("case", "part"),
+    [
+        ("half", "only image, regions"),
+        ("none", "or a manifest"),
+        ("both", "a manifest and image"),
+        ("away", "inside"),
+        ("other", "the same pictures"),
+        ("words", "pair 'picture 1'"),
+        ("resume", "no file"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(found, case, part):
+    assert found[case].startswith("RegionStyleError")
+    assert part in found[case]
