@@ -1,7 +1,8 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic").
+weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic");
+and, by name only, editing.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from .pool import Pool, open_pool
 
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
+EDITING_PAIRS = 4000
 EXPERTS = tuple(f"expert:{style_slug(style)}" for style in STYLES)
 STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
+EXTRA = ("editing",)  # asked for by name only: its weights do not ship
 # Share of a time budget that is given for all stages together.
 SHARES = {
     "vae": 0.07,
@@ -67,8 +70,9 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
 
     RegionStyleError for an unknown stage, or one whose predecessors' weights are missing.
     """
-    if name not in STAGES:
-        raise RegionStyleError(f"stage: got {name!r}, expected one of: {', '.join(STAGES)}. Choose one of these.")
+    if name not in (*STAGES, *EXTRA):
+        known = ", ".join((*STAGES, *EXTRA))
+        raise RegionStyleError(f"stage: got {name!r}, expected one of: {known}. Choose one of these.")
     torch.manual_seed(run.seed)
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (FOLDER / "tokenizer" / "vocab.json").exists():
@@ -84,6 +88,7 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
         "measure": _measure,
         "classifier": _classifier,
         "sam": _sam,
+        "editing": _editing,
     }
     return stages[name](run, minutes)
 
@@ -197,6 +202,40 @@ def _unet(run: Run, minutes: float) -> bool:
     if finished := trainer.run():
         write("unet", trainer.averaged["unet"].state_dict())
     return finished
+
+
+def _editing(run: Run, minutes: float) -> bool:
+    """The adapter is written into the run's own folder: `editing.safetensors`."""
+    from ..editing import EditingAdapter
+    from .editing_stage import EditingLoss, edited_latents
+    from .latents import grid_masks, latent_file
+
+    pool, vae = run.pool(), load_vae().to(run.device)
+    source = latent_file(run.folder / "latents-source.npy", vae, pool, EDITING_PAIRS)
+    edited = edited_latents(run.folder / "latents-editing.npy", vae, pool, EDITING_PAIRS)
+    unet, (tower, _) = new_unet(), load_text_tower()
+    _fill(unet, "unet")
+    adapter = EditingAdapter(unet.eval().requires_grad_(False), seed=run.seed).requires_grad_(True)
+    modules = nn.ModuleDict({"editing": adapter}).to(run.device)
+    masks = grid_masks(pool, EDITING_PAIRS)
+    loss = EditingLoss(unet.to(run.device), adapter, tower.to(run.device), source, edited, masks, pool.facts)
+    trainer = run.trainer("editing", modules, loss, minutes, lr=1e-3, weight_decay=0.0, average=0.995)
+    with adapter.attached(unet):
+        finished = trainer.run()
+    if finished:
+        write_adapter(trainer.averaged["editing"], run.folder / "editing.safetensors")
+    return finished
+
+
+def write_adapter(adapter: Any, path: Path) -> None:
+    """Its tensors in float16, whole or not at all."""
+    from safetensors.torch import save_file
+
+    from ...engine.io.safe_write import replacing
+
+    half = {key: value.cpu().half().contiguous() for key, value in adapter.tensors().items()}
+    with replacing(path, "editing adapter") as part:
+        save_file(half, part, metadata={"format": "pt"})
 
 
 def _expert(name: str, style: str, run: Run, minutes: float) -> bool:
