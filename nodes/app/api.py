@@ -195,8 +195,9 @@ def harmonize(
     composite, reference: a picture as for `stylize`; mask, reference_mask: as its mask, white or 1 = the foreground,
     each of its picture's size. method: "bundled" (the small network that comes with the pack), "reinhard", "mkl",
     "histogram", "poisson", "r2r" (R2R's networks from `weights`, a folder or checkpoint; r2r_settings, for example
-    {"resolution": 512}). seam: pixels over which the change fades in from the mask's border inwards. Where the mask
-    is 0 every value of the result is the given one. RegionStyleError for wrong input.
+    {"resolution": 512}). seam: pixels over which the change fades in from the mask's border inwards. What is
+    transparent counts neither as background nor as reference. Where the mask is 0 every value of the result is the
+    given one. RegionStyleError for wrong input.
     """
     with _in_python_words():
         given = given_image(composite)
@@ -207,11 +208,14 @@ def harmonize(
         guide_mask = None
         if guide is not None and reference_mask is not None:
             guide_mask = given_mask(reference_mask, guide.size)[None, None]
+        if guide is not None and guide.opacity is not None:
+            guide_mask = guide.opacity[None, None] * (1 if guide_mask is None else guide_mask)
         guide_image = None if guide is None else guide.image
         request = HarmonizeRequest(method, guide_image, guide_mask, _number("seam", seam), _seed(seed),
                                    _folder(weights), _r2r_settings(r2r_settings))  # fmt: skip
         check_device(device)
-        result = fit(given.image, region, request, LocalHost(device))
+        opacity = None if given.opacity is None else given.opacity[None]
+        result = fit(given.image, region, request, LocalHost(device), opacity=opacity)
     if result.warning:
         log.warning("harmonize: %s", result.warning)
     return Harmonized(*given.returned(result.image, region), result.warning)

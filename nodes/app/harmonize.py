@@ -114,32 +114,59 @@ def harmonizer_of(request: HarmonizeRequest, host: Host) -> Harmonizer:
     return HARMONIZERS[request.method](request, host)
 
 
-def harmonize(images: Tensor, masks: Tensor, request: HarmonizeRequest, host: Host) -> HarmonizeResult:
+def harmonize(
+    images: Tensor, masks: Tensor, request: HarmonizeRequest, host: Host, *, opacity: Tensor | None = None
+) -> HarmonizeResult:
     """Harmonise composites `[B,3,H,W]` in 0..1 with masks `[B,H,W]` in 0..1, 1 = foreground.
 
-    Pictures whose mask is empty stay as they are, which the warning says. RegionStyleError for a mask that covers a
+    opacity: of the composites `[B,H,W]`; what cannot be seen is no background. Works on the host's device. Pictures
+    whose mask is empty stay as they are, which the warning says. RegionStyleError for a mask that covers a
     whole picture (without a reference), one of a few pixels, and what the request does not accept.
     """
     request.check()
     harmonizer = harmonizer_of(request, host)
     result, empty = images.clone(), []
     progress = host.progress(len(images), "harmonising")
+    device = host.device if host.device.type == "cuda" else images.device  # others may lack double precision
     for index in range(len(images)):
         composite, mask = images[index : index + 1], masks[index, None, None].to(images)
-        if bool((mask > 0).any()):
+        seen = None if opacity is None else opacity[index, None, None].to(images)
+        given, region, reference, of_reference = what_is_seen(composite, mask, request, seen)
+        if bool((region > 0).any()):
             made = harmonizer.harmonize(
-                composite, mask, reference=request.reference, reference_mask=request.reference_mask,
+                given.to(device), region.to(device), reference=reference, reference_mask=of_reference,
                 seed=request.seed, on_step=lambda done, total, preview: host.check(),
-            )  # fmt: skip
-            result[index : index + 1] = paste_back(composite, made, mask, seam=request.seam)
+            ).to(images)  # fmt: skip
+            result[index : index + 1] = paste_back(composite, made, region, seam=request.seam)
         else:
             empty.append(index + 1)
         progress.update(index + 1, result[index])
     return HarmonizeResult(result, masks, _warning(images, result, empty))
 
 
+def what_is_seen(
+    composite: Tensor, mask: Tensor, request: HarmonizeRequest, opacity: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Composite `[1,3,H,W]`, mask `[1,1,H,W]`, reference and its mask without what an opacity `[1,1,H,W]` hides.
+
+    Statistics are taken of the visible background only, as of a reference; who looks at places gets its colours carried
+    on to where nothing is seen.
+    """
+    reference, region = request.reference, request.reference_mask
+    if opacity is None or not bool((mask > 0).any()):
+        return composite, mask, reference, region
+    from ..harmonizer.settings import METHODS
+    from ..harmonizer.unseen import seen_background, unseen_filled
+
+    if reference is None:
+        seen = seen_background(mask, opacity)
+        if request.method in METHODS:
+            reference, region = composite, seen
+    return *unseen_filled(composite, mask, opacity), reference, region
+
+
 def _warning(images: Tensor, result: Tensor, empty: list[int]) -> str:
     if empty:
         which = "" if len(images) == 1 else f" of picture {', '.join(map(str, empty))}"
         return f"the mask{which} is empty: nothing was harmonised there"
-    return "the result equals the composite: it fits already" if torch.equal(images, result) else ""
+    return "the result equals the composite" if torch.equal(images, result) else ""

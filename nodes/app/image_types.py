@@ -34,10 +34,12 @@ MASKS = "a path, a PIL image, or an array or tensor [H,W] (bool, uint8, or float
 
 @dataclass(frozen=True)
 class GivenImage:
-    """image `[1,3,H,W]` in 0..1; returned: (image `[1,3,H,W]`, mask `[1,H,W]`) -> both in the kind that was given."""
+    """image `[1,3,H,W]` in 0..1; returned: (image `[1,3,H,W]`, mask `[1,H,W]`) -> both in the kind that was given;
+    opacity `[H,W]` in 0..1, None: opaque."""
 
     image: Tensor
     returned: Callable[[Tensor, Tensor], tuple[Any, Any]]
+    opacity: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -150,7 +152,7 @@ def _of_picture(given: Picture) -> GivenImage:
         result.info.update({name: value for name, value in told.items() if value})
         return result, pil.fromarray(to_bytes(whole_steps(mask[0])))
 
-    return GivenImage(given.image, returned)
+    return GivenImage(given.image, returned, given.opacity)
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:

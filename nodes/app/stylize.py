@@ -101,9 +101,24 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
 
 
 def harmonized(edited: EditResult, host: Host) -> EditResult:
-    """What was restyled, fitted to the light around it by the bundled harmoniser; the rest as before."""
-    made = harmonize(edited.image, edited.mask, HarmonizeRequest(), host)
-    return replace(edited, image=made.image)
+    """What was restyled, fitted to the light around it by the bundled harmoniser; the rest as before.
+
+    Where that cannot be done (a region that fills its picture, or of a few pixels) it stays as painted, which a note
+    says.
+    """
+    image, notes = edited.image.clone(), list(edited.notes)
+    for index in range(len(image)):
+        at, which = slice(index, index + 1), f"picture {index + 1}: " if len(image) > 1 else ""
+        if not bool((edited.mask[index] > 0).any()):
+            continue
+        try:
+            made = harmonize(image[at], edited.mask[at], HarmonizeRequest(), host)
+        except RegionStyleError as error:
+            notes.append(f"{which}not harmonised: {error}")
+            continue
+        image[at] = made.image
+        notes += [f"{which}{made.warning}"] if made.warning else []
+    return replace(edited, image=image, notes=tuple(notes))
 
 
 def _painter_context(request: StylizeRequest, model: LocalModel) -> PainterContext:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from .base import check_picture, check_region
@@ -27,24 +26,23 @@ def paste_back(composite: Tensor, harmonized: Tensor, mask: Tensor, *, seam: flo
 
 
 def inner_seam(mask: Tensor, seam: float) -> Tensor:
-    """A mask `[B,1,H,W]` that rises from its border inwards over about `seam` pixels; nowhere above what it was.
+    """A mask `[B,1,H,W]` that rises from its border inwards over `seam` pixels; nowhere above what it was.
 
-    The mean of the mask over a window of radius `seam`, stretched so that the border's half becomes 0. Beyond the
-    picture counts as inside: a foreground cut by the frame has no seam there.
+    A foreground without a place that far inside rises up to its middle, so that it changes at all. Beyond the picture
+    counts as inside: a foreground cut by the frame has no seam there.
     """
     if not 0 <= seam < float("inf"):
         raise wrong_input("seam", seam, "pixels, 0 or more", "0 leaves the mask as it is.")
-    radius = min(round(seam), min(mask.shape[-2:]) - 1)
-    if radius < 1:
+    if round(seam) < 1:
         return mask
-    rows = _running_mean(mask.float(), radius)
-    mean = _running_mean(rows.mT, radius).mT
-    return torch.minimum(mask, (2 * mean - 1).clamp(0, 1).to(mask))
+    return torch.minimum(mask, torch.stack([_risen(each[0] > 0, round(seam)) for each in mask])[:, None].to(mask))
 
 
-def _running_mean(x: Tensor, radius: int) -> Tensor:
-    """Means over 2 radius + 1 pixels of a row, the border's value going on beyond it."""
-    padded = F.pad(x, (radius, radius, 0, 0), mode="replicate")
-    total = F.pad(padded.double().cumsum(-1), (1, 0))
-    width = 2 * radius + 1
-    return ((total[..., width:] - total[..., :-width]) / width).to(x.dtype)
+def _risen(inside: Tensor, seam: int) -> Tensor:
+    """Of one mask `[H,W]`: the distance to the outside in steps of 1 / (seam + 1), at most 1."""
+    from scipy.ndimage import distance_transform_edt
+
+    if bool(inside.all()):
+        return torch.ones(inside.shape)
+    distance = torch.from_numpy(distance_transform_edt(inside.cpu().numpy())).float()
+    return (distance / min(seam + 1, max(1.0, float(distance.max())))).clamp_max(1)

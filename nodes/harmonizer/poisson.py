@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...kernels import poisson_blend
-from .base import OnStep, check_composite
-from .statistics.areas import check_no_reference
+from .base import OnStep, check_composite, check_has_surroundings
+from .statistics.areas import check_no_reference, too_few
 
 
 class PoissonHarmonizer:
@@ -24,9 +24,15 @@ class PoissonHarmonizer:
         seed: int = 0,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """See `Harmonizer.harmonize`; there is no reference for it: RegionStyleError when one is given."""
+        """See `Harmonizer.harmonize`; there is no reference for it: RegionStyleError when one is given.
+
+        And for a mask without anything above 0.5, which is what is blended, or without anything outside.
+        """
         check_composite(composite, mask)
         check_no_reference("Poisson blending", reference, reference_mask)
+        check_has_surroundings(mask)
+        if not bool((mask > 0.5).flatten(1).any(1).all()):
+            raise too_few("mask, above 0.5", 0, True)
         return poisson_blend(grown_foreground(composite, mask), composite, mask).clamp(0, 1)
 
 

@@ -8,7 +8,9 @@ from r2r_networks import small_networks
 
 import regionstyle
 from regionstyle.nodes.app.cli import harmony_commands
+from regionstyle.nodes.app.edit import EditResult
 from regionstyle.nodes.app.harmonize import HARMONIZERS, HarmonizeRequest, harmonize
+from regionstyle.nodes.app.stylize import harmonized
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
 from regionstyle.nodes.harmonizer.r2r.files import load_r2r, save_r2r
@@ -106,6 +108,8 @@ def test_an_empty_mask_is_said(caplog):
         ({"reference_mask": np.ones((4, 4))}, "reference_mask: got a mask, expected it with a reference"),
         ({"reference": np.ones((9, 9, 3)) * 0.5, "method": "poisson"}, "reference: got one with Poisson"),
         ({"mask": np.ones((60, 80))}, "covers all of picture 1"),
+        ({"mask": np.ones((60, 80)), "method": "poisson"}, "covers all of picture 1"),
+        ({"mask": np.full((60, 80), 0.4), "method": "poisson"}, "0 pixels inside"),
         ({"mask": np.ones((6, 8))}, "mask: got"),
         ({"composite": 3}, "image: got a int"),
         ({"device": "tpu"}, "device"),
@@ -129,6 +133,29 @@ def test_cancelled():
     _, composite, mask = pasted()
     with pytest.raises(Cancelled):
         harmonize(composite, mask[None], HarmonizeRequest(), LocalHost("cpu", cancelled=lambda: True))
+
+
+@pytest.mark.parametrize(("share", "said"), [(1.0, "not harmonised: mask: got a mask that covers all"), (0.0, "")])
+def test_what_cannot_be_harmonised_stays_as_it_was_painted(share, said):
+    _, composite, mask = pasted()
+    both = EditResult(composite.repeat(2, 1, 1, 1), torch.stack([mask * 0 + share, mask]), notes=("before",))
+    made = harmonized(both, LocalHost("cpu"))
+    assert torch.equal(made.image[0], composite[0])
+    assert not torch.equal(made.image[1], composite[0])
+    assert made.notes[0] == "before"
+    assert said in "\n".join(made.notes)
+    assert len(made.notes) == 1 + bool(said)
+
+
+def test_a_pil_pictures_transparency_counts():
+    _, composite, mask = pasted()
+    array = (composite[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    alpha = np.full((60, 80, 1), 255, np.uint8)
+    alpha[:, 70:] = 0
+    hidden = Image.fromarray(np.concatenate([array, alpha], -1))
+    made = regionstyle.harmonize(hidden, mask.numpy(), method="reinhard").image
+    alone = regionstyle.harmonize(Image.fromarray(array[:, :70]), mask.numpy()[:, :70], method="reinhard").image
+    assert np.array_equal(np.asarray(made)[:, :70, :3], np.asarray(alone))
 
 
 @pytest.mark.slow

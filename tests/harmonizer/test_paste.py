@@ -58,6 +58,18 @@ def test_a_foreground_cut_by_the_frame_has_no_seam_there():
     assert seam[19, 20] < 0.5
 
 
+def test_a_seam_wider_than_the_thing_still_lets_its_middle_change():
+    mask = torch.cat([box(41, 41, 15, 10, 9), box(41, 41, 5, 5, 30)])
+    seam = inner_seam(mask, 30)[:, 0]
+    assert seam[0].max() == 1
+    assert seam[0, 15, 14] < 0.3
+    assert seam[1].max() == 1
+
+
+def test_a_mask_that_covers_everything_has_no_seam():
+    assert inner_seam(torch.ones(1, 1, 9, 9), 4).min() == 1
+
+
 @pytest.mark.parametrize("seam", [-1, float("nan"), float("inf")])
 def test_a_seam_that_is_none(seam):
     composite, made = pictures((4, 4), (4, 4))
@@ -101,6 +113,27 @@ def test_a_scaled_foreground():
     front, behind = pictures((6, 8), (20, 30))
     _, mask = lay_into(front, torch.ones(1, 1, 6, 8), behind, PlaceSettings(1, 1, 2.0))
     assert mask.sum() == 12 * 16
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.7, 3.0])
+def test_scaling_lets_no_surroundings_into_the_border(scale):
+    mask = box(16, 16, 5, 5, 6)
+    front = torch.where(mask > 0, torch.full((1, 3, 16, 16), 0.2), torch.ones(()))
+    composite, region = lay_into(front, mask, torch.full((1, 3, 60, 60), 0.2), PlaceSettings(2, 2, scale))
+    assert region.max() > 0.9
+    torch.testing.assert_close(composite, torch.full_like(composite, 0.2))
+
+
+def test_a_foreground_that_gets_too_large():
+    front = torch.rand(1, 3, 200, 200)
+    with pytest.raises(RegionStyleError, match="scale: got 100, 20000 x 20000 pixels"):
+        lay_into(front, torch.ones(1, 1, 200, 200), front, PlaceSettings(0, 0, 100.0))
+
+
+def test_a_place_where_only_the_masks_empty_part_is_seen():
+    front, behind = pictures((20, 20), (20, 20))
+    with pytest.raises(RegionStyleError, match="nothing of the foreground is inside"):
+        lay_into(front, box(20, 20, 0, 0, 4), behind, PlaceSettings(-10, -10))
 
 
 def test_the_canvas_goes_on_with_the_borders_colours():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 DONE, PARTLY_FAILED, USER_ERROR, NOTHING_TO_DO = 0, 1, 2, 3  # exit codes
 DEFAULT = "default: %(default)s"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and to which -5,3 is a value as -5 is."""
+
+    def __init__(self, *places: Any, **names: Any) -> None:
+        super().__init__(*places, **names)
+        self._negative_number_matcher = re.compile(r"-\d+(,-?\d+)*$|-\d*\.\d+$")
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: {message} (see '{self.prog} --help')\n")
@@ -72,6 +77,11 @@ def minutes(text: str) -> float:
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
     return int(_number(text, int, lambda value: value >= 1, "a whole number of 1 or more"))
+
+
+def seed(text: str) -> int:
+    """A whole number of 64 bits, not negative."""
+    return int(_number(text, int, lambda value: 0 <= value < 2**64, "a whole number from 0 to 2^64 - 1"))
 
 
 def assignment(text: str) -> tuple[str, str]:

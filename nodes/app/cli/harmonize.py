@@ -12,8 +12,9 @@ from ...engine.errors import wrong_input
 from ...engine.settings.checks import checked
 from ...harmonizer.place import lay_into
 from ...harmonizer.r2r.settings import R2RSettings
-from ...harmonizer.settings import PlaceSettings
-from ..harmonize import HarmonizeRequest, harmonize
+from ...harmonizer.settings import PlaceSettings, SeamSettings
+from ...harmonizer.unseen import laid_over
+from ..harmonize import BUNDLED, HarmonizeRequest, harmonize
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
 from .arguments import DONE, NOTHING_TO_DO
@@ -21,6 +22,8 @@ from .console import console_host, say, say_lines, say_lost
 from .harmony_commands import R2R_OPTIONS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
     from ...engine.io.pictures import Picture
@@ -31,9 +34,11 @@ def run_harmonize(args: argparse.Namespace) -> int:
     picture_format(args.output)
     request = _request(args)
     picture = read_picture(args.composite, "composite")
+    _say_of_reference(args, picture)
     image = picture.image
     mask = read_mask(args.mask, picture.size, say)[None]
-    result = harmonize(image, mask, request, console_host(args.device))
+    opacity = None if picture.opacity is None else picture.opacity[None]
+    result = harmonize(image, mask, request, console_host(args.device), opacity=opacity)
     say_lines(result.warning)
     if args.strict and torch.equal(result.image, image):
         return NOTHING_TO_DO
@@ -43,16 +48,22 @@ def run_harmonize(args: argparse.Namespace) -> int:
 def run_paste(args: argparse.Namespace) -> int:
     """`regionstyle paste FOREGROUND BACKGROUND --at x,y -o OUT`: the background's file with the foreground in it."""
     picture_format(args.output)
+    _only_with_harmonize(args)
     request = _request(args)
-    for name, value in (("--reference", request.reference), ("--weights", request.weights)):
-        if value is not None and not args.harmonize:
-            raise wrong_input(name, "one", "it with --harmonize", "Add --harmonize, or leave it out.")
     front, behind = read_picture(args.foreground, "foreground"), read_picture(args.background, "background")
+    _say_read(args.foreground, front, behind)
+    _say_of_reference(args, behind)
     shape = _shape(front, args)[None, None]
+    if not bool((shape > 0).any()):
+        raise wrong_input("mask", "one that is black everywhere", "white where the foreground is", "Choose another.")
     place = PlaceSettings(args.at[0], args.at[1], args.scale)
     composite, mask = lay_into(front.image, shape, behind.image, place)
+    share, opacity = mask, None
+    if behind.opacity is not None:
+        composite, share, over = laid_over(composite, behind.image, mask, behind.opacity[None, None])
+        behind, opacity = behind.with_opacity(over[0, 0]), over[:, 0]
     if args.harmonize:
-        result = harmonize(composite, mask[:, 0], request, console_host(args.device))
+        result = harmonize(composite, share[:, 0], request, console_host(args.device), opacity=opacity)
         say_lines(result.warning)
         composite = result.image
     return _written(args, behind, composite, mask[0, 0])
@@ -65,9 +76,24 @@ def _shape(front: Picture, args: argparse.Namespace) -> Tensor:
     if front.alpha is None:
         got = f"{args.foreground.name}, which has no transparency, and no --mask"
         raise wrong_input("foreground", got, "one of both", "Give --mask FILE, white where the foreground is.")
-    from ...engine.io.picture_modes import FULL
+    return torch.ones(front.size) if front.opacity is None else front.opacity
 
-    return torch.from_numpy(front.alpha.astype("float32") / FULL[front.alpha.dtype.name])
+
+def _only_with_harmonize(args: argparse.Namespace) -> None:
+    """RegionStyleError for options of harmonising without it; those that are not given get their defaults."""
+    if not args.harmonize:
+        for name in ("reference", "weights", "method", *R2R_OPTIONS, "seam", "seed", "device"):
+            if getattr(args, name) is not None:
+                raise wrong_input(f"--{name}", "one", "it with --harmonize", "Add --harmonize, or leave it out.")
+    usual = SeamSettings()
+    for name, value in (("method", BUNDLED), ("seam", usual.seam), ("seed", usual.seed)):
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+
+
+def _say_of_reference(args: argparse.Namespace, target: Picture) -> None:
+    if args.reference is not None:
+        _say_read(args.reference, read_picture(args.reference, "reference"), target)
 
 
 def _request(args: argparse.Namespace) -> HarmonizeRequest:
@@ -78,6 +104,8 @@ def _request(args: argparse.Namespace) -> HarmonizeRequest:
         reference = guide.image
         if args.reference_mask is not None:
             reference_mask = read_mask(args.reference_mask, guide.size, say)[None, None]
+        if guide.opacity is not None:
+            reference_mask = guide.opacity[None, None] * (1 if reference_mask is None else reference_mask)
     elif args.reference_mask is not None:
         raise wrong_input("--reference-mask", "a mask", "it with --reference", "Give the reference picture as well.")
     request = HarmonizeRequest(
@@ -91,6 +119,20 @@ def _r2r_settings(args: argparse.Namespace) -> R2RSettings | None:
     """The options of --method r2r that were given; None for none."""
     given = {name: getattr(args, name) for name in R2R_OPTIONS if getattr(args, name) is not None}
     return R2RSettings(**checked(R2RSettings, **given)) if given else None
+
+
+def _say_read(path: Path, picture: Picture, target: Picture) -> None:
+    """What reading a picture that is only looked at left out, and that its colours are numbers of another profile."""
+    for notice in picture.notices:
+        say(f"{path.name}: {notice}")
+    if _profile(picture) != _profile(target):
+        say(f"{path.name}: its colour profile is another one; its numbers are taken as they are")
+
+
+def _profile(picture: Picture) -> bytes:
+    """A picture's colour profile; empty for sRGB, which is also what a picture without one is in."""
+    profile = picture.profile or b""
+    return b"" if any("sRGB".encode(kind) in profile for kind in ("ascii", "utf-16-be")) else profile
 
 
 def _written(args: argparse.Namespace, source: Picture, image: Tensor, mask: Tensor) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engine.settings.setting import override, settings_of
 from ...harmonizer.r2r.settings import R2RSettings
 from ...harmonizer.settings import PlaceSettings, RandomPoissonSettings, SeamSettings
-from .arguments import Parser, add_command, add_device, place, positive, share
+from .arguments import Parser, add_command, add_device, place, positive, seed, share
 from .expert_commands import add_make_pairs
 from .setting_options import add_setting_options
 
@@ -36,16 +36,22 @@ def add_paste(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--mask", type=Path, metavar="FILE", help="image of the foreground's size: white is pasted")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.png")
     parser.add_argument("--harmonize", action="store_true", help="give it the light and colours of the background")
-    _add_method(parser)
+    _add_method(parser, unset=True)
     add_device(parser)
 
 
-def _add_method(parser: Parser) -> None:
-    text = "who harmonises (default: %(default)s, the small network that comes with the pack)"
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help=text)
+def _add_method(parser: Parser, *, unset: bool = False) -> None:
+    """unset: what is not given is None, so that the command can tell, and fills in the defaults that the help names."""
+    text = f"who harmonises (default: {METHODS[0]}, the small network that comes with the pack)"
+    parser.add_argument("--method", choices=METHODS, default=None if unset else METHODS[0], help=text)
     parser.add_argument("--reference", type=Path, metavar="FILE", help="a picture whose light it gets instead")
     parser.add_argument("--reference-mask", type=Path, metavar="FILE", help="the part of the reference (default: all)")
-    add_setting_options(parser, SeamSettings, "seam", "seed")
+    known = settings_of(SeamSettings) if unset else {}
+    seams = {
+        name: override(default=None, help=f"{one.help.rstrip('.')} (default: {one.default})")
+        for name, one in known.items()
+    }
+    add_setting_options(parser, SeamSettings, "seam", "seed", **seams)
     _add_r2r(parser)
 
 
@@ -97,5 +103,5 @@ def add_train_harmonizer(networks: argparse._SubParsersAction[Parser]) -> None:
     add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
     add("--steps", type=positive, default=1000, metavar="N", help="how long (default: %(default)s)")
     add("--batch", type=positive, default=12, metavar="N", help="composites per step (default: %(default)s)")
-    add("--seed", type=int, default=0, help="of weights and composites (default: %(default)s)")
+    add("--seed", type=seed, default=0, help="of weights and composites (default: %(default)s)")
     add("--resume", action="store_true", help="go on where a training of the same output stopped")

@@ -11,7 +11,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,19 @@ class Picture:
         colors = np.repeat(self.values[..., None], 3, -1) if self.grey else self.values
         image = torch.from_numpy(_levels(colors)).permute(2, 0, 1)[None].contiguous()
         return image if self.alpha is None else image.masked_fill(torch.from_numpy(self.alpha == 0), 1.0)
+
+    @property
+    def opacity(self) -> Tensor | None:
+        """Its alpha `[H,W]` float32 in 0..1; None for a picture that is opaque everywhere."""
+        alpha = None if self.alpha is None else torch.from_numpy(_levels(self.alpha))
+        return None if alpha is None or bool((alpha == 1).all()) else alpha
+
+    def with_opacity(self, opacity: Tensor) -> Picture:
+        """The same picture with another alpha `[H,W]` in 0..1."""
+        full = FULL[self.values.dtype.name]
+        alpha = opacity.clamp(0, 1).double().numpy() * full
+        alpha = alpha if self.values.dtype == np.float32 else alpha.round()
+        return replace(self, alpha=alpha.astype(self.values.dtype))
 
     @property
     def over_white(self) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....kernels import poisson_blend
-from ...engine.errors import wrong_input
+from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ..base import Harmonizer
@@ -61,8 +61,14 @@ def harmonize_in_comfy(
     reference_mask: Tensor | None,
     settings: SeamSettings,
 ) -> Harmonized:
-    """A composite harmonised and pasted back; pictures whose mask is empty stay as they are, which is said."""
+    """A composite harmonised and pasted back; pictures whose mask is empty stay as they are, which is said.
+
+    So do, in a batch, pictures that cannot be harmonised. RegionStyleError when that is all of them.
+    """
     guide = None if reference is None else images_of(reference)
+    if guide is not None and len(guide) not in (1, len(images)):
+        accepts = "1 picture" if len(images) == 1 else f"1 picture, or {len(images)}, one for each composite"
+        raise wrong_input("reference", f"{len(guide)} pictures", accepts, "Give one reference.")
     guide_mask = None
     if reference_mask is not None:
         if guide is None:
@@ -70,20 +76,26 @@ def harmonize_in_comfy(
         guide_mask = masks_of(reference_mask, guide)[:, None]
     there = [index for index in range(len(images)) if bool((mask[index] > 0).any())]
     empty = [str(index + 1) for index in range(len(images)) if index not in there]
-    result = images.clone()
+    result, failed = images.clone(), {}
     host = ComfyHost()
     progress = host.progress(max(1, len(there)), "harmonising")
     for done, index in enumerate(there):
         at = slice(index, index + 1)
         pick = None if guide is None else guide[at] if len(guide) == len(images) else guide
         pick_mask = None if guide_mask is None else guide_mask[at] if len(guide_mask) == len(images) else guide_mask
-        made = (harmonizer or SmallHarmonizer()).harmonize(
-            images[at], mask[at], reference=pick, reference_mask=pick_mask, seed=settings.seed,
-            on_step=lambda step, total, preview: host.check(),
-        )  # fmt: skip
-        result[at] = paste_back(images[at], made.to(images), mask[at], seam=settings.seam)
+        try:
+            made = (harmonizer or SmallHarmonizer()).harmonize(
+                images[at], mask[at], reference=pick, reference_mask=pick_mask, seed=settings.seed,
+                on_step=lambda step, total, preview: host.check(),
+            )  # fmt: skip
+            result[at] = paste_back(images[at], made.to(images), mask[at], seam=settings.seam)
+        except RegionStyleError as error:
+            failed[index + 1] = error
         progress.update(done + 1, result[index])
-    warning = f"the mask of picture {', '.join(empty)} is empty: it stays as it is" if empty else ""
+    if failed and len(failed) == len(there):
+        raise next(iter(failed.values()))
+    told = [f"the mask of picture {', '.join(empty)} is empty: it stays as it is"] if empty else []
+    warning = "\n".join([*told, *(f"picture {number} stays as it is: {error}" for number, error in failed.items())])
     if not warning and torch.equal(result, images):
         warning = "the result equals the composite"
     return Harmonized(image_of(result), mask[:, 0].float().cpu(), warning)

@@ -10,7 +10,7 @@ from ...engine.node_schema import node_input, node_output, node_schema
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
-from ...engine.settings.setting import override
+from ...engine.settings.setting import override, settings_of
 from ...engine.settings.sockets import custom_socket
 from ..base import COMFY_TYPE, Harmonizer
 from ..settings import BlendSettings, MatchSettings, PlaceSettings, RandomPoissonSettings, SeamSettings
@@ -36,6 +36,8 @@ class HarmonizeComposite(Node):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        known = settings_of(PlaceSettings)
+        place = {name: override(help=f"{one.help} A connected composite is not moved.") for name, one in known.items()}
         return node_schema(
             node_id="RegionStyleHarmonizeComposite",
             display_name="Harmonize Composite",
@@ -47,7 +49,7 @@ class HarmonizeComposite(Node):
             inputs=[
                 node_input(io.Mask, "mask", tooltip="1 = the foreground: of the composite, or of the foreground."),
                 *node_inputs(SeamSettings, "seam", "seed"),
-                *node_inputs(PlaceSettings, "x", "y", "scale"),
+                *node_inputs(PlaceSettings, **place),
                 node_input(io.Image, "composite", optional=True, tooltip="A picture with the foreground pasted in."),
                 node_input(io.Image, "foreground", optional=True, tooltip="What is pasted, instead of a composite."),
                 node_input(io.Image, "background", optional=True, tooltip="Where the foreground is laid into."),

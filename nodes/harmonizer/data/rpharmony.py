@@ -11,6 +11,7 @@ is what the JPEG file of the real picture holds, and composites are made of it.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +203,12 @@ def make_data_set(
     report(done, total) after every picture; what it raises ends the work, which the next call goes on with.
     RegionStyleError when the folder holds a data set of other settings or sources.
     """
-    wanted = {"version": VERSION, "settings": asdict(settings), "sources": [source.image for source in sources]}
+    wanted = {
+        "version": VERSION,
+        "settings": asdict(settings),
+        "sources": [source.image for source in sources],
+        "masks": masks_mark(sources),
+    }
     check_same(output, wanted)
     _write_manifest(output, {**wanted, "finished": False})
     todo, made = tasks(sources, output, settings), []
@@ -213,8 +219,17 @@ def make_data_set(
     return _finish(output, settings, wanted, todo, made)
 
 
+def masks_mark(sources: Sequence[Source]) -> str:
+    """Changes with the masks: with their files' names and sizes, and with segmentations."""
+    told = [
+        [[mask, Path(mask).stat().st_size] if isinstance(mask, str) and Path(mask).is_file() else mask
+         for mask in source.masks] for source in sources
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 def check_same(output: Path, wanted: dict[str, Any]) -> None:
-    """RegionStyleError unless a manifest that is there is of the same settings and sources."""
+    """RegionStyleError unless a manifest that is there is of the same settings, pictures and masks."""
     manifest = output / "manifest.json"
     if not manifest.is_file():
         return
@@ -224,7 +239,7 @@ def check_same(output: Path, wanted: dict[str, Any]) -> None:
     except (ValueError, AttributeError):
         same = False
     if not same:
-        got = f"{output}, with a data set of other settings or pictures"
+        got = f"{output}, with a data set of other settings or pictures, or other masks"
         raise wrong_input("--output", got, "an empty folder, or the same command again", "Choose another folder.")
 
 

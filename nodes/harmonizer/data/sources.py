@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,24 +52,29 @@ class Source:
 def folder_sources(images: Path, masks: Path) -> list[Source]:
     """The pictures of a folder that have masks: `NAME.png` or `NAME_anything.png` (any picture ending) for `NAME.jpg`.
 
-    RegionStyleError for folders that are missing, and when no picture has a mask.
+    A mask has one owner: the longest NAME that fits. RegionStyleError for folders that are missing, and when no
+    picture has a mask.
     """
-    by_stem: dict[str, list[str]] = {}
+    pictures = _pictures(images, "--images")
+    of: dict[str, list[str]] = {image.stem: [] for image in pictures}
     for file in _pictures(masks, "--masks"):
-        by_stem.setdefault(file.stem, []).append(str(file))
-    found = []
-    for image in _pictures(images, "--images"):
-        own = [file for stem, files in by_stem.items() if _belongs(stem, image.stem) for file in files]
-        if own:
-            found.append(Source(str(image), tuple(sorted(own))))
+        owner = _owner(file.stem, of)
+        if owner is not None:
+            of[owner].append(str(file))
+    found = [Source(str(image), tuple(sorted(of[image.stem]))) for image in pictures if of[image.stem]]
     if not found:
         accepts = "NAME.png or NAME_anything.png for a picture NAME"
         raise wrong_input("--masks", f"{masks}, where no mask has a picture's name", accepts, "Rename them.")
     return found
 
 
-def _belongs(mask: str, image: str) -> bool:
-    return mask == image or mask.startswith(f"{image}_")
+def _owner(mask: str, images: Container[str]) -> str | None:
+    """The picture whose mask it is: of the names it begins with the longest, so that cat_2 is cat_2's, not cat's."""
+    while mask not in images:
+        mask, cut, _ = mask.rpartition("_")
+        if not cut:
+            return None
+    return mask
 
 
 def _pictures(folder: Path, name: str) -> list[Path]:

@@ -8,7 +8,7 @@ the published `diff-base.ckpt` brings an untrained controller.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from .weights import ENDINGS, TITLES, architecture_of, build, is_clear, read_par
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 FOLDERS = {"vae": "clear_vae", "unet": "unet", "controller": "controlnet"}
+PLAIN_VAE = "vae"  # of Stable Diffusion
 BASE = "stable-diffusion-inpainting"
 PUBLIC = "1243asdad/region2region on Hugging Face (clear_vae and stable-diffusion-inpainting, or the .ckpt files)"
 
@@ -75,24 +76,40 @@ def load_part(part: str, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]
         found = _of_file(own, plain_vae=True)
         found.configs[part] = _config(path)
     else:
-        found = _of_folder(path) if path.is_dir() else _of_file(path, plain_vae=True)
+        found = _of_folder(path, (part,), plain_vae=True) if path.is_dir() else _of_file(path, plain_vae=True)
     if part not in found.parts:
         raise _missing(path, [part])
     return found.parts[part], found.configs.get(part, {})
 
 
-def _of_folder(folder: Path) -> _Found:
+def _of_folder(folder: Path, parts: Sequence[str] = tuple(FOLDERS), *, plain_vae: bool = False) -> _Found:
+    """What a folder holds of these parts, and a text encoder where it is needed. Checkpoints are opened only while
+    something is not there: other files may lie beside.
+
+    plain_vae: where there is no Clear-VAE, Stable Diffusion's autoencoder, in `vae` or a checkpoint.
+    """
     found = _Found()
-    for part, name in FOLDERS.items():
-        for home in (folder / name, folder / BASE / name):
-            file = next((home / each for each in WEIGHTS if (home / each).is_file()), None)
-            if file is not None and part not in found.parts:
-                _take(found, file, (part,))
-                found.configs[part] = _config(home)
+    for part in parts:
+        _take_folder(found, folder, FOLDERS[part], part)
+    text = ("text",) if len(parts) == len(FOLDERS) and prompt_home(folder) is None else ()
     for file in _checkpoints(folder):
-        if any(part not in found.parts for part in (*FOLDERS, "text")):
-            _take(found, file, tuple(p for p in (*FOLDERS, "text") if p not in found.parts))
+        if need := tuple(part for part in (*parts, *text) if part not in found.parts):
+            _take(found, file, need)
+    if plain_vae and "vae" in parts and "vae" not in found.parts:
+        _take_folder(found, folder, PLAIN_VAE, "vae", plain_vae=True)
+        for file in _checkpoints(folder):
+            if "vae" not in found.parts:
+                _take(found, file, ("vae",), plain_vae=True)
     return found
+
+
+def _take_folder(found: _Found, folder: Path, name: str, part: str, *, plain_vae: bool = False) -> None:
+    """A part from its diffusers folder in `folder` or below `BASE`."""
+    for home in (folder / name, folder / BASE / name):
+        file = next((home / each for each in WEIGHTS if (home / each).is_file()), None)
+        if file is not None and part not in found.parts:
+            _take(found, file, (part,), plain_vae=plain_vae)
+            found.configs[part] = _config(home)
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -135,13 +152,18 @@ def _prompt(path: Path, found: _Found, architecture: Architecture) -> Tensor:
 def load_prompt(path: Path) -> Tensor | None:
     """The empty prompt's embedding that a folder, or the folder of a checkpoint, holds or its text encoder gives;
     None where neither is there."""
-    folder = path if path.is_dir() else path.parent
+    home = prompt_home(path if path.is_dir() else path.parent)
+    if home is None:
+        return None
+    return stored_prompt(home) if home.name == FILE else prompt_of_folder(home)
+
+
+def prompt_home(folder: Path) -> Path | None:
+    """The file of the empty prompt's embedding in a folder, else its text encoder's folder; None where neither is."""
     if (folder / FILE).is_file():
-        return stored_prompt(folder / FILE)
-    for home in (folder / "text_encoder", folder / BASE / "text_encoder"):
-        if (home / "config.json").is_file():
-            return prompt_of_folder(home)
-    return None
+        return folder / FILE
+    homes = (folder / "text_encoder", folder / BASE / "text_encoder")
+    return next((home for home in homes if (home / "config.json").is_file()), None)
 
 
 def _found_prompt(path: Path, found: _Found) -> Tensor:

@@ -54,3 +54,13 @@ def resized(picture: Tensor, size: tuple[int, int]) -> Tensor:
 def resized_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """0 or 1, cut at 0.5, by the nearest pixel, float32."""
     return F.interpolate((mask >= 0.5).float(), size, mode="nearest")
+
+
+def latent_mask(mask: Tensor, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """A mask `[B,1,H,W]` at the latent's size, 0 or 1: by way of the working size, as published.
+
+    Where that loses a thin mask altogether, each place of the latent that it touches.
+    """
+    small = resized_mask(resized_mask(mask, size), grid)
+    touched = F.adaptive_max_pool2d((mask >= 0.5).float(), grid)
+    return torch.where(small.flatten(1).any(1)[:, None, None, None], small, touched)

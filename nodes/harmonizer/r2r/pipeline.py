@@ -22,7 +22,7 @@ from ...engine.host.memory import with_halving
 from ..base import OnStep, check_composite, check_has_surroundings, check_picture, check_region
 from .architecture import FACTOR, GRID, LATENT_CHANNELS, SCALING
 from .autoencode import Autoencoding, tile_for
-from .hint import hint_of, resized, resized_mask
+from .hint import hint_of, latent_mask, resized, resized_mask
 from .networks import R2RNetworks
 from .schedule import euler_step, noise_levels, scaled_input
 from .settings import SMALLEST_TILE, R2RSettings
@@ -103,7 +103,7 @@ class R2RHarmonizer:
         def work(tile: int) -> Tensor:
             report.again()
             picture = _Sampling(self, composite, mask, reference, region, size, tile, report).run(seed)
-            return resized(picture.float().cpu(), _sides(composite)).clamp(0, 1)
+            return with_fine_part(picture.float().cpu(), composite.float().cpu())
 
         tile = tile_for(size, self.settings.tile, dtype)
         result = with_halving(work, tile, host=self.host, name="R2R", smallest=min(SMALLEST_TILE, tile), multiple=GRID)
@@ -165,7 +165,7 @@ class _Sampling:
         host.load(*(n for n in (networks.unet, networks.controller if settings.controller else None) if n is not None))
         dtype = next(networks.unet.parameters()).dtype
         text = networks.empty_prompt.to(host.device, dtype)
-        mask = resized_mask(resized_mask(self.mask, self.size), _sides(noise)).to(host.device)
+        mask = latent_mask(self.mask, self.size, _sides(noise)).to(host.device)
         levels = noise_levels(settings.steps)
         x = noise * float(levels.sigmas[0])
         controls = self._controls(levels.timesteps, text, mask.to(dtype))
@@ -202,7 +202,7 @@ class _Sampling:
         # 0.5 counts as region, here as in the hint, where it is the other side
         foreground = (region < 0.5).to(region)
         embedded = controller.embed_hint(self._on_device(hint_of(self.reference, foreground, size), text))
-        inside = 1 - resized_mask(resized_mask(foreground, size), _sides(embedded))
+        inside = latent_mask(1 - foreground, size, _sides(embedded))
         return embedded, self._on_device(inside, text)
 
     def _on_device(self, tensor: Tensor, like: Tensor) -> Tensor:
@@ -218,6 +218,18 @@ def predicted_noise(unet: Any, given: Tensor, timestep: Any, text: Tensor, contr
     text = text.expand(len(given), -1, -1)
     noise: Tensor = unet(given, timestep, encoder_hidden_states=text, return_dict=False, **added)[0]
     return noise
+
+
+def with_fine_part(picture: Tensor, composite: Tensor) -> Tensor:
+    """A result `[1,3,h,w]` at the composite's size `[1,3,H,W]`, 0..1; with what the composite lost on the way down.
+
+    Light and colours change slowly over a picture, texture stays: the part too fine for the working size is put back.
+    """
+    size, full = _sides(picture), _sides(composite)
+    large = resized(picture, full)
+    if full[0] > size[0] or full[1] > size[1]:
+        large = large + composite - resized(resized(composite, size), full)
+    return large.clamp(0, 1)
 
 
 def working_size(size: tuple[int, int], settings: R2RSettings) -> tuple[int, int]:

@@ -38,7 +38,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         got = f"{path.name} ({type(error).__name__})"
         remedy = "Download it again; a pickle that holds more than tensors is not opened."
         raise wrong_input("weights", got, "a file of tensors", remedy) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping):
+        got = f"{path.name} with a {type(state).__name__} and no names"
+        raise wrong_input("weights", got, "names and their tensors", "Choose another file.")
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise wrong_input("weights", f"{path.name} without tensors", "a file of weights", "Choose another file.")

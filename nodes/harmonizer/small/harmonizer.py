@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..base import OnStep, check_composite, check_has_surroundings
-from ..statistics.areas import FEWEST, check_reference, too_few
+from ..statistics.areas import FEWEST, Area, area, check_reference, goal_area, too_few
+from ..statistics.methods import ColourMap, reinhard
 from .bilateral import apply_grid, fit_grid
 from .files import load_network
-from .look import Look, carried_on, look, sides
+from .look import look
 from .network import SmallHarmonizerNetwork
 
 GRID = 96  # pixels of the longer side that the network looks at, as in its training
 STEP = 16  # what both sides are multiples of
+COUNTED = 1 << 18  # pixels of a region, at most, whose statistics are taken
 MARGIN = 0.6  # of the foreground's box on each side: how much of the surroundings is looked at
 Box = tuple[slice, slice]
 
@@ -43,7 +43,10 @@ class SmallHarmonizer:
     ) -> Tensor:
         """See `Harmonizer.harmonize`; nothing is drawn at random, so the seed changes nothing.
 
-        Works in the foreground's box only, one picture after the other. RegionStyleError for a mask without foreground
+        Works in the foreground's box only, one picture after the other. With a reference the border tells nothing, and
+        the network, which leans on it, would hardly change a thing: the foreground gets the reference's mean and spread
+        of every channel in CIELAB (Reinhard et al., Color Transfer between Images, 2001), by the same smooth maps.
+        RegionStyleError for a mask without foreground
         or, where no reference is given, without background.
         """
         check_composite(composite, mask)
@@ -70,10 +73,11 @@ class SmallHarmonizer:
         around = (slice(None), slice(None), *wide)
         size = looking_size(mask[around].shape)
         seen = look(picture[around].float(), mask[around].float(), size)
-        if reference is not None:
-            seen = _with_reference(seen, reference.float(), reference_mask)
-        network = self.network.to(picture.device)
-        grid = fit_grid(seen.foreground, network(seen).clamp(0, 1), seen.mask)
+        if reference is None:
+            answer = self.network.to(picture.device)(seen).clamp(0, 1)
+        else:
+            answer = _mapped(seen.foreground, _towards(picture, mask, reference, reference_mask))
+        grid = fit_grid(seen.foreground, answer, seen.mask)
         rows, columns = (slice(t.start - w.start, t.stop - w.start) for t, w in zip(tight, wide, strict=True))
         inside, whole = (slice(None), slice(None), *tight), tuple(mask[around].shape[-2:])
         apply_grid(grid, picture[inside], result[inside], (rows, columns), (whole[0], whole[1]))
@@ -107,14 +111,21 @@ def looking_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def _with_reference(seen: Look, reference: Tensor, reference_mask: Tensor | None) -> Look:
-    """What is seen, with the reference in the background's place and a border that says nothing."""
-    size = seen.mask.shape[-2:]
-    if reference_mask is None:
-        background = F.interpolate(reference, size, mode="area")
-    else:
-        colours, _, share = sides(reference, reference_mask.float(), (size[0], size[1]))
-        if float(reference_mask.sum()) < FEWEST:
-            raise too_few("reference_mask", float(reference_mask.sum()), True)
-        background = carried_on(colours, share)
-    return replace(seen, background=background, seam=torch.zeros_like(seen.seam))
+def _towards(picture: Tensor, mask: Tensor, reference: Tensor, reference_mask: Tensor | None) -> ColourMap:
+    """What gives the foreground of a picture `[1,3,H,W]` the colours of a reference `[1,3,h,w]`."""
+    region = None if reference_mask is None else reference_mask[0].float()
+    source, goal = area(picture[0], mask[0], "mask"), goal_area(picture[0], mask[0], reference[0], region)
+    return reinhard(_thinned(source), _thinned(goal))
+
+
+def _thinned(whole: Area) -> Area:
+    """At most `COUNTED` of an area's pixels, evenly: Lab in double precision of all of them would take gigabytes."""
+    step = -(-len(whole.weights) // COUNTED)
+    weights = whole.weights[::step]
+    return Area(whole.colours[::step], weights / weights.sum())
+
+
+def _mapped(colours: Tensor, change: ColourMap) -> Tensor:
+    """Colours `[1,3,h,w]` through a map of colours `[N,3]`, in 0..1."""
+    flat = change(colours[0].flatten(1).T.double())
+    return flat.T.reshape(colours.shape).clamp(0, 1).to(colours)

@@ -69,7 +69,7 @@ class ExampleSource:
 
     def draw(self, step: int) -> Examples:
         """The batch of a step."""
-        random = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + step)
+        random = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + step) % 2**64)
         pairs = [self._pair(random) for _ in range(self.settings.batch)]
         truth, mask = torch.stack([pair[0] for pair in pairs]), torch.stack([pair[1] for pair in pairs])[:, None]
         truth = self._recoloured(truth, random)

@@ -37,7 +37,7 @@ def monge_kantorovich(source: Area, goal: Area) -> ColourMap:
     if min(float(s.diagonal().max()), float(g.diagonal().max())) < FLAT**2:
         return lambda colours: colours - source.mean() + goal.mean()
     # A direction without spread cannot be stretched; both get the same trace of one.
-    floor = FLAT**2 * torch.eye(3, dtype=s.dtype)
+    floor = FLAT**2 * torch.eye(3, dtype=s.dtype, device=s.device)
     s, g = s + floor, g + floor
     root, inverse = _power(s, 0.5), _power(s, -0.5)
     transport = inverse @ _power(root @ g @ root, 0.5) @ inverse

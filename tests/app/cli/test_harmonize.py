@@ -123,6 +123,103 @@ def test_r2r_from_files(files):
     assert (values(files / "p.png") != gradient()).any()
 
 
+def test_paste_refuses_a_mask_without_anything(files, capsys):
+    Image.new("L", (30, 20)).save(files / "empty.png")
+    given = ("paste", files / "thing.png", files / "c.png", "--at", "1,1", "-o", files / "o.png")
+    assert run(*given, "--mask", files / "empty.png") == 2
+    assert "black everywhere" in capsys.readouterr().err
+    assert not (files / "o.png").exists()
+
+
+@pytest.mark.parametrize("option", [("--method", "poisson"), ("--seam", 9), ("--seed", 3), ("--device", "cpu")])
+def test_paste_takes_no_options_of_harmonising_without_it(files, option, capsys):
+    given = ("paste", files / "thing.png", files / "c.png", "--at", "1,1", "-o", files / "o.png")
+    assert run(*given, *option) == 2
+    assert f"{option[0]}: got" in capsys.readouterr().err
+    assert run(*given, *option, "--harmonize") == 0
+
+
+def test_a_place_may_be_negative(files):
+    assert run("paste", files / "thing.png", files / "c.png", "--at", "-5,3", "-o", files / "o.png") == 0
+    rows, columns = np.nonzero((values(files / "o.png") != values(files / "c.png")).any(-1))
+    assert (rows.min(), columns.min(), columns.max()) == (7, 0, 19)
+
+
+@pytest.mark.parametrize("more", [(), ("--harmonize",)])
+def test_paste_onto_a_transparent_background_is_seen(files, more):
+    behind = np.dstack([gradient(), np.zeros((60, 80), np.uint8)])
+    behind[:, 30:, 3] = 255
+    behind[:, 29, 3] = 128
+    Image.fromarray(behind).save(files / "b.png")
+    thing = values(files / "thing.png").copy()
+    thing[4, 5:25, 3] = 100
+    Image.fromarray(thing).save(files / "soft.png")
+    assert run("paste", files / "soft.png", files / "b.png", "--at", "10,12", "-o", files / "o.png", *more) == 0
+    made = values(files / "o.png")
+    assert (made[17:28, 15:35, 3] == 255).all()
+    assert (made[16, 15:29, 3] == 100).all(), "nothing but the thing's own edge is there"
+    outside = np.ones((60, 80), bool)
+    outside[16:28, 15:35] = False
+    assert np.array_equal(made[outside], behind[outside])
+    if not more:
+        assert np.array_equal(made[16:28, 15:29, :3], thing[4:16, 5:19, :3])
+
+
+@pytest.mark.parametrize("method", ["bundled", "reinhard", "mkl", "histogram", "poisson"])
+def test_what_is_transparent_is_no_background(files, method):
+    """The same result whatever colours a transparent frame hides, and near that of the opaque part alone."""
+    picture, mask = values(files / "c.png"), values(files / "m.png")
+    wide = np.full((100, 140, 4), 255, np.uint8)
+    wide[..., 3] = 0
+    wide[20:80, 30:110] = np.dstack([picture, np.full((60, 80), 255, np.uint8)])
+    Image.fromarray(wide).save(files / "wide.png")
+    Image.fromarray(np.pad(mask, ((20, 20), (30, 30)))).save(files / "wide_mask.png")
+    cut, whole = files / "cut.png", files / "whole.png"
+    assert run("harmonize", files / "c.png", "--mask", files / "m.png", "--method", method, "-o", cut) == 0
+    assert run("harmonize", files / "wide.png", "--mask", files / "wide_mask.png", "--method", method, "-o", whole) == 0
+    difference = np.abs(values(whole)[20:80, 30:110, :3].astype(int) - values(cut))
+    assert difference[mask > 0].mean() < (3 if method == "bundled" else 0.01)
+
+
+def test_a_references_transparency_is_its_mask(files):
+    guide = np.dstack([gradient(40, 40) // 2, np.zeros((40, 40), np.uint8)])
+    guide[10:30, 10:30, 3] = 255
+    Image.fromarray(guide).save(files / "guide.png")
+    Image.fromarray(guide[10:30, 10:30, :3]).save(files / "part.png")
+    given = ("harmonize", files / "c.png", "--mask", files / "m.png", "--method", "mkl")
+    for name in ("guide", "part"):
+        assert run(*given, "--reference", files / f"{name}.png", "-o", files / f"by_{name}.png") == 0
+    assert np.array_equal(values(files / "by_guide.png"), values(files / "by_part.png"))
+
+
+def test_other_colour_profiles_are_said(files, capsys):
+    from PIL import ImageCms
+
+    for name, kind in (("lab", "LAB"), ("srgb", "sRGB")):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(kind)).tobytes()
+        Image.open(files / "thing.png").save(files / f"{name}.png", icc_profile=profile)
+    for name in ("lab", "srgb"):
+        assert run("paste", files / f"{name}.png", files / "c.png", "--at", "1,1", "-o", files / "o.png") == 0
+        assert ("colour profile is another one" in capsys.readouterr().err) == (name == "lab")
+    given = ("harmonize", files / "c.png", "--mask", files / "m.png", "--reference", files / "lab.png")
+    assert run(*given, "-o", files / "o.png") == 0
+    assert "lab.png: its colour profile" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["99999999999999999999", "-1", "x"])
+def test_a_seed_that_is_none(files, seed):
+    with pytest.raises(SystemExit) as stopped:
+        run("train", "harmonizer", "-o", files / "n.safetensors", "--steps", 1, "--batch", 1, "--seed", seed)
+    assert stopped.value.code == 2
+
+
+def test_nothing_but_transparency_around(files, capsys):
+    picture = np.dstack([values(files / "c.png"), values(files / "m.png")])
+    Image.fromarray(picture).save(files / "alone.png")
+    assert run("harmonize", files / "alone.png", "--mask", files / "m.png", "-o", files / "o.png") == 2
+    assert "opaque and outside the mask" in capsys.readouterr().err
+
+
 def test_paste_needs_a_shape(files, capsys):
     given = ("paste", files / "c.png", files / "c.png", "--at", "0,0", "-o", files / "o.png")
     assert run(*given) == 2

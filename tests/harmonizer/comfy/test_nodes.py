@@ -48,6 +48,9 @@ with torch.inference_mode():
     laid = HarmonizeComposite.execute(
         torch.ones(1, 10, 12), foreground=truth[:, :10, :12], background=truth, x=20, y=30, seam=2.0).result
     batch = HarmonizeComposite.execute(torch.cat([mask, mask * 0]), composite=composite.repeat(2, 1, 1, 1))
+    tiny = torch.zeros(1, 48, 64)
+    tiny[:, 5, 5:9] = 1
+    mixed = HarmonizeComposite.execute(torch.cat([tiny, mask]), composite=composite.repeat(2, 1, 1, 1))
     green = HarmonizeComposite.execute(mask, composite=composite, harmonizer=Green(), seed=5).result[0]
     guided = HarmonizeComposite.execute(mask, composite=composite, reference=truth * 0.2).result[0]
     matched = MatchColourStatistics.execute(composite, mask, method="mkl").result[0]
@@ -60,6 +63,8 @@ with torch.inference_mode():
         "laid": [list(laid[0].shape), float(laid[1].sum())],
         "second": bool(torch.equal(batch.result[0][1], composite[0])),
         "warning": str(batch.ui.as_dict() if batch.ui else ""),
+        "mixed": [bool(torch.equal(mixed.result[0][0], composite[0])), bool(torch.equal(mixed.result[0][1], image[0])),
+                  str(mixed.ui.as_dict())],
         "green": green[0, 20, 30].tolist(),
         "guided": float((guided - image).abs().max()),
         "matched": bool(torch.equal(matched[outside], composite[outside]) and not torch.equal(matched, composite)),
@@ -80,6 +85,8 @@ with torch.inference_mode():
             refused(lambda: MatchColourStatistics.execute(composite, torch.ones_like(mask))),
             refused(lambda: PoissonBlend.execute(truth, truth, mask, x=500)),
             refused(lambda: RandomPoissonBlend.execute(truth, mask * 0)),
+            refused(lambda: HarmonizeComposite.execute(
+                mask, composite=composite.repeat(3, 1, 1, 1), reference=truth.repeat(2, 1, 1, 1))),
         ],
     }
     seen["cancelled"] = cancelled()
@@ -111,6 +118,13 @@ def test_an_empty_mask_is_said_and_its_picture_stays(seen):
     assert "picture 2 is empty" in seen["warning"]
 
 
+def test_a_picture_that_cannot_be_harmonised_does_not_stop_its_batch(seen):
+    stays, done, said = seen["mixed"]
+    assert stays
+    assert done
+    assert "picture 1 stays as it is: mask: got 4 pixels" in said
+
+
 def test_another_harmoniser_and_a_reference(seen):
     assert seen["green"] == pytest.approx([0, 1, 0.5])
     assert seen["guided"] > 0.02
@@ -133,6 +147,7 @@ def test_cancel_reaches_the_harmoniser(seen):
         (0, "composite: got nothing"), (1, "Take one of them off"), (2, "no background"), (3, "covers all"),
         (4, "one mask or one per image"), (5, "harmonizer"), (6, "reference_mask"), (7, "seam"), (8, "method"),
         (9, "0 pixels outside"), (10, "place"), (11, "mask: got 0 pixels"),
+        (12, "reference: got 2 pictures, expected 1 picture, or 3, one for each composite"),
     ],
 )  # fmt: skip
 def test_what_is_refused(seen, number, says):

@@ -167,6 +167,29 @@ def test_another_data_set_in_the_folder_is_refused(corpus, tmp_path):
         make_data_set(folder_sources(*corpus), tmp_path / "out", DataSettings(seed=1))
 
 
+def test_other_masks_are_another_data_set(corpus, tmp_path):
+    make_data_set(folder_sources(*corpus), tmp_path / "out", DataSettings())
+    Image.fromarray((disc(48, 64)[0, 0] * 255).byte().numpy()).save(corpus[1] / "p1_more.png")
+    with pytest.raises(RegionStyleError, match="other masks"):
+        make_data_set(folder_sources(*corpus), tmp_path / "out", DataSettings())
+
+
+def test_a_mask_belongs_to_the_longest_name(tmp_path):
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir(), masks.mkdir()
+    for folder, names in (
+        (images, ("cat.jpg", "cat_2.jpg", "dog.jpg")),
+        (masks, ("cat.png", "cat_2.png", "cat_2_ear.png", "cat_tail.png", "cats.png")),
+    ):
+        for name in names:
+            (folder / name).touch()
+    found = {source.image: source.masks for source in folder_sources(images, masks)}
+    assert found == {
+        str(images / "cat.jpg"): (str(masks / "cat.png"), str(masks / "cat_tail.png")),
+        str(images / "cat_2.jpg"): (str(masks / "cat_2.png"), str(masks / "cat_2_ear.png")),
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("subset", "prefix"), [("R-DUTS", "rd"), ("R-ADE20K", "ra"), ("R-Dogs", "rx"), ("R-Own", "ro")]
 )

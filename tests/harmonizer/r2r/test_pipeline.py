@@ -11,8 +11,8 @@ from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.harmonizer.base import Harmonizer
 from regionstyle.nodes.harmonizer.r2r import pipeline
-from regionstyle.nodes.harmonizer.r2r.hint import hint_of, resized_mask
-from regionstyle.nodes.harmonizer.r2r.pipeline import R2RHarmonizer, working_size
+from regionstyle.nodes.harmonizer.r2r.hint import hint_of, latent_mask, resized_mask
+from regionstyle.nodes.harmonizer.r2r.pipeline import R2RHarmonizer, with_fine_part, working_size
 from regionstyle.nodes.harmonizer.r2r.settings import R2RSettings
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -258,3 +258,33 @@ def test_without_controller_it_is_the_unet_alone(networks, scene):
     one = harmonizer(alone, controller=False).harmonize(*scene)
     assert torch.equal(one, harmonizer(networks, controller=False).harmonize(*scene))
     assert not torch.equal(one, harmonizer(networks).harmonize(*scene))
+
+
+def test_texture_finer_than_the_working_size_stays(networks):
+    """Stripes of one pixel, which half the size cannot hold, come through a network that never saw them."""
+    stripes = torch.zeros(1, 3, 128, 256)
+    stripes[..., ::2] = 0.1
+    composite = 0.4 + stripes
+    mask = torch.zeros(1, 1, 128, 256)
+    mask[..., 32:96, 64:160] = 1
+    made = harmonizer(networks, resolution=64).harmonize(composite, mask)
+    contrast = (made[..., 64, 64:160:2] - made[..., 64, 65:160:2])[made[..., 64, 64:160:2] < 0.99]
+    assert len(contrast)
+    assert contrast.median() > 0.05
+
+
+def test_the_fine_part_alone_is_put_back():
+    composite = torch.rand(1, 3, 100, 120)
+    small = F.interpolate(composite, (50, 60), mode="bilinear", antialias=True)
+    torch.testing.assert_close(with_fine_part(small, composite), composite)
+    assert torch.equal(with_fine_part(composite * 0.5, composite), composite * 0.5)
+
+
+def test_a_thin_mask_reaches_the_latent():
+    mask = torch.zeros(2, 1, 512, 512)
+    mask[0, :, 250:253, 250:253] = 1
+    mask[1, :, 64:256, 64:256] = 1
+    made = latent_mask(mask, (512, 512), (64, 64))
+    assert 1 <= made[0].sum() <= 4
+    assert torch.equal(made[1:], resized_mask(mask[1:], (64, 64)))
+    assert latent_mask(mask * 0, (512, 512), (64, 64)).sum() == 0

@@ -15,7 +15,7 @@ from regionstyle.nodes.harmonizer.r2r.controller import HarmonyController
 from regionstyle.nodes.harmonizer.r2r.files import BASE, FOLDERS, _filter_channels, load_part, load_r2r, save_r2r
 from regionstyle.nodes.harmonizer.r2r.filter_kernels import kernels, without_kernels
 from regionstyle.nodes.harmonizer.r2r.keys import split, to_ldm
-from regionstyle.nodes.harmonizer.r2r.weights import architecture_of, check_fit
+from regionstyle.nodes.harmonizer.r2r.weights import architecture_of, check_fit, read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +266,37 @@ def test_a_plain_autoencoder_is_no_clear_vae_but_training_may_begin_with_it(netw
     with pytest.raises(RegionStyleError, match="without Clear-VAE"):
         load_r2r(folder)
     assert load_part("vae", folder / "sd_vae.safetensors")[0].keys() == plain.keys()
+
+
+@pytest.mark.parametrize("place", ["vae/diffusion_pytorch_model.safetensors", f"{BASE}/vae", "sd_vae.ckpt"])
+def test_training_may_begin_with_a_folder_of_stable_diffusions(networks, tmp_path, place):
+    from safetensors.torch import save_file
+
+    plain = {n: t.contiguous() for n, t in networks.vae.state_dict().items() if "skip_connect" not in n}
+    file = tmp_path / (place if "." in place else f"{place}/diffusion_pytorch_model.safetensors")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".ckpt":
+        torch.save({"state_dict": to_ldm({"vae": plain})}, file)
+    else:
+        save_file(plain, file)
+    if place == "sd_vae.ckpt":
+        (tmp_path / "a.ckpt").write_bytes(file.read_bytes())
+    state, _ = load_part("vae", tmp_path)
+    assert all(torch.equal(state[name], plain[name]) for name in plain if "filters" not in name)
+
+
+def test_files_beside_a_whole_folder_are_left_alone(networks, folder):
+    torch.save({"state_dict": {"something.else": torch.zeros(1)}}, folder / "stray.ckpt")
+    (folder / "lora.safetensors").write_bytes(b"no such thing")
+    assert equal(load_r2r(folder), networks)
+    assert load_part("unet", folder)[0].keys() == networks.unet.state_dict().keys()
+
+
+@pytest.mark.parametrize("content", [torch.zeros(3), {"state_dict": torch.zeros(3)}, [1, 2]])
+def test_a_file_without_names_is_one_sentence(tmp_path, content):
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(RegionStyleError, match=r"weights: got x\.pt with a"):
+        read_tensors(tmp_path / "x.pt")
 
 
 @pytest.fixture
