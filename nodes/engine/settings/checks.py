@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from ..errors import wrong_input
 from .setting import Setting, settings_by_name, settings_of
 
+_LISTED = 10  # choices that an error lists
 _LONGEST = 80  # characters of what came that an error quotes
 _NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "text": "a text"}
 
@@ -71,13 +72,20 @@ def checked_value(setting: Setting, value: Any) -> Any:
 def accepts(setting: Setting) -> str:
     """What a setting accepts, in words."""
     if setting.kind == "choice":
-        return f"one of: {', '.join(setting.choices)}"
+        return f"one of: {_listed(setting.choices)}"
     noun = _NOUNS[setting.kind] + (f" of {setting.unit}" if setting.unit else "")
     if setting.low is not None and setting.high is not None:
         return f"{noun} from {setting.low:g} to {_number(setting.high)}"
     if setting.low is not None:
         return f"{noun} of {setting.low:g} or more"
     return noun
+
+
+def _listed(choices: Sequence[str]) -> str:
+    """All choices, or as many as a sentence bears: ComfyUI has dozens of samplers."""
+    shown = choices if len(choices) <= _LISTED else choices[: _LISTED - 1]
+    more = f" and {len(choices) - len(shown)} more" if len(shown) < len(choices) else ""
+    return ", ".join(shown) + more
 
 
 def quoted(value: Any) -> str:

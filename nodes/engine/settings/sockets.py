@@ -70,6 +70,24 @@ def check_mask(value: Any, name: str) -> None:
     _check_finite(value, name)
 
 
+def check_latent(value: Any, name: str) -> None:
+    """A LATENT: a dictionary whose "samples" are a tensor `[B,C,...]` of floats that are numbers, of no size 0."""
+    samples = value.get("samples") if isinstance(value, dict) else None
+    if not (isinstance(samples, Tensor) and samples.ndim >= 3 and samples.numel() and samples.is_floating_point()):
+        raise _wrong(name, value, "LATENT")
+    _check_finite(samples, name)
+
+
+def check_conditioning(value: Any, name: str) -> None:
+    """A CONDITIONING: a list of pairs of an encoded text and a dictionary; an empty list says nothing."""
+    if not (isinstance(value, list) and value and all(_is_encoded(one) for one in value)):
+        raise _wrong(name, value, "CONDITIONING")
+
+
+def _is_encoded(one: Any) -> bool:
+    return isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[0], Tensor) and isinstance(one[1], dict)
+
+
 def _check_finite(value: Tensor, name: str) -> None:
     low, high = torch.aminmax(value)  # a NaN anywhere is both
     if not (bool(low.isfinite()) and bool(high.isfinite())):
@@ -81,4 +99,6 @@ def _wrong(name: str, value: Any, io_type: str) -> Exception:
     return wrong_input(name, quoted(value), named(io_type), f"Connect an output of type {io_type}.")
 
 
-_TENSORS: dict[str, Callable[[Any, str], None]] = {"IMAGE": check_image, "MASK": check_mask}
+_TENSORS: dict[str, Callable[[Any, str], None]] = {
+    "IMAGE": check_image, "MASK": check_mask, "LATENT": check_latent, "CONDITIONING": check_conditioning,
+}  # fmt: skip
