@@ -41,6 +41,7 @@ from .image_types import given_image, given_mask
 from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
+CLIP_ELSEWHERE = {"seed": "seed is an argument of stylize", "next_iterations": "there is one picture"}
 log = logging.getLogger("regionstyle")
 
 
@@ -112,7 +113,7 @@ def stylize(
         where = Where(
             mask=None if mask is None else given_mask(mask, given.size),
             box=None if box is None else _box(box),
-            whole=whole,
+            whole=_switch("whole", whole),
             sam=_text("sam", sam),
             detector=_path("detector", detector),
             attention=AttentionSettings(seed=_seed(seed)),
@@ -127,7 +128,7 @@ def stylize(
             _path("expert", expert),
             _text("generator", generator),
             settings,
-            harmonize=bool(harmonize),
+            harmonize=_switch("harmonize", harmonize),
             method=method,
             clip=_path("clip", clip),
             local_clip=_clip_settings(clip_settings),
@@ -241,6 +242,9 @@ def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
         return None
     if not isinstance(given, Mapping):
         raise wrong_input("clip_settings", repr(given), "names and values", "Give for example {'iterations': 100}.")
+    for name, why in CLIP_ELSEWHERE.items():
+        if name in given:
+            raise wrong_input("clip_settings", name, f"it without, since {why}", "Leave it out here.")
     return LocalClipSettings(**checked(LocalClipSettings, **given))
 
 
@@ -256,6 +260,12 @@ def _folder(weights: Any) -> Path | None:
     if weights is None or isinstance(weights, str | os.PathLike):
         return None if weights is None else Path(weights)
     raise wrong_input("weights", f"a {type(weights).__name__}", "a path", "Give R2R's folder or checkpoint.")
+
+
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise wrong_input(name, repr(value), "True or False", "Give one of the two.")
+    return value
 
 
 def _words(name: str, text: Any) -> str:

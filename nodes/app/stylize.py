@@ -80,6 +80,14 @@ class StylizeRequest:
             raise wrong_input(
                 "--method", f"{self.method!r} with {got}", f"it without, or {other!r}", "Leave out one or the other."
             )
+        self._check_model_used()
+
+    def _check_model_used(self) -> None:
+        """RegionStyleError for a model that would be loaded for nothing: CLIP needs none, unless in its latents."""
+        latent = self.local_clip is not None and self.local_clip.optimise == "latent"
+        if self.method == CLIP and self.model != TINY and not latent and not self.where.needs_model:
+            accepts = "it with --optimise latent, or to find the thing"
+            raise wrong_input("--model", repr(self.model), accepts, "Leave it out.")
 
 
 def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:

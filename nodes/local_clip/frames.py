@@ -35,6 +35,10 @@ class Frame(Protocol):
     def reduced(self) -> bool:
         """Whether what is worked on has fewer pixels than the picture."""
 
+    @property
+    def enlarged(self) -> float:
+        """How many times the worked pixels are enlarged to fit the picture; below 1 they are made smaller."""
+
 
 @dataclass(frozen=True)
 class WholeFrame:
@@ -55,6 +59,10 @@ class WholeFrame:
     @property
     def reduced(self) -> bool:
         return self.worked[0] < self.height or self.worked[1] < self.width
+
+    @property
+    def enlarged(self) -> float:
+        return max(self.height / self.worked[0], self.width / self.worked[1])
 
     def cut(self, image: Tensor) -> Tensor:
         return self._resized(image, self.worked)
@@ -87,6 +95,10 @@ class WindowFrame:
     @property
     def reduced(self) -> bool:
         return self.crop.scale < 1
+
+    @property
+    def enlarged(self) -> float:
+        return 1 / self.crop.scale
 
     def cut(self, image: Tensor) -> Tensor:
         return self.crop.cut(image)
@@ -124,7 +136,7 @@ def put_back(
     """
     feather, preset = settings.feather, settings.preset
     if preset.edge == "hard":
-        mask, feather = (mask >= 0.5).to(mask), 0
+        mask, feather = binary_mask(mask), 0
     composite = frame.composite_mask(mask, feather)
     if not (preset.enlarge == "difference" and frame.reduced):
         return frame.paste(image, worked.to(image), mask, feather), composite[:, 0]
@@ -146,6 +158,9 @@ def adjusted_contrast(image: Tensor, factor: float) -> Tensor:
 
 def fitting_mask(mask: Tensor, preset: Preset) -> Tensor:
     """The mask of a frame `[h,w]` as the losses take it: soft, or cut at 0.5 (a faint one where it is above 0)."""
-    if preset.mask == "soft":
-        return mask
+    return mask if preset.mask == "soft" else binary_mask(mask)
+
+
+def binary_mask(mask: Tensor) -> Tensor:
+    """A mask cut at 0.5, or where it is above 0 when all of it is fainter, so that no region vanishes."""
     return (mask >= 0.5).to(mask) if bool((mask >= 0.5).any()) else (mask > 0).to(mask)

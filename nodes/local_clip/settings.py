@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..engine.errors import wrong_input
 from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 from .presets import IMPROVED, PRESETS, Preset
@@ -18,6 +19,8 @@ RATES: dict[str, float] = {"network": 5e-4, "pixels": 1e-2, "latent": 5e-2}
 HALVED_EVERY = 100  # iterations
 PATCH_OF = 512  # pixels of the frame that `patch` is given for
 PRESETS_OWN = -1.0  # what users give for a weight of the preset
+OF_PRESET = ("direction_weight", "patch_weight", "content_weight", "variation_weight", "threshold")
+SMALLEST = 16  # pixels of a side that is worked on, which the networks can halve as often as they do
 
 
 def _of_preset(high: float, step: float, help: str, **declared: Any) -> float | None:
@@ -87,13 +90,30 @@ class LocalClipSettings:
         help="Side in pixels of what is worked on; 0 takes what suits the networks (512).",
     )
     margin: float = setting(
-        0.2, low=0, high=4, step=0.05, advanced=True, help="Surroundings seen beside the region, as a share of its box."
+        0.2,
+        low=0,
+        high=4,
+        step=0.05,
+        advanced=True,
+        help="Surroundings seen beside the region, as a share of its box; presets 'reference' and 'paper' always see "
+        "the whole picture.",
     )
     largest_scale: float = setting(
-        4.0, low=0.25, high=64, step=0.25, advanced=True, help="How many times a small region is enlarged, at most."
+        4.0,
+        low=0.25,
+        high=64,
+        step=0.25,
+        advanced=True,
+        help="How many times a small region is enlarged, at most; without effect in presets 'reference' and 'paper', "
+        "which work on the whole picture.",
     )
     feather: int = setting(
-        2, low=-256, high=256, unit="pixels", help="Seam of the mask in pixels; negative grows inwards."
+        2,
+        low=-256,
+        high=256,
+        unit="pixels",
+        help="Seam of the mask in pixels; negative grows inwards. Presets 'reference' and 'paper' have a hard edge, "
+        "without a seam.",
     )
     patience: int = setting(
         0,
@@ -129,6 +149,13 @@ class LocalClipSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.size is not None and 0 < self.size < SMALLEST:
+            remedy = "0 takes what suits the networks."
+            raise wrong_input("size", self.size, f"0, or {SMALLEST} to 2048 pixels", remedy)
+        for name in OF_PRESET:
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise wrong_input(name, value, f"0 or more, or {PRESETS_OWN:g} for the preset's", "Give one of these.")
 
     def weight(self, term: str) -> float:
         """The weight of a term ("direction", "patch", "content", "variation"): what was chosen, or the preset's."""

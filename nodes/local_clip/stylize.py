@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.host.base import Host
+from ..engine.region.enlarged import enlarged_note
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
 from .canvases import Canvas, LatentCanvas, LatentCoder, NetworkCanvas, PixelCanvas
@@ -34,13 +35,15 @@ FRAMES = 8  # pictures of the progression strip, at most
 @dataclass(frozen=True, eq=False)
 class LocalStyled:
     """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones: where they are 0 nothing has changed; frames: the first
-    picture's regions now and then, `[3,h,w]`; history: its losses; notice: what to know of the run."""
+    picture's regions now and then, `[3,h,w]`; history: its losses; notice: how it was made; warning: what it lacks,
+    since it was cancelled, or worked on much smaller than it is; "" where it lacks nothing."""
 
     images: Tensor
     masks: Tensor
     frames: list[Tensor]
     history: History
     notice: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,15 @@ def _check(images: Tensor, regions: Regions, by: LocalClip, settings: LocalClipS
     if settings.next_iterations and settings.optimise != "network":
         accepts = "0, since only a network can go on with another picture"
         raise wrong_input("next_iterations", settings.next_iterations, accepts, "Set it to 0.")
+    _check_patience(settings)
+
+
+def _check_patience(settings: LocalClipSettings) -> None:
+    """RegionStyleError for a patience where no patch can ever be satisfied."""
+    if settings.patience and not (settings.satisfied and settings.weight("patch")):
+        never = "threshold 0" if settings.weight("patch") else "patch_weight 0"
+        accepts = f"0, since with {never} (preset {settings.preset.name!r}) no patch is ever satisfied"
+        raise wrong_input("patience", settings.patience, accepts, "Set it to 0, or threshold and patch_weight higher.")
 
 
 @dataclass
@@ -103,6 +115,7 @@ class _Run:
     history: History = field(default_factory=History)
     stopped: str = ""
     done: int = 0
+    enlarged: float = 1.0
 
     def __post_init__(self) -> None:
         clip, preset = self.by.networks.clip, self.settings.preset
@@ -117,7 +130,7 @@ class _Run:
         self._progress = self.by.host.progress(max(total, 1), "local CLIP style")
         made = [self._picture(index, groups) for index, groups in enumerate(runs)]
         images, masks = (torch.cat(each) for each in zip(*made, strict=True))
-        return LocalStyled(images, masks, self.frames, self.history, self._notice())
+        return LocalStyled(images, masks, self.frames, self.history, self._notice(), self._warning())
 
     def _groups(self, index: int) -> list[list[Region]]:
         """The regions of a picture that are optimised at once: each by itself, or all of them."""
@@ -149,6 +162,7 @@ class _Run:
         masks = [region.mask.float().cpu() for region in group]
         union = torch.stack(masks).amax(0)
         frame = frame_of(union, settings.size or networks.native, settings, self._grid())
+        self.enlarged = max(self.enlarged, frame.enlarged)
         picture = frame.cut(image).float().to(device)
         first = self._begun(image, union, index)
         begun = frame.cut(first).float().to(device)
@@ -229,6 +243,12 @@ class _Run:
         """How far it came, and by whose judgement."""
         lines = [self.stopped or f"{self.done} iterations", f"judged by {self.by.networks.name}"]
         return "; ".join(lines)
+
+    def _warning(self) -> str:
+        """What the result lacks."""
+        size, detail = self.settings.size or self.by.networks.native, "fine detail"
+        lost = detail if self.settings.preset.enlarge == "picture" else f"{detail} of the style"
+        return "; ".join(filter(None, [self.stopped, enlarged_note(self.enlarged, size, "Set size higher.", lost)]))
 
 
 def _disjoint(regions: Sequence[Region]) -> list[Region]:

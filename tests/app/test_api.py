@@ -49,9 +49,21 @@ def test_by_clip_any_style_it_knows_without_an_expert(pixels):
     outside = made.mask == 0
     assert (made.image[outside] == pixels[outside]).all()
     assert (made.image[~outside] != pixels[~outside]).any()
-    for settings, said in (({"iterations": 0}, "iterations: got 0"), ({"steps": 3}, "steps: got it"), (5, "names and")):
+    for settings, said in (
+        ({"iterations": 0}, "iterations: got 0"),
+        ({"steps": 3}, "steps: got it"),
+        (5, "names and"),
+        ({"seed": 3}, "clip_settings: got seed, expected it without, since seed is an argument"),
+        ({"next_iterations": 3}, "clip_settings: got next_iterations"),
+    ):
         with pytest.raises(RegionStyleError, match=said):
             regionstyle.stylize(pixels, "make it posterised", **options, clip_settings=settings)
+
+
+@pytest.mark.parametrize("name", ["harmonize", "whole"])
+def test_a_word_is_no_switch(pixels, name):
+    with pytest.raises(RegionStyleError, match=f"{name}: got 'no', expected True or False"):
+        regionstyle.stylize(pixels, PROMPT, **{name: "no"}, device="cpu")
 
 
 def test_a_result_that_is_its_source_says_so(pixels, made, caplog):

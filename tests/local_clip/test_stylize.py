@@ -156,6 +156,7 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
     stop = Stopping(2)
     result = styled(images, found, replace(QUICK, preview_every=1), stop.host())
     assert "cancelled after 2 of 3 iterations" in result.notice
+    assert "cancelled after 2 of 3 iterations" in result.warning
     assert not torch.equal(result.images[0, :, 4:20, 4:20], images[0, :, 4:20, 4:20])
     assert torch.equal(result.images[0, :, :, 28:], images[0, :, :, 28:])
     assert torch.equal(result.images[1], images[1])
@@ -238,3 +239,41 @@ def test_the_learning_rate_is_the_published_one(preset):
     rates = [settings.rate_at(i) for i in (0, 98, 99, 198, 199)]
     halving = [5e-4, 5e-4, 2.5e-4, 2.5e-4, 1.25e-4]
     assert rates == (halving if preset is REFERENCE else [5e-4] * 5)
+
+
+def test_a_smear_and_a_hard_edge_say_so_and_a_faint_mask_counts():
+    settings = replace(QUICK, optimise="pixels", iterations=1, size=16)
+    found = regions(region(4, 2, 50, 38))
+    assert (
+        "at 16 pixels and enlarged 3.5 times: fine detail of the style is lost"
+        in styled(pictures(), found, settings).warning
+    )
+    assert styled(pictures(), found, replace(settings, size=48)).warning == ""
+    faint = regions(region_of("thing", found.items[0].mask * 0.4, style="mosaic"))
+    for preset in (PAPER, REFERENCE):
+        result = styled(pictures(), faint, replace(settings, preset=preset))
+        assert "fine detail is lost" in result.warning
+        assert result.masks[found.union() == 1].min() == 1
+        assert not torch.equal(result.images, pictures())
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda p: p.name)
+@pytest.mark.parametrize("optimise", ["network", "pixels"])
+def test_the_smallest_size_works(preset, optimise):
+    settings = replace(QUICK, optimise=optimise, iterations=1, preset=preset, size=16)
+    assert styled(pictures(), regions(region(4, 4, 30, 30)), settings).images.shape == (1, 3, *SIZE)
+
+
+@pytest.mark.parametrize("given", [{"size": 1}, {"size": 15}, {"content_weight": -0.5}, {"threshold": -1.0}])
+def test_settings_that_cannot_be_followed_are_refused(given):
+    ((name, value),) = given.items()
+    with pytest.raises(RegionStyleError, match=f"{name}: got {value}, expected 0"):
+        LocalClipSettings(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"), [({"preset": PAPER}, "threshold 0"), ({"patch_weight": 0.0}, "patch_weight 0")]
+)
+def test_a_patience_that_never_ends_is_refused(given, why):
+    with pytest.raises(RegionStyleError, match=f"patience: got 2, expected 0, since with {why}"):
+        styled(pictures(), regions(region(4, 4, 30, 30)), replace(QUICK, patience=2, **given))

@@ -29,7 +29,8 @@ GENERATOR = "paints in one pass at full size (default: a bundled one, for large 
 WHOLE = "the whole picture"
 METHOD = "expert: the style's expert repaints it; clip: optimised towards the words, for any style"
 CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
-CLIP_OPTIONS = ("iterations", "optimise", "content_weight", "patch_weight", "patch", "preset")
+CLIP_OPTIONS = ("iterations", "optimise", "content_weight", "patch_weight", "patch", "preset", "size")
+CLIP_UNSET = {"size": "what suits the networks, 512 or the tiny ones' 128"}  # others: the preset's
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
@@ -81,8 +82,9 @@ def _add_local_clip(parser: Parser) -> None:
     unset = {}
     for name in CLIP_OPTIONS:
         known = settings_of(LocalClipSettings)[name]
-        default = "the preset's" if known.default == known.none else known.default
-        unset[name] = override(default=None, help=f"{known.help.split('; -1')[0].rstrip('.')} (default: {default})")
+        default = CLIP_UNSET.get(name, "the preset's") if known.default == known.none else known.default
+        text = known.help.split(f"; {known.none} takes")[0].rstrip(".")
+        unset[name] = override(default=None, help=f"{text} (default: {default})")
     add_setting_options(group, LocalClipSettings, **unset)
 
 

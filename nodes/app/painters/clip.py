@@ -11,6 +11,7 @@ from ..edit import EditResult, EditSettings
 from .registry import PainterContext, painter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ...local_clip.networks import LocalClipNetworks
     from ...local_clip.settings import LocalClipSettings
 
-REDRAWING = ("strength", "steps", "cfg")  # the settings that only an expert can follow
+REDRAWING = ("strength", "steps", "cfg", "detail")  # the settings that only an expert can follow
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class ClipPainter:
         """RegionStyleError for settings that ask for redrawing, a style that CLIP cannot use, and missing files."""
         from ...local_clip.directions import style_direction
 
-        given = [f"--{name}" for name in REDRAWING if getattr(settings, name) is not None]
+        chosen = settings.chosen()
+        given = [f"--{name}" for name in REDRAWING if name in chosen]
         if given:
             accepts = "it without them: they belong to an expert"
             raise wrong_input("--method", f"clip with {' and '.join(given)}", accepts, "Leave them out.")
@@ -43,15 +45,30 @@ class ClipPainter:
 
     def paint(self, image: Tensor, region: Region, settings: EditSettings) -> EditResult:
         """The region of a picture `[1,3,H,W]` in its style."""
+        return self.paint_together(image, [region], settings)
+
+    def together(
+        self, size: tuple[int, int], regions: Sequence[Region], settings: EditSettings
+    ) -> list[Sequence[Region]]:
+        """All of them in one optimisation, or each by itself, as `order` says."""
+        if self.settings.order == "in turn" or not regions:
+            return [[region] for region in regions]
+        return [regions]
+
+    def paint_together(self, image: Tensor, regions: Sequence[Region], settings: EditSettings) -> EditResult:
+        """The regions of a picture `[1,3,H,W]` in their styles."""
         from ...engine.region.regions import Regions
         from ...local_clip.stylize import LocalClip, stylize_local
 
         chosen = {name: getattr(settings, name) for name in ("seed", "margin", "feather", "largest_scale")}
         own = replace(self.settings, **{name: value for name, value in chosen.items() if value is not None})
         coder = PredictorCoder(self.predictor) if own.optimise == "latent" else None
-        there = Regions((replace(region, image=0),), int(image.shape[-2]), int(image.shape[-1]))
+        items = tuple(replace(region, image=0) for region in regions)
+        there = Regions(items, int(image.shape[-2]), int(image.shape[-1]))
         made = stylize_local(image, there, LocalClip(self._networks, self.predictor.host, coder), own)
-        return EditResult(made.images, made.masks, (region,))
+        phrases = ", ".join(region.phrase for region in regions)
+        notes = (f"{phrases}: {made.warning}",) if made.warning else ()
+        return EditResult(made.images, made.masks, tuple(regions), notes=notes)
 
     @cached_property
     def _networks(self) -> LocalClipNetworks:

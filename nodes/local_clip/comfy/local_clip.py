@@ -30,7 +30,7 @@ class StyledBatch:
     strip: Tensor
     curves: Tensor
     notice: str
-    warning: str  # what was not changed, and why; "" where all was
+    warning: str  # what was not changed or not finished, and why; "" where all was
 
 
 def style_batch(
@@ -67,7 +67,7 @@ def _regions(images: Tensor, regions: Regions | None, mask: Tensor | None, style
 
 
 def _batch(images: Tensor, regions: Regions, made: LocalStyled) -> StyledBatch:
-    warning = [why_unchanged(images, made.images, regions.union()), not_found_notice(regions)]
+    warning = [why_unchanged(images, made.images, regions.union()), not_found_notice(regions), made.warning]
     frames = strip(made.frames) if made.frames else made.images[0]
     shown, losses = (image_of(picture[None].float()) for picture in (frames, curves(made.history)))
     text = "\n".join(filter(None, warning))

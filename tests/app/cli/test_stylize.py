@@ -123,6 +123,10 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
         (["--iterations", "3"], "'expert' with its settings"),
         (["--clip", "nowhere"], "'expert' with --clip"),
         (["--method", "clip", "--steps", "3"], "clip with --steps"),
+        (["--method", "clip", "--detail", "full"], "clip with --detail"),
+        (["--method", "clip", "--content-weight", "-0.5"], "content_weight: got -0.5"),
+        (["--method", "clip", "--size", "8"], "size: got 8, expected 0, or 16"),
+        (["--method", "clip", "--model", "nowhere"], "--model: got 'nowhere', expected it with --optimise latent"),
         (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
     ],
 )

@@ -41,10 +41,41 @@ def test_it_refuses_before_it_paints(model):
     painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=QUICK))
     with pytest.raises(RegionStyleError, match="clip with --steps"):
         painter.check(star("neon"), EditSettings(steps=4))
+    with pytest.raises(RegionStyleError, match="clip with --detail"):
+        painter.check(star("neon"), EditSettings(detail="full"))
+    painter.check(star("neon"), EditSettings(detail="auto"))
     with pytest.raises(RegionStyleError, match=r"style: got cubism.*tiny CLIP was taught: .*neon"):
         painter.check(star("cubism"), EditSettings())
     with pytest.raises(RegionStyleError, match="style: got ''"):
         painter.check(star(""), EditSettings())
+
+
+def test_what_the_result_lacks_is_said(model):
+    image = torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(0))
+    settings = LocalClipSettings(iterations=1, patches=2, optimise="pixels")
+    painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=settings))
+    whole = Region.of_box("whole picture", (0, 0, 300, 300), (300, 300), style="neon")
+    made = edit(image, [whole], painter, EditSettings())
+    assert made.notes == (
+        "whole picture: drawn at 128 pixels and enlarged 2.3 times: fine detail of the style is lost. Set size higher.",
+    )
+    assert made.notes[0] in made.warning(image)
+
+
+def test_the_order_is_followed(model):
+    image = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    asked = [star("neon"), Region.of_box("ring", (60, 60, 120, 120), (128, 128), style="mosaic")]
+
+    def made(order):
+        settings = LocalClipSettings(iterations=1, patches=2, optimise="pixels", order=order)
+        painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=settings))
+        groups = painter.together((128, 128), asked, EditSettings())
+        return [len(group) for group in groups], edit(image, asked, painter, EditSettings())
+
+    apart, together = made("in turn"), made("together")
+    assert (apart[0], together[0]) == ([1, 1], [2])
+    assert torch.equal(apart[1].mask, together[1].mask)
+    assert not torch.equal(apart[1].image, together[1].image)
 
 
 def test_the_tiny_networks_say_so_and_are_frozen():
