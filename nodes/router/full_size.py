@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..engine.adapters.acting import joined_reasons, watching_experts
 from ..engine.adapters.gates import Gates
+from ..engine.host.base import Progress
 from ..engine.language.region_prompt import AREA
 from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import partial_times
@@ -80,25 +81,29 @@ class TiledWork:
         predictor, settings = self.predictor, self.settings
         latent = fused(self.grid, self.picture, self.corners, predictor.encode, (self.factor, 1))
         times = partial_times(settings.strength, settings.steps)
-        start = predictor.add_noise(latent, self.noise(latent, times, regions), times[0])
-        progress = predictor.host.progress(settings.steps, "restyling")
+        before = settings.steps if settings.inverted else 0
+        progress = predictor.host.progress(before + settings.steps, "restyling")
+        start = predictor.add_noise(latent, self.noise(latent, times, regions, progress), times[0])
 
         def on_step(index: int, prediction: Prediction) -> None:
-            progress.update(index + 1, self.preview(prediction.denoised))
+            progress.update(before + index + 1, self.preview(prediction.denoised))
 
         denoiser = TiledDenoiser(predictor, self.grid, regions, settings.cfg)
         clean = denoise_tiles(denoiser, start, times, on_step)
         return fused(self.grid, clean, self.corners, predictor.decode, (1, self.factor))
 
-    def noise(self, latent: Tensor, times: Sequence[float], regions: Sequence[TiledRegion]) -> Tensor:
-        """Noise to start from: drawn by place, and, as far as `inverted` says, the picture's own."""
+    def noise(
+        self, latent: Tensor, times: Sequence[float], regions: Sequence[TiledRegion], progress: Progress
+    ) -> Tensor:
+        """Noise to start from: drawn by place, and, as far as `inverted` says, what is the picture's own."""
         share = self.settings.inverted
         drawn = noise_at(self.canvas.cell_corner, self.canvas.cells, latent.shape[1], self.settings.seed).to(latent)
         if share == 0:
             return drawn
         plain = self.predictor.encode_text([PLAIN])
         unstyled = [replace(one, text=plain, negative=None, gates=one.gates and Gates()) for one in regions]
-        own = invert_tiles(TiledDenoiser(self.predictor, self.grid, unstyled), latent, times)
+        denoiser = TiledDenoiser(self.predictor, self.grid, unstyled)
+        own = invert_tiles(denoiser, latent, times, lambda index, _: progress.update(index + 1))
         return share * own + math.sqrt(1 - share**2) * drawn
 
     def preview(self, latent: Tensor) -> Tensor:

@@ -127,6 +127,14 @@ def test_cancel_and_previews():
     assert previews[0].shape == (3, 64, 128)
 
 
+def test_looking_for_the_noise_is_progress_too():
+    seen = []
+    host = LocalHost("cpu", on_progress=lambda label, done, total, preview: seen.append((done, total)))
+    task_of = RegionTask(torch.ones(128, 128), "a picture")
+    restyle_in_tiles(load_predictor(host), picture(128, 128), [task_of], replace(FEW, steps=2, inverted=0.5))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
 class TestSeveralRegions:
     def test_each_has_its_own_expert_in_one_pass(self, predictor):
         image = picture(128, 260)

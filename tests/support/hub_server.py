@@ -23,13 +23,15 @@ class Hub:
     """repositories: name -> path -> bytes; plain: path -> bytes; asked: (method, path, Range header) of every request.
 
     cut: path's last name -> bytes after which the connection is cut, as often as it stands in the list; wrong: names
-    whose SHA-256 is told wrongly; gated: repositories that want a token.
+    whose SHA-256 is told wrongly; gated: repositories that want a token; unsized: plain files whose size
+    HEAD does not tell.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     plain: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     wrong: set[str] = field(default_factory=set)
+    unsized: set[str] = field(default_factory=set)
     cut: dict[str, list[int]] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
     token: str = "hf_right"
@@ -128,7 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, data: bytes, headers: dict[str, str], send: bool = True, stop: int | None = None
     ) -> None:
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+        silent = self.command == "HEAD" and self.path.lstrip("/") in self.state.unsized
+        for name, value in {**headers, **({} if silent else {"Content-Length": str(len(data))})}.items():
             self.send_header(name, value)
         self.end_headers()
         if send and self.command != "HEAD":

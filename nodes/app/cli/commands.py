@@ -134,7 +134,9 @@ def add_models(commands: argparse._SubParsersAction[Parser]) -> None:
 def add_download(commands: argparse._SubParsersAction[Parser]) -> None:
     text = "Download public weights to where the loaders look; asks first, goes on where it was cut, checks hashes."
     parser = add_command(commands, "download", text)
-    parser.add_argument("names", nargs="+", metavar="NAME", help="as 'regionstyle models' lists them; photo: a set")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="as 'regionstyle models' lists them; photo, local-clip: sets"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help=MODELS_FOLDER)
     parser.add_argument("--dry-run", action="store_true", help="say what would be downloaded, and download nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import quote
 
 from ...engine.errors import RegionStyleError, wrong_input
 
@@ -48,7 +49,9 @@ class Part:
 
     def address(self, file: str) -> str:
         """Where anyone can fetch a file, on the hub itself and not on a mirror."""
-        return f"https://huggingface.co/{self.hub}/resolve/{self.revision}/{file}" if self.hub else f"{self.url}/{file}"
+        if not self.hub:
+            return f"{self.url}/{file}"
+        return f"https://huggingface.co/{self.hub}/resolve/{quote(self.revision, safe='')}/{file}"
 
     @property
     def source(self) -> str:

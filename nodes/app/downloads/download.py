@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.errors import RegionStyleError
-from .catalogue import PublicModel
+from .catalogue import Part, PublicModel
 from .sources import RemoteFile, remote_files
 from .transfer import PARTS, differs, fetch, received
 
 SPARE = 256 << 20  # bytes that stay free on the disk
+OPTIONAL = ".jinja"  # chat templates, which a repository may have inside its tokenizer's configuration
+INDEX = ".safetensors.index.json"  # names the shards of a network, each with the tensors in it
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,33 @@ def run(made: Plan) -> list[Path]:
 
 
 def present(model: PublicModel, root: Path) -> bool:
-    """Whether every file of a model that is named without a pattern lies in its place; nothing is asked or hashed."""
-    places = [root / part.place(file) for part in model.parts for file in part.files if "*" not in file]
-    folders = [root / part.folder for part in model.parts]
-    return all(place.is_file() for place in places) and all(folder.is_dir() for folder in folders)
+    """Whether a model's files lie in their places: each that is named, one or more of every pattern, and all shards
+    that an index among them names; nothing is asked or hashed."""
+    return all(_part_present(part, root) for part in model.parts)
+
+
+def _part_present(part: Part, root: Path) -> bool:
+    found = {file: list(_matching(part, file, root)) for file in part.files}
+    indices = [path for paths in found.values() for path in paths if path.name.endswith(INDEX)]
+    return all(paths for file, paths in found.items() if not file.endswith(OPTIONAL)) and all(map(_whole, indices))
+
+
+def _matching(part: Part, file: str, root: Path) -> Iterator[Path]:
+    """The files below `root` that a name or pattern of a part means."""
+    if "*" not in file:
+        paths = iter([root / part.place(file)])
+    else:
+        paths = (root / part.folder).glob(file.removeprefix(part.strip))
+    return (path for path in paths if path.is_file())
+
+
+def _whole(index: Path) -> bool:
+    """Whether every shard that an index names lies beside it."""
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return all((index.parent / shard).is_file() for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def gigabytes(size: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import urllib.error
 import urllib.request
@@ -16,6 +17,10 @@ from ...engine.errors import RegionStyleError
 from .catalogue import Known, Part, PublicModel
 
 TIMEOUT = 30  # seconds
+LAST = ("config.json", "model_index.json")  # in this order: loaders know a folder by the one or the other
+DISK_FAULTS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,13 @@ class RemoteFile:
 
 
 def remote_files(model: PublicModel) -> list[RemoteFile]:
-    """All files of a model; config.json of each folder last, since loaders know a folder by it.
+    """All files of a model; what loaders know a folder by comes last: config.json, after these model_index.json.
 
     RegionStyleError in one sentence when the source cannot be reached, lacks a file, or holds another one than the
     catalogue knows.
     """
     files = [file for part in model.parts for file in (_of_hub(model, part) if part.hub else _of_server(part))]
-    return sorted(files, key=lambda file: file.place.name == "config.json")
+    return sorted(files, key=lambda file: LAST.index(file.place.name) if file.place.name in LAST else -1)
 
 
 def endpoint() -> str:
@@ -139,7 +144,15 @@ def told_in_a_sentence(source: str, model: PublicModel) -> Iterator[None]:
             raise RegionStyleError(_needs_token(source, model)) from None
         raise RegionStyleError(f"{source}: the server answers {status}. Try again later.") from None
     except Exception as error:  # the clients below huggingface_hub changed: requests, httpx, httpx2
-        raise RegionStyleError(_unreachable(source, error)) from None
+        raise RegionStyleError(_disk_fault(error) or _unreachable(source, error)) from None
+
+
+def _disk_fault(error: Exception) -> str:
+    """What to say of an error of this machine's disk; "" for any other."""
+    if not isinstance(error, OSError) or error.errno not in DISK_FAULTS:
+        return ""
+    remedy = "Make room, or choose another place with --folder."
+    return f"{error.filename or 'the disk'}: {error.strerror or type(error).__name__}. {remedy}"
 
 
 def _needs_token(source: str, model: PublicModel) -> str:

@@ -74,11 +74,12 @@ def _receive(model: PublicModel, file: RemoteFile, part: Path) -> None:
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    there = part.stat().st_size if part.is_file() else 0
+    there = part.stat().st_size if part.is_file() and file.size is not None else 0
     if file.size is not None and there >= file.size:
         return  # complete, or too long: the check says which
     headers = build_hf_headers() if file.hub else {}
-    with told_in_a_sentence(file.hub or file.url, model), part.open("ab") as out:
+    mode = "ab" if there else "wb"  # anew where the size, and so what lacks, is not known
+    with told_in_a_sentence(file.hub or file.url, model), part.open(mode) as out:
         http_get(
             file.url, out, resume_size=there, headers=headers, expected_size=file.size,
             displayed_filename=file.place.name,

@@ -130,15 +130,22 @@ class TiledDenoiser:
         return cells.clamp_min(LEAST_SHARE)
 
 
-def invert_tiles(denoiser: TiledDenoiser, clean: Tensor, times: Sequence[float]) -> Tensor:
+def invert_tiles(
+    denoiser: TiledDenoiser,
+    clean: Tensor,
+    times: Sequence[float],
+    on_step: Callable[[int, Prediction], None] | None = None,
+) -> Tensor:
     """The noise `[1,C,h,w]` from which a deterministic sampler would come to a clean canvas: DDIM inversion.
 
     Song et al., arXiv:2010.02502, section 4.3: the sampler's steps the other way round, from times[-1] to times[0].
     denoiser: with what the picture shows, no style.
     """
     x = clean
-    for now, following in pairwise(list(times)[::-1]):
+    for index, (now, following) in enumerate(pairwise(list(times)[::-1])):
         prediction = denoiser.predict(x, now)
+        if on_step is not None:
+            on_step(index, prediction)
         x = denoiser.predictor.add_noise(prediction.denoised, prediction.eps, following)
     alpha, sigma = (like(value, x) for value in denoiser.predictor.alpha_sigma(times[0]))
     return (x - alpha * clean) / sigma
