@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from ...engine.errors import RegionStyleError
 from .catalogue import PublicModel
@@ -78,7 +79,7 @@ def _receive(model: PublicModel, file: RemoteFile, part: Path) -> None:
     if file.size is not None and there >= file.size:
         return  # complete, or too long: the check says which
     headers = build_hf_headers() if file.hub else {}
-    mode = "ab" if there else "wb"  # anew where the size, and so what lacks, is not known
+    mode: Literal["ab", "wb"] = "ab" if there else "wb"  # anew where the size, and so what lacks, is not known
     with told_in_a_sentence(file.hub or file.url, model), part.open(mode) as out:
         http_get(
             file.url, out, resume_size=there, headers=headers, expected_size=file.size,
