@@ -207,7 +207,7 @@ def check(result: dict) -> None:
     assert result["plain"][0]
     assert "plain prompting" in result["plain"][1]
     assert result["prompts"][0].splitlines() == [
-        "elsewhere: a picture", "mosaic: a a in mosaic style", "neon: a b in neon style"]  # fmt: skip
+        "elsewhere: a picture", "mosaic: an a in mosaic style", "neon: a b in neon style"]  # fmt: skip
     assert result["prompts"][1] == 3 * 77
     assert result["lost"] == [
         "mosaic -> the a\nneon -> the b\nmosaic: not found, off\nneon: not found, off\nwatercolor: no region, off",
