@@ -72,7 +72,7 @@ def checked_value(setting: Setting, value: Any) -> Any:
 def accepts(setting: Setting) -> str:
     """What a setting accepts, in words."""
     if setting.kind == "choice":
-        return f"one of: {_listed(setting.choices)}"
+        return f"one of: {_listed(list(setting.choices))}"
     noun = _NOUNS[setting.kind] + (f" of {setting.unit}" if setting.unit else "")
     if setting.low is not None and setting.high is not None:
         return f"{noun} from {setting.low:g} to {_number(setting.high)}"
