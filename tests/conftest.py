@@ -127,14 +127,6 @@ def workflow_networks(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def workflow_checkpoint(comfy_path, comfy_python, tmp_path_factory) -> Path:
-    """A models folder with a checkpoint of SD1.5's layout and LoRAs for it, made once: see `save_checkpoint`."""
-    from workflow_networks import save_checkpoint
-
-    return save_checkpoint(comfy_path, comfy_python, tmp_path_factory.mktemp("workflow-checkpoint"))
-
-
-@pytest.fixture(scope="session")
 def run_in_comfy(comfy_path, comfy_python):
     """`run_in_comfy(script, args=())`: the JSON on the last line that the script writes to stdout."""
 

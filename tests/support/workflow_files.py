@@ -26,7 +26,7 @@ SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; 
 
 # Inputs that name a file of the catalogue of public weights: the front end offers those that are missing. Folders
 # cannot be offered, since it compares with names of files.
-LOADERS = {"CheckpointLoaderSimple": "ckpt_name", "RegionStyleLoadSam": "file"}
+LOADERS = {"RegionStyleLoadSam": "file"}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ LOADERS = {
     "RegionStyleLoadSam": "file", "RegionStyleLoadDetector": "folder", "RegionStyleLoadVlm": "folder",
     "RegionStyleLoadR2R": "folder",
 }  # fmt: skip
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
-LORAS = ("watercolor.safetensors", "pixel_art.safetensors")
 
 
 def needs_networks(workflow: dict) -> bool:
@@ -80,61 +78,13 @@ def answer() -> str:
     ])  # fmt: skip
 
 
-def needs_checkpoint(workflow: dict) -> bool:
-    """Whether a workflow loads a checkpoint of the user's."""
-    return any(node["class_type"] == "CheckpointLoaderSimple" for node in workflow.values())
-
-
-# ComfyUI's own classes, at SD1.5's width and with all of its text encoder and autoencoder, so that the loader takes the
-# file for what it says it is; the U-Net has two levels instead of four.
-MAKE_CHECKPOINT = """
-import comfy.ldm.models.autoencoder, comfy.sd1_clip, comfy.supported_models
-from safetensors.torch import save_file
-
-folder, name, loras = PLACES
-UNET |= {"model_channels": 320, "context_dim": 768}
-with torch.inference_mode():
-    config = comfy.supported_models.SD15({**UNET})
-    config.unet_config.update({**config.unet_extra_config, **UNET})
-    config.set_inference_dtype(torch.float32, None)
-    vae = {**VAE, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2}
-    parts = {
-        "model.diffusion_model": config.get_model({}, "").diffusion_model,
-        "first_stage_model": comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=vae, embed_dim=4),
-        "cond_stage_model.transformer": comfy.sd1_clip.SD1ClipModel("cpu", torch.float32).clip_l.transformer,
-    }
-    weights = {f"{part}.{key}": value.half() for part, network in parts.items()
-               for key, value in fill(network).state_dict().items()}
-    for kind in ("checkpoints", "loras"):
-        os.makedirs(os.path.join(folder, kind), exist_ok=True)
-    save_file(weights, os.path.join(folder, "checkpoints", name))
-    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_"
-    for seed, lora in enumerate(loras):
-        generator = torch.Generator().manual_seed(seed)
-        shapes = {f"{layer}{key}.{side}.weight": shape for key in ("q", "v")
-                  for side, shape in (("lora_down", (4, 640)), ("lora_up", (640, 4)))}
-        save_file({key: torch.randn(shape, generator=generator) / 8 for key, shape in shapes.items()},
-                  os.path.join(folder, "loras", lora))
-print(json.dumps(sorted(weights)[:3]))
-"""
-
-
-def save_checkpoint(comfy: Path, python: Path, models: Path) -> Path:
-    """A small random checkpoint of SD1.5's layout and two LoRAs for it in a models folder; returns the folder."""
-    from comfy_script import run_script
-
-    networks = Path(__file__).with_name("comfy_models.py").read_text(encoding="utf-8")
-    run_script(comfy, python, f"{networks}\nPLACES = {[str(models), CHECKPOINT, LORAS]!r}\n{MAKE_CHECKPOINT}")
-    return models
-
-
 def put_networks(saved: Path, server) -> None:
     """Put a models folder's files into a server's own."""
     shutil.copytree(saved, server.input_dir.parent / "models", dirs_exist_ok=True, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:
-    """A second name for a file, since a checkpoint is large; a copy where that cannot be."""
+    """A second name for a file, since an autoencoder is large; a copy where that cannot be."""
     Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)

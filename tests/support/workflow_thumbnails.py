@@ -20,10 +20,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from workflow_files import SHEETS, WORKFLOWS, api_name
-from workflow_networks import needs_checkpoint, needs_networks, put_networks, save_networks
+from workflow_networks import needs_networks, put_networks, save_networks
 
 from comfy_server import ComfyServer
-from regionstyle.nodes.tinyworld.bundled import expert_files
 
 SIDE, GAP = 512, 8
 Pictures = list[Image.Image]
@@ -172,28 +171,10 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
 
 def standing_in(name: str, prompt: Prompt) -> Prompt:
     """The workflow with the small vision-language model in Grounding DINO's place: it knows where the things are."""
-    if needs_checkpoint(prompt):
-        return _with_tiny_world(prompt)
     if name != "detect_and_segment":
         return prompt
     reader = json.loads((WORKFLOWS / "api" / "read_request_with_vlm.json").read_text(encoding="utf-8"))
     return {**prompt, "2": reader["2"], "3": reader["3"]}
-
-
-def _with_tiny_world(prompt: Prompt) -> Prompt:
-    """The workflow with the tiny world in a checkpoint's place, its experts in the LoRAs', and its usual values."""
-    made = copy.deepcopy(prompt)
-    for node in made.values():
-        if node["class_type"] == "CheckpointLoaderSimple":
-            node |= {"class_type": "RegionStyleTinyWorldLoader", "inputs": {}}
-        elif node["class_type"] == "RegionStyleExpert":
-            style = Path(node["inputs"]["expert"]).stem.replace("_", " ")
-            node["inputs"]["expert"] = f"tinyworld/{expert_files()[style].name}"
-        elif "enlarge" in node["inputs"]:
-            usual = {"steps": 6, "cfg": 1.0, "enlarge": 1.0, "feather": 2}
-            strength = 0.0 if node["class_type"] == "RegionStyleRestyleSentence" else 0.5
-            node["inputs"] |= {**usual, "strength": strength}
-    return made
 
 
 def with_values(prompt: Prompt, shot: Shot) -> Prompt:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from workflow_networks import needs_checkpoint, needs_networks, put_networks
+from workflow_networks import needs_networks, put_networks
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 API = sorted((WORKFLOWS / "api").glob("*.json"))
@@ -59,8 +59,6 @@ def test_every_input_and_output_is_explained(server):
 def test_workflow_runs(path, server, request):
     if needs_networks(load(path)):
         put_networks(request.getfixturevalue("workflow_networks"), server)
-    if needs_checkpoint(load(path)):
-        put_networks(request.getfixturevalue("workflow_checkpoint"), server)
     history = server.wait(server.post(load(path)))
     assert history["status"]["status_str"] == "success", history["status"]
     assert all(np.asarray(Image.open(image).convert("RGB")).std() > 5 for image in server.images(history))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from workflow_files import SHEETS, api_name
-from workflow_networks import BOXES, needs_checkpoint, needs_networks, put_networks
+from workflow_networks import BOXES, needs_networks, put_networks
 
 from regionstyle.nodes.app.evaluation.scenes import demo_scene
 from regionstyle.nodes.app.workflow.workflow import to_api_form
@@ -70,8 +70,6 @@ def test_workflow_gives_pictures(path, comfy_server, scene_picture, request):
     workflow = load(path.stem)
     if needs_networks(workflow):
         put_networks(request.getfixturevalue("workflow_networks"), comfy_server)
-    if needs_checkpoint(workflow):
-        put_networks(request.getfixturevalue("workflow_checkpoint"), comfy_server)
     history = comfy_server.wait(comfy_server.post(workflow))
     assert history["status"]["status_str"] == "success", history["status"]
     images = comfy_server.images(history)
