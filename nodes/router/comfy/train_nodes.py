@@ -6,10 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_schema
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
+from ...engine.training.node_inputs import name_input, resume_input, trained_outputs
 from ...engine.training.settings import TrainSettings
 from ..settings import CropSettings
 
@@ -28,18 +29,7 @@ class TrainStyle(Node):
             search_aliases=["train lora", "style lora", "fine-tune", "dreambooth"],
             is_output_node=True,
             inputs=[*_what(), *_how(), *_details()],
-            outputs=[
-                node_output(
-                    io.Model, "trained_model", display_name="model", tooltip="The model with the new expert on it."
-                ),
-                node_output(
-                    io.String, "file", tooltip="The LoRA file as Attach Style Expert and other loaders list it."
-                ),
-                node_output(
-                    io.Image, "previews", tooltip="One prompt and noise, drawn again and again while training."
-                ),
-                node_output(io.Image, "curve", tooltip="The loss over the steps, smoothed."),
-            ],
+            outputs=trained_outputs("One prompt and noise, drawn again and again while training."),
         )
 
     @classmethod
@@ -93,13 +83,7 @@ def _what() -> list[Any]:
             default="my style",
             tooltip="Words for the style; prompts with '... in WORDS style' will call it. Unusual words collide least.",
         ),
-        node_input(
-            io.String,
-            "name",
-            default="",
-            tooltip="File name of the expert in models/loras/regionstyle; empty: the style's words. An existing file "
-            "is never replaced: the new one gets a number.",
-        ),
+        name_input(),
         node_input(
             io.String,
             "folder",
@@ -121,13 +105,7 @@ def _what() -> list[Any]:
 def _how() -> list[Any]:
     return [
         *node_inputs(TrainSettings, "steps", "rate", "rank", "batch", "seed"),
-        node_input(
-            io.Boolean,
-            "resume",
-            default=False,
-            tooltip="Go on where a training of this name was stopped, or add steps to a finished one. Everything but "
-            "steps must be as it was.",
-        ),
+        resume_input(),
     ]
 
 

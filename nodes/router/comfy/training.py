@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
-from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import check_one_source, file_stem, files_mark, input_folder
-from ...engine.io.comfy_tensors import image_of, images_of
-from ...engine.io.curves import loss_panel
-from ...engine.io.safe_write import check_output, only_one
+from ...engine.io.comfy_tensors import images_of
 from ...engine.lora.init import init_lora
 from ...engine.predictor.comfy import ComfyPredictor
-from ...engine.training.comfy import (
-    SUBFOLDER,
-    check_unfinished,
-    lora_folder,
-    saved_lora,
-    trainable_on_comfy,
-    with_trained,
-)
+from ...engine.training.comfy import SUBFOLDER, TrainedOnComfy, delivered, place_of_training, trainable_on_comfy
 from ...engine.training.run import Trained
 from ...engine.training.settings import TrainSettings
 from ...engine.training.state import StateFile, facts_of
@@ -45,18 +33,6 @@ class Pictures:
 
     def cropping(self, native: int) -> Cropping:
         return Cropping(self.crops.resolution or native, self.crops.crop, flip=self.crops.flip)
-
-
-@dataclass(frozen=True)
-class TrainedOnComfy:
-    """model: a clone with the expert on it; file: as ComfyUI lists it among its LoRAs; previews `[F,H,W,3]`,
-    curve `[1,H,W,3]`."""
-
-    model: Any
-    file: str
-    previews: Tensor
-    curve: Tensor
-    notice: str
 
 
 def pictures_for(image: Tensor | None, folder: str, captions: str) -> list[StylePicture]:
@@ -93,28 +69,15 @@ def train_on_comfy(
     of another training, and whatever training refuses.
     """
     style, name = check_style(style), file_stem(name or style, f"loras/{SUBFOLDER}")
-    state = state_path(f"{name}.train.pt")
-    check_output(lora_folder() / f"{name}.safetensors", name="name")
-    with only_one(state.with_suffix(".lock"), f"a training of {name!r}"):
-        return _train_and_save(model, clip, vae, pictures, style, name, settings, state, resume)
-
-
-def _train_and_save(
-    model: Any, clip: Any, vae: Any, pictures: Pictures, style: str, name: str, settings: TrainSettings, state: Path,
-    resume: bool,
-) -> TrainedOnComfy:  # fmt: skip
-    check_unfinished(state, name, resume)
-    plain = ComfyPredictor(model, clip, vae, ComfyHost())
-    cropping = pictures.cropping(plain.native_size)
-    # Before the expert is attached: what is loaded here is loaded in inference mode.
-    examples = encode_examples(plain, pictures.pictures, style, cropping, settings.seed)
-    facts = facts_of(settings, examples.mark, style=style, **vars(cropping))
-    trained = _train(model, clip, vae, examples, style, name, settings, StateFile(state, facts), resume)
-    file = saved_lora(trained.expert, name)
-    used = with_trained(model, trained.expert, name)
-    curve = image_of(loss_panel("training", trained.losses, (40, 110, 200))[None])
-    notice = f"{len(trained.losses)} steps, {len(pictures.pictures)} pictures: {file}"
-    return TrainedOnComfy(used, file, image_of(torch.stack(trained.frames)), curve, notice)
+    with place_of_training(name, resume) as state:
+        plain = ComfyPredictor(model, clip, vae, ComfyHost())
+        cropping = pictures.cropping(plain.native_size)
+        # Before the expert is attached: what is loaded here is loaded in inference mode.
+        examples = encode_examples(plain, pictures.pictures, style, cropping, settings.seed)
+        facts = facts_of(settings, examples.mark, style=style, **vars(cropping))
+        trained = _train(model, clip, vae, examples, style, name, settings, StateFile(state, facts), resume)
+        notice = f"{len(trained.losses)} steps, {len(pictures.pictures)} pictures"
+        return delivered(model, trained, name, "training", notice)
 
 
 def _train(

@@ -6,10 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...engine.node_schema import node_input, node_output, node_schema
+from ...engine.node_schema import node_input, node_schema
 from ...engine.settings.checks import settings_from
 from ...engine.settings.node import Node
 from ...engine.settings.node_inputs import node_inputs
+from ...engine.training.node_inputs import name_input, resume_input, trained_outputs
 from ..training.settings import ExpertTrainSettings
 from .guidance_nodes import CATEGORY, REGIONS
 
@@ -35,16 +36,7 @@ class TrainExpert(Node):
             search_aliases=["regionroute", "train lora", "attention supervision", "regional lora", "masked training"],
             is_output_node=True,
             inputs=[*_what(), *_how(), *node_inputs(ExpertTrainSettings, *DETAILS)],
-            outputs=[
-                node_output(
-                    io.Model, "trained_model", display_name="model", tooltip="The model with the new expert on it."
-                ),
-                node_output(
-                    io.String, "file", tooltip="The LoRA file as Attach Style Expert and other loaders list it."
-                ),
-                node_output(io.Image, "previews", tooltip="The first prompt from one noise, drawn again and again."),
-                node_output(io.Image, "curve", tooltip="The loss over the steps, smoothed."),
-            ],
+            outputs=trained_outputs("The first prompt from one noise, drawn again and again."),
         )
 
     @classmethod
@@ -102,13 +94,7 @@ def _what() -> list[Any]:
             optional=True,
             tooltip="What was restyled in each picture, and in which style.",
         ),
-        node_input(
-            io.String,
-            "name",
-            default="",
-            tooltip="File name of the expert in models/loras/regionstyle; empty: the style's words. An existing file "
-            "is never replaced: the new one gets a number.",
-        ),
+        name_input(),
         node_input(
             io.String,
             "manifest",
@@ -139,13 +125,7 @@ def _how() -> list[Any]:
             step=8,
             tooltip="Side of the square training pictures in pixels; 0: the model's own.",
         ),
-        node_input(
-            io.Boolean,
-            "resume",
-            default=False,
-            tooltip="Go on where a training of this name was stopped, or add steps to a finished one. Everything but "
-            "steps must be as it was.",
-        ),
+        resume_input(),
     ]
 
 

@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
-from ...engine.host.training_state import state_path
 from ...engine.io.comfy_files import file_stem, files_mark
-from ...engine.io.comfy_tensors import image_of, images_of
-from ...engine.io.curves import loss_panel
-from ...engine.io.safe_write import check_output, only_one
+from ...engine.io.comfy_tensors import images_of
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.regions import Regions
-from ...engine.training.comfy import (
-    SUBFOLDER,
-    check_unfinished,
-    lora_folder,
-    saved_lora,
-    trainable_on_comfy,
-    with_trained,
-)
+from ...engine.training.comfy import SUBFOLDER, TrainedOnComfy, delivered, place_of_training, trainable_on_comfy
 from ...engine.training.state import StateFile, facts_of
 from ..training.examples import encode_pairs
 from ..training.manifest import read_manifest
 from ..training.pairs import Pair, pairs_of_batch
 from ..training.run import new_expert, notice_of, train_expert
 from ..training.settings import ExpertTrainSettings
-
-
-@dataclass(frozen=True)
-class TaughtOnComfy:
-    """model: a clone with the expert on it; file: as ComfyUI lists it among its LoRAs; previews `[F,H,W,3]`,
-    curve `[1,H,W,3]`."""
-
-    model: Any
-    file: str
-    previews: Tensor
-    curve: Tensor
-    notice: str
-    warning: str
 
 
 def pairs_for(image: Any, original: Any, regions: Regions | None, manifest: str, prompts: str) -> list[Pair]:
@@ -86,7 +59,7 @@ def manifest_mark(name: str) -> str:
 def teach_on_comfy(
     model: Any, clip: Any, vae: Any, pairs: list[Pair], name: str, settings: ExpertTrainSettings, *, resolution: int,
     resume: bool,
-) -> TaughtOnComfy:  # fmt: skip
+) -> TrainedOnComfy:  # fmt: skip
     """Train an expert and save it among ComfyUI's LoRAs. The MODEL given stays as it is.
 
     name: "" for the first style of the pairs; resolution: 0 for the model's own. RegionStyleError for a name that is no
@@ -94,10 +67,7 @@ def teach_on_comfy(
     """
     style = pairs[0].things[0].style
     name = file_stem(name or style, f"loras/{SUBFOLDER}")
-    state = state_path(f"{name}.train.pt")
-    check_output(lora_folder() / f"{name}.safetensors", name="name")
-    with only_one(state.with_suffix(".lock"), f"a training of {name!r}"):
-        check_unfinished(state, name, resume)
+    with place_of_training(name, resume) as state:
         plain = ComfyPredictor(model, clip, vae, ComfyHost())
         side = resolution or plain.native_size
         examples = encode_pairs(plain, pairs, side, settings)
@@ -107,8 +77,4 @@ def teach_on_comfy(
         predictor = ComfyPredictor(trainable, clip, vae, ComfyHost())
         kept = StateFile(state, facts_of(settings, examples.mark, side=side))
         trained = train_expert(predictor, weights, examples, settings, kept, resume=resume)
-        file = saved_lora(trained.expert, name)
-    curve = image_of(loss_panel("teaching", trained.losses, (40, 110, 200))[None])
-    frames, used = image_of(torch.stack(trained.frames)), with_trained(model, trained.expert, name)
-    said = f"{notice_of(trained, examples)}: {file}"
-    return TaughtOnComfy(used, file, frames, curve, said, "\n".join(examples.skipped))
+        return delivered(model, trained, name, "teaching", notice_of(trained, examples), "\n".join(examples.skipped))
