@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 def run_harmonize(args: argparse.Namespace) -> int:
     """`regionstyle harmonize COMPOSITE --mask M -o OUT`; with --strict nothing is written when nothing changed."""
     picture_format(args.output)
-    request = _request(args)
+    guide = _guide(args)
+    request = _request(args, guide)
     picture = read_picture(args.composite, "composite")
-    _say_of_reference(args, picture)
+    if guide is not None:
+        _say_read(args.reference, guide, picture)
     image = picture.image
     mask = read_mask(args.mask, picture.size, say)[None]
     opacity = None if picture.opacity is None else picture.opacity[None]
@@ -49,10 +51,12 @@ def run_paste(args: argparse.Namespace) -> int:
     """`regionstyle paste FOREGROUND BACKGROUND --at x,y -o OUT`: the background's file with the foreground in it."""
     picture_format(args.output)
     _only_with_harmonize(args)
-    request = _request(args)
+    guide = _guide(args)
+    request = _request(args, guide)
     front, behind = read_picture(args.foreground, "foreground"), read_picture(args.background, "background")
     _say_read(args.foreground, front, behind)
-    _say_of_reference(args, behind)
+    if guide is not None:
+        _say_read(args.reference, guide, behind)
     shape = _shape(front, args)[None, None]
     if not bool((shape > 0).any()):
         raise wrong_input("mask", "one that is black everywhere", "white where the foreground is", "Choose another.")
@@ -91,16 +95,15 @@ def _only_with_harmonize(args: argparse.Namespace) -> None:
             setattr(args, name, value)
 
 
-def _say_of_reference(args: argparse.Namespace, target: Picture) -> None:
-    if args.reference is not None:
-        _say_read(args.reference, read_picture(args.reference, "reference"), target)
+def _guide(args: argparse.Namespace) -> Picture | None:
+    """The reference; None for none."""
+    return None if args.reference is None else read_picture(args.reference, "reference")
 
 
-def _request(args: argparse.Namespace) -> HarmonizeRequest:
+def _request(args: argparse.Namespace, guide: Picture | None) -> HarmonizeRequest:
     """What the options ask for. RegionStyleError before any work for what does not fit."""
     reference = reference_mask = None
-    if args.reference is not None:
-        guide = read_picture(args.reference, "reference")
+    if guide is not None:
         reference = guide.image
         if args.reference_mask is not None:
             reference_mask = read_mask(args.reference_mask, guide.size, say)[None, None]
