@@ -42,6 +42,7 @@ TREE_WITHOUT = (
     r"\..*", r".*/__pycache__", r"(tests|tests-unit|blueprints|models|input|output|temp|user|custom_nodes)",
     r"(comfy_api_nodes|script_examples)", r"comfy/text_encoders/\w*_tokenizer", r"openapi\.yaml",
 )  # fmt: skip
+WITHOUT_GIT = re.compile(r"^(build|\.venv[^/]*|[^/]*\.egg-info|shared)(/|$)|__pycache__|\.\w+_cache")
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (39, 35, 34, 31, 28, 27, 24, 17)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
 
@@ -130,11 +131,18 @@ def pack_tree(comfy: Path, file: Path) -> None:
         archive.add(comfy, "ComfyUI", filter=chosen)
 
 
-def checkout_size() -> int:
-    """Bytes of what travels of this checkout: tracked files, and untracked ones that git does not ignore."""
+def checkout_files() -> list[Path]:
+    """What travels of this checkout: files that git does not ignore; in a copy without git, all but WITHOUT_GIT."""
+    if not (ROOT / ".git").exists():
+        return [file for file in sorted(ROOT.rglob("*")) if not WITHOUT_GIT.search(str(file.relative_to(ROOT)))]
     line = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(line, check=True, capture_output=True, text=True).stdout.split("\0")
-    return sum((ROOT / name).lstat().st_size for name in listed if name and (ROOT / name).is_file())
+    return [ROOT / name for name in listed if name]
+
+
+def checkout_size() -> int:
+    """Bytes of what travels of this checkout."""
+    return sum(file.lstat().st_size for file in checkout_files() if file.is_file())
 
 
 def size_of(folder: Path) -> int:
