@@ -14,6 +14,7 @@ from regionstyle.nodes.engine.predictor.sampling import ddim, guided, partial_ti
 from regionstyle.nodes.engine.tiles.denoise import TiledDenoiser, TiledRegion, denoise_tiles, invert_tiles
 from regionstyle.nodes.engine.tiles.grid import TileGrid, fused
 from regionstyle.nodes.tinyworld.bundled import load_bundled_expert, load_predictor
+from regionstyle.nodes.tinyworld.world import scene
 
 
 class Vae(torch.nn.Module):
@@ -78,7 +79,8 @@ class TestOneTile:
     def test_inversion_undoes_sampling(self, predictor):
         plain, times = predictor.encode_text(["a picture"]), partial_times(0.3, 8)
         torch.manual_seed(0)
-        clean = predictor.encode(torch.rand(1, 3, 128, 128).round(decimals=1) * 0.2 + 0.4)
+        picture = torch.from_numpy(scene(100, split="held-out").image).permute(2, 0, 1)[None]
+        clean = predictor.encode(picture)
         grid = TileGrid.over((16, 16), 16, 8)
         denoiser = TiledDenoiser(
             predictor, grid, [TiledRegion(torch.ones(128, 128), plain, grid.corners, None, Gates())]
