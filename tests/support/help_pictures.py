@@ -77,12 +77,14 @@ def shown(*nodes: str, **values: object) -> Shot:
 
 PROMPTS = ("a red star on plain background in mosaic style", "a red star on plain background in neon style")
 GATED = tuple(f"a red star on plain background in {style} style" for style in ("mosaic", "watercolor", "halftone"))
-# The mask that node 3 finds, and the same 12 pixels to the right and 8 up as the truth.
+BOTH = "an orange triangle in mosaic style and a blue ring in halftone style"
+ISOLATED = (("shared", BOTH), ("own words", BOTH), ("own prompts", "a picture"))
+# The mask that node 3 finds, and the same 12 pixels to the right and 8 down as the truth.
 MOVED: dict[str, Node] = {
     "empty": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 128, "height": 128}},
     "moved": {
         "class_type": "MaskComposite",
-        "inputs": {"destination": ["empty", 0], "source": ["3", 0], "x": 12, "y": -8, "operation": "add"},
+        "inputs": {"destination": ["empty", 0], "source": ["3", 0], "x": 12, "y": 8, "operation": "add"},
     },
     "10": {"class_type": "RegionStyleMaskIoU", "inputs": {"found": ["3", 0], "truth": ["moved", 0], "threshold": 0.5}},
     "found": {"class_type": "MaskPreview", "inputs": {"mask": ["3", 0]}},
@@ -183,7 +185,7 @@ PAGES = {
     ),
     "RegionStyleRegionalPrompts": Page(
         "two_styles_two_things",
-        (shown("2:0"), *(shown("11", _7_isolation=kind) for kind in ("shared", "own words", "own prompts"))),
+        (shown("2:0"), *(shown("11:0", _7_isolation=kind, _7_prompt=text) for kind, text in ISOLATED)),
         "the picture, then drawn anew with the triangle in mosaic and the ring in halftone: everything shared, own "
         "words, own prompts",
     ),
@@ -196,7 +198,7 @@ PAGES = {
     "RegionStyleMaskIoU": Page(
         "score_result",
         (shown("found", "truth", "both"),),
-        "the mask of a triangle, the same mask moved, and both over the picture: their IoU is 0.61",
+        "the mask of a triangle, the same mask moved, and both over the picture: their IoU is 0.36",
         more=MOVED,
     ),
     "RegionStyleParsePrompt": Page(
@@ -205,7 +207,7 @@ PAGES = {
         "the picture, and the things that the sentence names, found one by one",
     ),
     "RegionStyleSaveReport": Page(
-        "score_result", (shown(),), "the page of a restyled triangle: its pictures, and what was measured", report=True,
+        "score_result", (shown(),), "the beginning of a page: what was measured of a restyled triangle", report=True,
         draw=rows,
     ),
     "RegionStyleSmsTrainGenerator": Page(
@@ -236,12 +238,12 @@ def make(server: ComfyServer, node: str, models: Path) -> None:
 
 
 def photographed(page: Path) -> Image.Image:
-    """An HTML file as a Chromium shows it. RuntimeError without one."""
+    """The beginning of an HTML file as a Chromium shows it. RuntimeError without one."""
     chromium = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         raise RuntimeError("no Chromium for the picture of a report: install one, or name it in CHROMIUM_PATH")
     picture = page.with_suffix(".png")
-    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1000,1000"]
+    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=740,540"]
     subprocess.run([chromium, *options, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
     return Image.open(picture).convert("RGB")
 
