@@ -3,16 +3,22 @@
     python tests/support/help_pictures.py [NODE_ID ...]
 
 A picture is a strip of squares, 192 px each, as nodes/web/docs/<NodeId>/example.jpg; the page's text says what stands
-where. Pages that are not in `PAGES` have pictures that were made otherwise, or need none.
+where. Pages that are not in `PAGES` have pictures that were made otherwise, or need none. The picture of a report is
+taken by a Chromium (`CHROMIUM_PATH`, or the one that is found).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from workflow_files import WORKFLOWS
@@ -23,15 +29,44 @@ from comfy_server import ComfyServer
 
 DOCS = WORKFLOWS.parent / "nodes" / "web" / "docs"
 SIDE, GAP = 192, 8
+LANCZOS = Image.Resampling.LANCZOS
+Node = dict[str, Any]
+
+
+def rows(images: list[Image.Image]) -> Image.Image:
+    """Wide pictures one below the other, whole."""
+    width = 3 * (SIDE + GAP) - GAP
+    fitted = [image.resize((width, round(image.height * width / image.width)), LANCZOS) for image in images]
+    sheet = Image.new("RGB", (width, sum(image.height + GAP for image in fitted) - GAP), "white")
+    top = 0
+    for image in fitted:
+        sheet.paste(image, (0, top))
+        top += image.height + GAP
+    return sheet
+
+
+def strip(images: list[Image.Image]) -> Image.Image:
+    """Squares beside each other on white."""
+    sheet = Image.new("RGB", (len(images) * (SIDE + GAP) - GAP, SIDE), "white")
+    for at, image in enumerate(images):
+        sheet.paste(square(image, SIDE), (at * (SIDE + GAP), 0))
+    return sheet
 
 
 @dataclass(frozen=True)
 class Page:
-    """The workflow that a page's picture comes from, its runs, and the text that stands for the picture."""
+    """The workflow that a page's picture comes from, its runs, and the text that stands for the picture.
+
+    more: nodes in API form that the workflow does not have; draw: how the pictures are put together; report: the
+    picture is the HTML page that the run wrote.
+    """
 
     workflow: str
     shots: tuple[Shot, ...]
     says: str
+    more: dict[str, Node] = field(default_factory=dict)
+    draw: Callable[[list[Image.Image]], Image.Image] = strip
+    report: bool = False
 
 
 def shown(*nodes: str, **values: object) -> Shot:
@@ -41,6 +76,28 @@ def shown(*nodes: str, **values: object) -> Shot:
 
 
 PROMPTS = ("a red star on plain background in mosaic style", "a red star on plain background in neon style")
+GATED = tuple(f"a red star on plain background in {style} style" for style in ("mosaic", "watercolor", "halftone"))
+BOTH = "an orange triangle in mosaic style and a blue ring in halftone style"
+ISOLATED = (("shared", BOTH), ("own words", BOTH), ("own prompts", "a picture"))
+# The mask that node 3 finds, and the same 12 pixels to the right and 8 down as the truth.
+MOVED: dict[str, Node] = {
+    "empty": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 128, "height": 128}},
+    "moved": {
+        "class_type": "MaskComposite",
+        "inputs": {"destination": ["empty", 0], "source": ["3", 0], "x": 12, "y": 8, "operation": "add"},
+    },
+    "10": {"class_type": "RegionStyleMaskIoU", "inputs": {"found": ["3", 0], "truth": ["moved", 0], "threshold": 0.5}},
+    "found": {"class_type": "MaskPreview", "inputs": {"mask": ["3", 0]}},
+    "truth": {"class_type": "MaskPreview", "inputs": {"mask": ["moved", 0]}},
+    "one": {
+        "class_type": "RegionStyleRegionsFromMask", "inputs": {"mask": ["3", 0], "phrase": "found", "style": ""},
+    },
+    "two": {
+        "class_type": "RegionStyleRegionsFromMask",
+        "inputs": {"mask": ["moved", 0], "phrase": "truth", "style": "", "regions": ["one", 0]},
+    },
+    "both": {"class_type": "RegionStylePreviewRegions", "inputs": {"image": ["2", 0], "regions": ["two", 0]}},
+}  # fmt: skip
 PAGES = {
     "RegionStyleTinyWorldLoader": Page(
         "restyle_by_sentence", (shown("2:0"),), "a scene of the tiny world: a cat, an orange triangle and a blue ring"
@@ -121,31 +178,74 @@ PAGES = {
         (Shot((("2:0", 0), ("4", 0), ("4", 1), ("4", 2))),),
         "the picture, and the attention of orange triangle, blue ring and cat",
     ),
+    "RegionStyleExpertStack": Page(
+        "two_styles_two_things",
+        (shown("2:0"), shown("13", _5_strength=0.0), shown("13")),
+        "the picture, a stack whose second expert rests, and both experts on their things in one pass",
+    ),
+    "RegionStyleRegionalPrompts": Page(
+        "two_styles_two_things",
+        (shown("2:0"), *(shown("11:0", _7_isolation=kind, _7_prompt=text) for kind, text in ISOLATED)),
+        "the picture, then drawn anew with the triangle in mosaic and the ring in halftone: everything shared, own "
+        "words, own prompts",
+    ),
+    "RegionStyleLoadGate": Page(
+        "learnt_gate_styles",
+        tuple(Shot((("17", 0),), (("2.value", text), ("14.batch_size", 1))) for text in GATED),
+        "one seed, seven experts and the bundled gate, with the prompts “... in mosaic style”, “... in watercolor "
+        "style” and “... in halftone style”",
+    ),
+    "RegionStyleMaskIoU": Page(
+        "score_result",
+        (shown("found", "truth", "both"),),
+        "the mask of a triangle, the same mask moved, and both over the picture: their IoU is 0.36",
+        more=MOVED,
+    ),
+    "RegionStyleParsePrompt": Page(
+        "phrase_masks",
+        (shown("2:0", "8"),),
+        "the picture, and the things that the sentence names, found one by one",
+    ),
+    "RegionStyleSaveReport": Page(
+        "score_result", (shown(),), "the beginning of a page: what was measured of a restyled triangle", report=True,
+        draw=rows,
+    ),
+    "RegionStyleSmsTrainGenerator": Page(
+        "sms_train_and_apply",
+        (shown("7", "8", _4_iterations=200, _4_warm_up=50),),
+        "how the generator painted the first picture over 200 iterations, and its losses",
+        draw=rows,
+    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),
 }  # fmt: skip
 
 
-def strip(images: list[Image.Image]) -> Image.Image:
-    """Squares beside each other on white."""
-    sheet = Image.new("RGB", (len(images) * (SIDE + GAP) - GAP, SIDE), "white")
-    for at, image in enumerate(images):
-        sheet.paste(square(image, SIDE), (at * (SIDE + GAP), 0))
-    return sheet
-
-
 def make(server: ComfyServer, node: str, models: Path) -> None:
     page = PAGES[node]
-    prompt = json.loads((WORKFLOWS / "api" / f"{page.workflow}.json").read_text(encoding="utf-8"))
+    prompt = json.loads((WORKFLOWS / "api" / f"{page.workflow}.json").read_text(encoding="utf-8")) | page.more
     if needs_networks(prompt):
         if not models.is_dir():
             models.mkdir()
             save_networks(models)
         put_networks(models, server)
     images = [image for shot in page.shots for image in pictures(server, prompt, shot)]
-    strip(images).save(DOCS / node / "example.jpg", quality=88, optimize=True)
+    if page.report:
+        images.append(photographed(max(server.output_dir.rglob("*.html"))))
+    page.draw(images).save(DOCS / node / "example.jpg", quality=88, optimize=True)
     put_into_page(DOCS / node / "en.md", f"![{page.says}]({node}/example.jpg)")
+
+
+def photographed(page: Path) -> Image.Image:
+    """The beginning of an HTML file as a Chromium shows it. RuntimeError without one."""
+    chromium = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        raise RuntimeError("no Chromium for the picture of a report: install one, or name it in CHROMIUM_PATH")
+    picture = page.with_suffix(".png")
+    options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=740,540"]
+    subprocess.run([chromium, *options, f"--screenshot={picture}", page.as_uri()], check=True, capture_output=True)
+    return Image.open(picture).convert("RGB")
 
 
 def put_into_page(page: Path, picture: str) -> None:

@@ -129,7 +129,7 @@ SHEETS = {
     "18 Harmonize Paste": Sheet(
         "Gives a pasted thing the light and colours around it, by the small network that comes with the pack. The mask "
         "is the picture's transparency; connect any other. Beside it what colour statistics make of it.",
-        ((1,), (2, 5), (3, 4), (6,)),
+        ((1, 4), (2, 5), (3, 6)),
         PASTED,
     ),
     "19 Restyle Then Harmonize": Sheet(
@@ -145,7 +145,7 @@ SHEETS = {
     "21 Make Harmony Pairs": Sheet(
         "Composites with a known truth, for training a harmoniser (Random Poisson Blending): the foreground takes the "
         "light of a random place in a donor. Below, the same solver pastes it there.",
-        ((1, 2), (3, 6), (4, 5), (7,)),
+        ((1, 2), (3, 6), (4, 5, 7)),
         PASTED,
     ),
     "22 Clear VAE Decode": Sheet(
@@ -159,12 +159,12 @@ SHEETS = {
         "Draws a new picture with things where another picture has them: words of the prompt are held to their "
         "regions by their attention, while a stock KSampler runs. Nothing is trained. Set *step* to 0 to see the "
         "picture without it.",
-        ((1, 2), (3, 4, 6), (5, 10), (7,), (8, 9)),
+        ((1, 2), (3, 10), (5, 4, 6), (7,), (8, 9)),
     ),
     "24 Attention Supervised Sampler": Sheet(
         "Guidance, background lock and sampler in one node: the thing is drawn anew in its style, everything outside "
         "it stays; attention and losses of every step beside it.",
-        ((1, 2), (3, 4, 5), (6,), (7, 9), (8, 10)),
+        ((1, 2), (3, 4, 5), (6,), (7, 9, 10), (8,)),
     ),
     "25 Background Lock": Sheet(
         "A stock KSampler that changes nothing outside a mask: the rest of the latent is held at every step.",
@@ -180,25 +180,26 @@ SHEETS = {
         "the words in it. "
         "24 iterations show how it goes, 100 to 200 make a picture. A public CLIP in *Load CLIP for Local Style* knows "
         "any style; the tiny one knows eight.",
-        ((1, 2), (3, 4), (5,), (6, 7), (8,)),
+        ((1, 2), (3, 4, 7), (5,), (6, 8)),
     ),
     "28 Untrained Style on a Photograph": Sheet(
         "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and "
         "connect it, or let the whole picture change. 24 iterations show how it goes, 100 to 200 make a picture.",
-        ((1, 2), (3,), (4,), (5, 6)),
+        ((1, 2), (3,), (4, 5, 6)),
     ),
     "29 Expert from Pictures and Masks": Sheet(
         "Teaches an expert where its style belongs: pictures before and after, and the masks of what was restyled. "
         "Here the pair is made on the spot. Thirty steps show how it goes; "
         "a hundred pairs and some thousand steps teach a style. "
         "For your own pairs name a manifest inside ComfyUI's input folder in *manifest*.",
-        ((1, 2), (3, 9, 10, 11), (4, 5), (6,), (7, 8), (12, 13), (14,)),
+        ((1, 2), (3,), (4, 5), (6,), (7, 8), (9, 10, 11), (12, 13), (14,)),
     ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
 WIDE = {"RegionStyleScore": 420, "RegionStyleCompare": 420, "RegionStyleSmsTrainGenerator": 420}
 PREVIEW = 330  # height of a picture in a node
+MESSAGE = 70  # of what a node says: the front end takes it from the node's text boxes
 WIDGETS = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"})
 SHOWS = frozenset({
     "LoadImage", "SaveImage", "PreviewImage", "RegionStylePreviewRegions", "RegionStyleCompare",
@@ -271,7 +272,7 @@ def body_height(kind: str, definition: dict) -> int:
     seeds = sum(name in ("seed", "noise_seed") for name in specs)
     rows = max(len(specs) - len(widgets), len(definition["output"]))
     upload = 34 if kind == "LoadImage" else 0
-    text = 110 if kind == "PreviewAny" else 0
+    text = 110 if kind == "PreviewAny" else MESSAGE if texts and kind.startswith("RegionStyle") else 0
     return 20 * rows + 28 * (len(widgets) - texts + seeds) + 110 * texts + upload + text + 50
 
 

@@ -82,6 +82,14 @@ def stacked(pictures: Pictures) -> Image.Image:
     return sheet
 
 
+def over_pair(pictures: Pictures) -> Image.Image:
+    """A wide picture at the full width over two squares, on white."""
+    pair = Image.new("RGB", (SIDE, (SIDE - GAP) // 2), "white")
+    for at, image in enumerate(pictures[1:]):
+        pair.paste(square(image, pair.height), (at * (pair.height + GAP), 0))
+    return stacked([pictures[0], pair])
+
+
 def captioned(text: str) -> Callable[[Pictures], Image.Image]:
     """A picture with words over its upper edge."""
 
@@ -155,17 +163,17 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "harmonize_to_reference": ((Shot((("5", 0), ("6", 0))),), halves),
     "make_harmony_pairs": ((Shot((("4", 0), ("4", 1), ("5", 0), ("7", 0))),), grid(2)),
     "guided_layout": ((Shot((("10", 0), ("9", 0))),), halves),
-    "attention_supervised_sampler": ((Shot((("9", 0), ("10", 0), ("8", 0))),), stacked),
+    "attention_supervised_sampler": ((Shot((("9", 0), ("2:0", 0), ("8", 0))),), over_pair),
     "background_lock": (one("11"), grid(1)),
     "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
     "three_styles_three_things": ((Shot((("6", 0),), (("5.iterations", 60),)),), grid(1)),
     "untrained_style_on_a_photograph": (
         (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
     ),
-    "expert_from_pictures_and_masks": ((Shot((("5", 0), ("8", 0), ("14", 0), ("14", 1))),), grid(2)),
+    "expert_from_pictures_and_masks": ((Shot((("2:0", 0), ("5", 0), ("14", 0), ("14", 1))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
-    "clear_vae_decode": (one("1:0"), grid(1)),
+    "clear_vae_decode": (one("1:0"), captioned("with R2R's files: a latent decoded\nwith this picture's own detail")),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from workflow_files import PREVIEW, SHEETS, WORKFLOWS, api_name
+from workflow_files import PREVIEW, SHEETS, WORKFLOWS, api_name, sockets, widget_values
 
 from regionstyle.nodes.app.workflow.workflow import read_workflow
 
@@ -81,3 +81,19 @@ def test_both_forms_are_the_same_graph(title):
         for name, value in node["inputs"].items()
         if isinstance(value, list)
     }
+
+
+@pytest.mark.parametrize("title", SHEETS)
+def test_every_input_of_our_nodes_is_there(title):
+    """A value is told by its place in the file: where an input is missing, the next one's value is taken for its own.
+
+    Remedy: `python tests/support/workflow_files.py`, as soon as a node has a new input.
+    """
+    signatures = json.loads((WORKFLOWS.parent / "tests" / "node_signatures.json").read_text(encoding="utf-8"))
+    api = read_workflow(WORKFLOWS / "api" / f"{api_name(title)}.json")
+    for node in load(title)["nodes"]:
+        if node["type"] in signatures:
+            definition, key = signatures[node["type"]], str(node["id"])
+            names = [slot["name"] for slot in sockets({"id": key}, definition, {})]
+            assert [slot["name"] for slot in node["inputs"]] == names, node["title"]
+            assert node["widgets_values"] == widget_values(api[key], definition), node["title"]

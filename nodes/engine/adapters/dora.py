@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdRef
 
 from ....kernels.lora import joined_lora
 from ..lora.magnitude import Magnitude
@@ -90,7 +91,8 @@ def _tensors(
 ) -> tuple[Tensor, ...]:
     """down, up with scale and factors, factors - 1, and bias; the lengths from the cache."""
     device, weights = x.device, update.weights
-    key = ("dora", id(update), device, dtype, torch.is_inference_mode_enabled(), *_state_of(module))
+    what = (id(weights), update.first, update.last, update.swapped)  # as `products.cached_for` tells them apart
+    key = ("dora", *what, device, dtype, torch.is_inference_mode_enabled(), *_state_of(module))
     length, bias = cache(key, lambda: _length_and_bias(module, x, update, magnitude))
     down, up = weights.down.to(device, dtype), update.up().to(device, dtype) * weights.scale
     factor = magnitude.values.to(device, dtype) / length
@@ -99,11 +101,14 @@ def _tensors(
     return down, up, factor - 1, bias
 
 
-def _state_of(module: nn.Module) -> tuple[int, int]:
-    """Changes when the weight that the layer holds is exchanged, or changed in place."""
+def _state_of(module: nn.Module) -> tuple[WeakIdRef, int]:
+    """Changes when the weight that the layer holds is exchanged, or changed in place.
+
+    A weak reference: a new weight may get the address of an old one, and the cache must not hold what is unloaded.
+    """
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return id(weight), 0 if weight.is_inference() else weight._version
+    return WeakIdRef(weight), 0 if weight.is_inference() else weight._version
 
 
 @torch.no_grad()

@@ -54,8 +54,13 @@ class Instruction:
 
     def __str__(self) -> str:
         """What was understood, in a line."""
-        shown = [f"{request.phrase} -> {request.style}{_shown(request)}" for request in self.requests]
+        shown = [f"{_asked(request)}{_shown(request)}" for request in self.requests]
         return "; ".join([*shown, *(f"{request.phrase} stays" for request in self.kept)]) or "nothing"
+
+
+def _asked(request: EditRequest) -> str:
+    """A thing and its style; the thing alone where none was asked for."""
+    return f"{request.phrase} -> {request.style}" if request.style else request.phrase
 
 
 def _shown(request: EditRequest) -> str:

@@ -31,6 +31,7 @@ class TextGroundedMask(Node):
             search_aliases=[
                 "sam",
                 "grounded sam",
+                "segment anything",
                 "text2mask",
                 "text to mask",
                 "clipseg",

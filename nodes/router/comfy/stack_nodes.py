@@ -34,7 +34,7 @@ class ExpertStack(Node):
             category=CATEGORY,
             description="Puts a style LoRA on a stack, with the words that mean its style. Chain nodes for more; route "
             "the stack by regions or by prompt. Nothing is loaded here.",
-            search_aliases=["lora stack", "style lora", "experts"],
+            search_aliases=["lora stack", "style lora", "regional lora", "experts"],
             inputs=[
                 node_input(
                     io.Combo,

@@ -128,6 +128,30 @@ def test_lengths_follow_weights_that_change_meanwhile(run):
     close(found, run(merged(unet, expert)), 5e-5)
 
 
+def test_lengths_are_not_those_of_an_earlier_weight_at_the_same_address(run):
+    """Weights are loaded and unloaded while an expert is at work, and Python gives addresses again."""
+    from adapter_networks import new_unet
+
+    unet = new_unet()
+    other = unet.conv_out.weight.detach() * 3
+    with ExpertStack(unet, [dora(unet, KINDS["rows of the weight"], lambda path: path == "conv_out")]) as stack:
+        stack.set(Gates({"sketch": 1.0}))
+        run(unet)
+        address, version = id(unet.conv_out.weight), unet.conv_out.weight._version
+        while other._version < version:  # as if it was loaded the same way
+            other.mul_(1)
+        unet.conv_out._parameters["weight"] = None
+        weights = [nn.Parameter(other, requires_grad=False)]
+        while id(weights[-1]) != address and len(weights) < 1000:
+            weights.append(nn.Parameter(other, requires_grad=False))
+        unet.conv_out.weight = weights[-1]
+        if id(weights[-1]) != address:
+            pytest.skip("no weight got the address of the earlier one")
+        found = run(unet)
+        stack.forget_lengths()
+        assert torch.equal(found, run(unet))
+
+
 def test_gradients_reach_the_update_and_its_magnitudes(unet):
     path = "conv_in"
     expert = dora(unet, KINDS["rows of the weight"], lambda p: p == path)

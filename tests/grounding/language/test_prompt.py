@@ -263,6 +263,12 @@ def test_a_command_that_is_not_understood_is_no_list_of_things():
         parse_regions("make the big dog wonderful")
 
 
+def test_things_without_a_style_are_shown_without_an_arrow():
+    assert str(parse_regions("the red star, the leftmost cat")) == (
+        "red star; leftmost cat (look for 'cat', number 1 by left)"
+    )
+
+
 def test_a_long_prompt_is_read_in_good_time():
     import time
 
