@@ -87,12 +87,14 @@ class ExpertTrainSettings(TrainSettings):
         high=0.45,
         step=0.05,
         advanced=True,
+        optional=True,
         help="Leaves the masks' soft border out of the losses: places within so much of a half. 0 leaves nothing out; "
         "0.25 suits masks that are not exact.",
     )
     source: str = setting(
         "hidden",
         choices=SOURCES,
+        optional=True,
         help="shown: the model sees the picture before beside the noise, as FLUX.1 Kontext does, and the expert learns "
         "to edit it. hidden: words alone, for every other model.",
     )

@@ -89,11 +89,15 @@ def looked(model=model, image=None, prompt=PROMPT, phrases="red star\\nmosaic", 
 def encoded(words):
     return clip.encode_from_tokens_scheduled(clip.tokenize(words))
 
+def as_in_nodes(*_):
+    # What a sampler node's progress bar does in a server.
+    management.throw_exception_if_processing_interrupted()
+
 def sample(model, positive=None, latent=blank):
     samples = latent["samples"]
     noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
     return comfy.sample.sample(model, noise, 4, 2.0, "euler", "simple", positive or encoded(PROMPT), encoded(""),
-                               samples, disable_pbar=True, seed=0)
+                               samples, disable_pbar=True, seed=0, callback=as_in_nodes)
 
 def said(call):
     SHOWN.clear()

@@ -33,6 +33,7 @@ SETTINGS = ExpertTrainSettings(
 )
 PLAIN = {"focus": 0.1, "cover": 0.1, "watched": "useful"}  # the defaults, which a preset leaves no choice but
 FAMILIES = ["sd", "v", "sdxl", "sd3", "sd35", "flux", "schnell"]
+SOME = ("sd", "sd3", "flux")  # the fast tests have these
 JOINT = ["sd3", "sd35", "flux", "schnell"]
 SIDE = 8  # of the latent
 WORDS = 10  # tokens 1 to 10 are words
@@ -216,7 +217,12 @@ def outputs_of(network):
     return seen
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def fast_are(*some):
+    """Every family once, those not named marked slow."""
+    return [one if one in some else pytest.param(one, marks=pytest.mark.slow) for one in FAMILIES]
+
+
+@pytest.mark.parametrize("family", fast_are(*SOME))
 def test_the_loss_is_that_of_the_transcription(family, attended):
     with Training(family) as training, torch.no_grad():
         seen, draws = outputs_of(training.predictor.network), training.draws()
@@ -232,7 +238,7 @@ def test_the_loss_is_that_of_the_transcription(family, attended):
         assert given["guidance"].tolist() == [1.0, 1.0], "told in training as in the published script"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", fast_are(*SOME))
 def test_a_step_changes_the_expert_and_nothing_else(family):
     with Training(family) as training:
         before = {name: tensor.clone() for name, tensor in training.predictor.network.state_dict().items()}
@@ -246,13 +252,13 @@ def test_a_step_changes_the_expert_and_nothing_else(family):
 
 
 @pytest.mark.parametrize("losses", [{"cover": 0.0}, {"preset": "paper"}], ids=["log-odds", "paper"])
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", fast_are("flux"))
 def test_gradients_agree_with_finite_differences(family, losses):
     """In float64, to all of the expert at once; the rotation of Flux is computed in float32 whatever the dtype.
 
     Of losses without a median or a highest value, which have no gradient by design.
     """
-    step, settings = 1e-3 if family == "flux" else 1e-5, replace(SETTINGS, **{**PLAIN, **losses})
+    step, settings = 1e-3 if family in ("flux", "schnell") else 1e-5, replace(SETTINGS, **{**PLAIN, **losses})
     with Training(family, settings, dtype=torch.float64, weights_dtype=torch.float64) as training:
         draws, parameters = training.draws(torch.float64), list(training.weights.parameters())
         made = torch.autograd.grad(training.loss(draws), parameters, allow_unused=True)
@@ -271,7 +277,7 @@ def test_gradients_agree_with_finite_differences(family, losses):
     assert along == pytest.approx(slope, rel=2e-3)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "sd35", "flux"])
+@pytest.mark.parametrize("family", fast_are("sd3", "flux"))
 def test_checkpointing_is_exact(family):
     """Layers that run again in the backward pass are seen again: loss and gradients are the same bits."""
     found = []
@@ -285,7 +291,7 @@ def test_checkpointing_is_exact(family):
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
-@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux"])
+@pytest.mark.parametrize("family", fast_are("flux"))
 def test_half_the_precision_gives_nearly_the_same(family):
     found = []
     for dtype in (torch.float32, torch.bfloat16):
