@@ -75,6 +75,19 @@ def shown(*nodes: str, **values: object) -> Shot:
     return Shot(tuple((node, 0) for node in nodes), changed)
 
 
+def attention(model: str) -> dict[str, object]:
+    """Where the model of node `model` looks for "mosaic" in the scene that node 2 loads."""
+    asked = {"prompt": TAUGHT, "phrases": "mosaic", "level": 0.5, "layers": "useful", "attention": "logodds"}
+    linked = {"model": [model, 0], "clip": ["1", 1], "vae": ["1", 2], "image": ["2", 0]}
+    return {"class_type": "RegionStyleAttentionMap", "inputs": {**linked, **asked, "draws": 8, "seed": 0}}
+
+
+TAUGHT = "a orange triangle in mosaic style and a blue ring in mosaic style"  # the pair's own prompt
+LEARNT = {
+    "class_type": "LoraLoaderModelOnly",
+    "inputs": {"model": ["1", 0], "lora_name": "regionstyle/mosaic-in-place.safetensors", "strength_model": 1.0},
+}
+STEPS = (("6.steps", 150),)  # of the training on regions
 PROMPTS = ("a red star on plain background in mosaic style", "a red star on plain background in neon style")
 GATED = tuple(f"a red star on plain background in {style} style" for style in ("mosaic", "watercolor", "halftone"))
 BOTH = "an orange triangle in mosaic style and a blue ring in halftone style"
@@ -215,6 +228,23 @@ PAGES = {
         (shown("7", "8", _4_iterations=200, _4_warm_up=50),),
         "how the generator painted the first picture over 200 iterations, and its losses",
         draw=rows,
+    ),
+    "RegionStyleTrainExpert": Page(
+        "expert_from_pictures_and_masks",
+        (
+            Shot((("2:0", 0), ("5", 0), ("20:1", 0)), STEPS, (("20", attention("1")),)),
+            Shot((("22:1", 0),), STEPS, (("21", LEARNT), ("22", attention("21")))),
+        ),
+        "the picture before, after, and the attention of “mosaic” before and after 150 steps on this pair",
+    ),
+    "RegionStyleTrainStyle": Page(
+        "style_from_pictures",
+        (
+            Shot(tuple(("8", at) for at in range(3)), (("9.steps", 200),)),
+            Shot((("16", 0),), (("9.steps", 200), ("14.model", ["1", 0]))),
+            Shot((("16", 0),), (("9.steps", 200),)),
+        ),
+        "three of ten pictures, and one prompt and seed without the new expert and with it, after 200 steps",
     ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"

@@ -33,11 +33,13 @@ Prompt = dict[str, Any]
 class Shot:
     """One run: the values that differ from the shipped ones ("3.sentence"), and which pictures of it are wanted.
 
-    shows: (node, number of the picture); a node that shows nothing gets a preview of its output, as "9:3".
+    shows: (node, number of the picture); a node that shows nothing gets a preview of its output, as "9:3"; nodes: what
+    this run has beside the workflow's, as (id, node).
     """
 
     shows: tuple[tuple[str, int], ...]
     values: tuple[tuple[str, Any], ...] = ()
+    nodes: tuple[tuple[str, Any], ...] = ()
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
@@ -187,7 +189,7 @@ def standing_in(name: str, prompt: Prompt) -> Prompt:
 
 def with_values(prompt: Prompt, shot: Shot) -> Prompt:
     """The prompt of one run, with previews of what shows nothing by itself."""
-    prompt = copy.deepcopy(prompt)
+    prompt = copy.deepcopy({**prompt, **dict(shot.nodes)})
     for place, value in shot.values:
         node, _, name = place.partition(".")
         prompt[node]["inputs"][name] = value

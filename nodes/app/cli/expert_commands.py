@@ -35,7 +35,9 @@ def add_train_expert(networks: argparse._SubParsersAction[Parser]) -> None:
         ("preset", "attention", "focus", "cover"),
     )
     add_setting_options(parser, ExpertTrainSettings, *first, options={"rate": "--lr"}, rate=rate)
-    add_setting_options(parser, ExpertTrainSettings, *losses, "tau", "kappa", "words", "watched", "background")
+    add_setting_options(
+        parser, ExpertTrainSettings, *losses, "tau", "kappa", "words", "watched", "background", "band", "source"
+    )
     add_setting_options(parser, ExpertTrainSettings, "optimizer", "preview_every", "seed")
     add("--resolution", type=positive, metavar="PIXELS", help="side of the training pictures (default: the model's)")
     add("--precision", choices=PRECISIONS, default="model", help="of the network (default: %(default)s's own)")

@@ -24,11 +24,20 @@ from torch import Tensor
 
 from ..errors import wrong_input
 from ..families.token_grid import Size
-from .losses import cover_loss, focus_loss, has_contrast, map_medians, masks_on_grid
-from .tap import AttentionTap
+from .losses import (
+    cover_loss,
+    focus_loss,
+    has_contrast,
+    map_medians,
+    masks_on_grid,
+    reverse_focus_loss,
+    usable_masks,
+)
+from .tap import AttentionTap, resized_map
 
 KINDS = ("logodds", "text", "joint", "selected")
 CENTERS = ("zero", "median")
+AGGREGATIONS = ("layer", "paper")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,10 @@ class LossSettings:
     steepness of Cover (the papers' alpha); balanced: Cover weighs inside and outside alike; center: where Cover's
     sigmoid is a half, "zero" or each map's "median" (a word that draws more attention everywhere is no worse);
     peak: divide maps by their highest value, without a gradient: probabilities over thousands of keys are so small
-    that Focus would be flat and its gradient nothing.
+    that Focus would be flat and its gradient nothing. aggregation: "layer", the losses of each layer, then their means
+    over phrases and layers, as in the published code; "paper", as the paper writes it: layers averaged to one map per
+    phrase before there is a loss, Focus as KL(map || mask), and the sum over phrases. band: half the width of the
+    masks' border that is left out, in their values (`losses.sure_places`); 0 leaves nothing out.
     """
 
     kind: str = "logodds"
@@ -50,18 +62,28 @@ class LossSettings:
     balanced: bool = True
     center: str = "zero"
     peak: bool = False
+    aggregation: str = "layer"
+    band: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value, known in (("kind", self.kind, KINDS), ("center", self.center, CENTERS)):
+        choices = ("kind", self.kind, KINDS), ("center", self.center, CENTERS)
+        for name, value, known in (*choices, ("aggregation", self.aggregation, AGGREGATIONS)):
             if value not in known:
                 raise wrong_input(name, repr(value), f"one of {known}", "Choose one of these.")
         if not (self.tau > 0 and self.kappa > 0):
             got = f"{self.tau:g} and {self.kappa:g}"
             raise wrong_input("tau and kappa", got, "numbers above 0", "0.5 to 4 are usual.")
+        if not 0 <= self.band < 0.5:
+            raise wrong_input("band", self.band, "0 to below 0.5", "0.25 is usual; 0 leaves nothing out.")
+        if self.aggregation == "paper" and self.kind == "selected":
+            accepts = "one of the other kinds with the paper's aggregation"
+            raise wrong_input("kind", repr(self.kind), accepts, "Single tokens have no map of their phrase.")
 
 
 # The settings of the published training script: Focus with tau 0.1 and weight 0.1, Cover with alpha 2 and weight 5e-5.
 PUBLISHED = LossSettings("selected", focus=0.1, cover=5e-5, tau=0.1, kappa=2.0, balanced=False)
+# The paper's own quantity, aggregation and weights; its tau and alpha are not stated, so they are the script's.
+PAPER = LossSettings("joint", focus=0.1, cover=0.2, tau=0.1, kappa=2.0, balanced=False, aggregation="paper")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +171,8 @@ class Supervision:
         if not maps:
             raise wrong_input("maps", "none", "one or more", "Run a forward pass inside the tap.")
         focus, cover, weight = [], [], []
+        if self.settings.aggregation == "paper":
+            maps, weights = {"mean": _mean_map(maps, weights)}, None
         for path, seen in maps.items():
             layer = self._of_layer(seen)
             if layer is not None:
@@ -223,7 +247,7 @@ class Supervision:
         """Focus and Cover of one layer's maps; None where no mask is usable on its grid."""
         choice, seen = self.settings, seen.float() if seen.dtype.itemsize < 4 else seen
         masks = masks_on_grid(self.masks.to(seen), (seen.shape[-2], seen.shape[-1]))
-        weight = self._weights.to(seen) * has_contrast(masks)
+        weight = self._weights.to(seen) * usable_masks(masks, choice.band)
         usable = weight.sum(1) > 0
         if not bool(usable.any()):
             return None
@@ -232,7 +256,19 @@ class Supervision:
         if choice.peak:
             seen = seen / seen.detach().flatten(2).amax(-1).clamp_min(1e-12)[..., None, None]
         center = map_medians(seen) if choice.center == "median" else 0.0
-        focus = focus_loss(seen, masks, choice.tau)
-        cover = cover_loss(seen, masks, choice.kappa, balanced=choice.balanced, center=center)
-        share = weight / weight.sum(1, keepdim=True).clamp_min(1e-12)
+        paper = choice.aggregation == "paper"
+        focus = (reverse_focus_loss if paper else focus_loss)(seen, masks, choice.tau, band=choice.band)
+        cover = cover_loss(
+            seen, masks, choice.kappa, balanced=choice.balanced, center=center, band=choice.band
+        )  # fmt: skip
+        share = (weight > 0).to(weight) if paper else weight / weight.sum(1, keepdim=True).clamp_min(1e-12)
         return (focus * share).sum(1)[usable].mean(), (cover * share).sum(1)[usable].mean()
+
+
+def _mean_map(maps: Mapping[str, Tensor], weights: Mapping[str, float] | None) -> Tensor:
+    """The weighted mean of layers' maps `[B,G,h,w]` on the finest of their grids."""
+    each = [1.0 if weights is None else weights.get(path, 0.0) for path in maps]
+    size = max((seen.shape[-2:] for seen in maps.values()), key=lambda grid: grid[0] * grid[1])
+    device, total = next(iter(maps.values())).device, sum(each) or 1.0
+    seen = [resized_map(one, size).to(device) * (share / total) for one, share in zip(maps.values(), each, strict=True)]
+    return torch.stack(seen).sum(0)

@@ -94,7 +94,7 @@ class AttentionTap:
         if not maps:
             raise RegionStyleError("attention tap: got no map, expected one per layer. Run the network inside it.")
         height, width = size or max((m.shape[-2:] for m in maps.values()), key=lambda s: s[0] * s[1])
-        return torch.stack([_resized(m, (height, width)) for m in maps.values()]).mean(0)
+        return torch.stack([resized_map(m, (height, width)) for m in maps.values()]).mean(0)
 
     def _find(self) -> tuple[AttentionLayers, list[str]]:
         """The network's attentions, which a predictor may exchange between two uses, and the chosen paths."""
@@ -196,6 +196,7 @@ def _chosen(paths: list[str], layers: Collection[str] | None) -> list[str]:
     return chosen
 
 
-def _resized(maps: Tensor, size: Size) -> Tensor:
+def resized_map(maps: Tensor, size: Size) -> Tensor:
+    """Maps `[B,G,h,w]` on another grid, in float32 or better."""
     maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
     return F.interpolate(maps, size, mode="bilinear", align_corners=False, antialias=True)

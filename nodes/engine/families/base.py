@@ -82,7 +82,8 @@ class ModelFamily(ABC):
     Files. folder: see `FolderLayout`; lora_layouts: how its LoRA files are written, of "kohya" and "diffusers", the
     first one being what ComfyUI's loader reads.
 
-    Support. isolates: hosts on which prompts can be kept apart; guides: ways in which attention can guide a sampler, of
+    Support. isolates: hosts on which prompts can be kept apart; references: those on which a network can be shown a
+    reference picture beside its own; guides: ways in which attention can guide a sampler, of
     `GRADIENT` (which holds the activations of a whole backward pass), `BIAS` and `COMPOSITION`; tried: `TRAINED` or
     `RANDOM`.
     """
@@ -101,6 +102,7 @@ class ModelFamily(ABC):
     folder: ClassVar[FolderLayout | None] = None
     lora_layouts: ClassVar[tuple[str, ...]] = ("diffusers",)
     isolates: ClassVar[tuple[str, ...]] = BOTH_HOSTS
+    references: ClassVar[tuple[str, ...]] = ()
     guides: ClassVar[tuple[str, ...]] = (BIAS, COMPOSITION)
     tried: ClassVar[str] = RANDOM
 

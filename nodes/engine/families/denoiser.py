@@ -37,8 +37,11 @@ class Denoiser(ABC):
         self.native_side = max(side) if isinstance(side, (list, tuple)) else int(side)
 
     @abstractmethod
-    def call(self, x: Tensor, t: Time, text: Text) -> Tensor:
-        """The network's output `[B,C,h,w]` for x `[B,C,h,w]` in its dtype, with one prompt per image."""
+    def call(self, x: Tensor, t: Time, text: Text, **shown: Tensor) -> Tensor:
+        """The network's output `[B,C,h,w]` for x `[B,C,h,w]` in its dtype, with one prompt per image.
+
+        shown: `reference`, latents `[B,C,k,l]` of a picture for each, in families that have `references`.
+        """
 
 
 class FlowDenoiser(Denoiser):
@@ -54,16 +57,22 @@ class FlowDenoiser(Denoiser):
             got, accepts = type(scheduler).__name__, "a flow-matching scheduler, or None"
             raise wrong_input("scheduler", got, accepts, f"{family.diffusers_class} is a rectified-flow network.")
 
-    def call(self, x: Tensor, t: Time, text: Text) -> Tensor:
+    def call(self, x: Tensor, t: Time, text: Text, **shown: Tensor) -> Tensor:
         """See `Denoiser.call`."""
         height, width = x.shape[-2:]
         level = self.schedule.alpha_sigma(t)[1].to(x.device, torch.float32).expand(len(x))
         # The network's own level must be as exact as sigma in the conversion, so it stays in float32.
-        return self.flow(F.pad(x, (0, width % 2, 0, height % 2), mode="circular"), level, text)[..., :height, :width]
+        shown = {name: even_sides(latents) for name, latents in shown.items()}
+        return self.flow(even_sides(x), level, text, **shown)[..., :height, :width]
 
     @abstractmethod
-    def flow(self, x: Tensor, level: Tensor, text: Text) -> Tensor:
-        """The output for x `[B,C,h,w]` with even sides; level: s `[B]` in 0..1."""
+    def flow(self, x: Tensor, level: Tensor, text: Text, **shown: Tensor) -> Tensor:
+        """The output for x `[B,C,h,w]` with even sides; level: s `[B]` in 0..1; shown: see `call`, with even sides."""
+
+
+def even_sides(x: Tensor) -> Tensor:
+    """A latent with even sides: padded as ComfyUI pads it."""
+    return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="circular")
 
 
 def trained_table(family: ModelFamily, scheduler: Any) -> tuple[Schedule, str]:

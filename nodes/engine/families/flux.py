@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import wrong_input
 from ..predictor.base import Text
 from ..predictor.diffusers_text import encode_with
-from .base import FolderLayout, JointBlocks
+from .base import BOTH_HOSTS, FolderLayout, JointBlocks
 from .comfy_sampling import flow_of
 from .denoiser import FlowDenoiser, pooled_text
 from .joint_names import IMAGE_QKV, TEXT_QKV, Fused, JointNames
@@ -78,6 +78,7 @@ class Flux(JointTransformer):
     comfy_models = ("Flux",)
     comfy_text = {("l", "t5xxl"): ("t5xxl",)}  # of CLIP-L only the pooled output is used
     folder = FolderLayout("transformer", encoders=2, table=False, guided=False)
+    references = BOTH_HOSTS
     names = JointNames(_WHOLE, _FUSED)
     diffusers_blocks = (
         JointBlocks("transformer_blocks", "transformer_blocks"),
@@ -145,24 +146,28 @@ class _Denoiser(FlowDenoiser):
         self.latent_channels = inputs // 4
         self.extras = ("guidance",) if network.config.guidance_embeds else ()
 
-    def flow(self, x: Tensor, level: Tensor, text: Text) -> Tensor:
-        rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
+    def flow(self, x: Tensor, level: Tensor, text: Text, **shown: Tensor) -> Tensor:
+        pictures = [x, *(latents.to(x) for latents in shown.values())]
+        grids = [(picture.shape[-2] // 2, picture.shape[-1] // 2) for picture in pictures]
+        (rows, columns), count = grids[0], grids[0][0] * grids[0][1]
+        ids = torch.cat([_position_ids(*grid, number) for number, grid in enumerate(grids)])
         guidance = text.extras.guidance if text.extras.guidance is not None else GUIDANCE
         output = self.network(
-            hidden_states=F.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2),
+            hidden_states=torch.cat([F.pixel_unshuffle(one, 2).flatten(2).transpose(1, 2) for one in pictures], 1),
             timestep=level,
             guidance=torch.full_like(level, guidance) if self.extras else None,
             encoder_hidden_states=text.states.to(x),
             pooled_projections=pooled_text(text, x),
             txt_ids=torch.zeros(text.states.shape[1], 3, device=x.device),
-            img_ids=_position_ids(rows, columns).to(x.device),
-        ).sample
+            img_ids=ids.to(x.device),
+        ).sample[:, :count]
         return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, (rows, columns)), 2)
 
 
-def _position_ids(rows: int, columns: int) -> Tensor:
-    """Position ids `[rows*columns,3]` of the image tokens: 0, row, column."""
+def _position_ids(rows: int, columns: int, picture: int) -> Tensor:
+    """Position ids `[rows*columns,3]` of a picture's tokens: its number (0 is what is drawn), row, column."""
     ids = torch.zeros(rows, columns, 3)
+    ids[..., 0] = picture
     ids[..., 1], ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)
     return ids.flatten(0, 1)
 

@@ -103,7 +103,7 @@ class StableDiffusion3(JointTransformer):
 
 
 class _Denoiser(FlowDenoiser):
-    def flow(self, x: Tensor, level: Tensor, text: Text) -> Tensor:
+    def flow(self, x: Tensor, level: Tensor, text: Text, **shown: Tensor) -> Tensor:
         return self.network(
             hidden_states=x,
             timestep=level * 1000,

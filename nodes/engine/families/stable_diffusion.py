@@ -71,7 +71,7 @@ class UNetDenoiser(Denoiser):
             got = f"a network with {', '.join(unserved) or channels}"
             raise wrong_input("unet", got, "text as the only condition", family.supported_denoiser())
 
-    def call(self, x: Tensor, t: Time, text: Text) -> Tensor:
+    def call(self, x: Tensor, t: Time, text: Text, **shown: Tensor) -> Tensor:
         """See `Denoiser.call`."""
         steps = timestep_of(t).round().to(x.device, torch.long).expand(len(x))
         return self.network(x, steps, encoder_hidden_states=text.states.to(x), **self.told(x, text)).sample

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import RegionStyleError, wrong_input
 from .safe_write import replacing
 
+QUANTISED = ("qmap", "absmax")  # tables of bitsandbytes' moments in 8 bits, of no parameter's shape
 SAVE_EVERY = 15.0  # seconds between two states, at most by so much and one step
 
 
@@ -75,8 +76,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
     for group, own in zip(optimizer.param_groups, groups, strict=True):
         group.update(own)
     for parameter, moments in optimizer.state.items():
-        for value in moments.values():
-            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
+        for name, value in moments.items():
+            own = not name.startswith(QUANTISED) and isinstance(value, Tensor) and value.numel() > 1
+            if own and value.shape != parameter.shape:
                 raise ValueError("moments of another shape")
 
 

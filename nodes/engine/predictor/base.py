@@ -23,6 +23,7 @@ from ..host.context import pass_context, prompts_of_batch, running_slice
 from ..host.memory import BatchSlice, in_parts
 from .inpainting import GREY, Inpainting, latent_mask, masked_pictures
 from .recogniser import Recogniser
+from .reference import check_references, reference_rows
 from .schedule import Prediction, Time, like
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ class NoisePredictor(ABC):
     network: where experts and attention taps attach. Latents are `[B,latent_channels,H/factor,W/factor]`;
     native_size is the picture side in pixels that the network was trained at. predicts: what the network was trained
     to give, "eps", "v" or "flow". inpaints: whether the network is told where to redraw and the picture around it.
+    on_host: its host's name, as families write it; extras_read: names of the `Extras` that the network reads.
     recogniser: says whether a place shows what words name, where the model brings one along. Methods follow the
     caller's grad mode.
     """
@@ -144,6 +146,9 @@ class NoisePredictor(ABC):
     native_size: int
     predicts: str
     inpaints: bool = False
+    on_host: str
+    extras_read: tuple[str, ...] = ()
+    _reference: Tensor | None = None
     _inpainting: Inpainting | None = None
     _all_new: Inpainting | None = None  # to redraw everything: at the size it was last asked for
     recogniser: Recogniser | None = None
@@ -222,6 +227,26 @@ class NoisePredictor(ABC):
             yield
         finally:
             self._inpainting = before
+
+    @contextmanager
+    def showing(self, latents: Tensor) -> Iterator[None]:
+        """Inside, the network sees reference pictures beside its own: latents `[P,C,k,l]`, one for each of P pictures.
+
+        The batches predicted inside hold the pictures once or several times, one block after the other.
+        RegionStyleError for a network that sees none.
+        """
+        check_references(self.network, self.on_host, latents, self.latent_channels)
+        before, self._reference = self._reference, latents
+        try:
+            yield
+        finally:
+            self._reference = before
+
+    def _shown(self, x: Tensor) -> Tensor | None:
+        """What is shown beside latents `[B,C,h,w]`, a row for each; None where nothing is."""
+        if self._reference is None:
+            return None
+        return reference_rows(self._reference, len(x), pass_context().batch_slice).to(x)
 
     def _told_to_inpaint(self, x: Tensor) -> Inpainting | None:
         """What the network is told of latents `[B,C,h,w]`, a row for each; None where it is told nothing."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import wrong_input
+from ..families.base import COMFY
 from ..families.registry import comfy_extras_of
 from ..host.compiled import original_network
 from ..host.context import pass_context
@@ -30,6 +31,7 @@ from .comfy_schedule import comfy_latent, native_size_of, schedule_of
 from .comfy_text import encode_prompts
 from .inpainting import Inpainting
 from .recogniser import ATTACHMENT
+from .reference import with_reference
 from .schedule import Prediction, Time, from_denoised
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class ComfyPredictor(NoisePredictor):
     """
 
     host: ComfyHost
+    on_host = COMFY
     _loads = 0  # how often a network of any predictor was loaded, and how often by then when this one's was
     _loaded_at = -1
 
@@ -61,7 +64,7 @@ class ComfyPredictor(NoisePredictor):
         self._additional = AdditionalModels()
         if model is not None:
             self._schedule, self.predicts = schedule_of(model)
-            self._extras = comfy_extras_of(model.model)
+            self.extras_read = comfy_extras_of(model.model)
             self.latent_channels = int(model.model.latent_format.latent_channels)
             self.native_size = native_size_of(model.model.model_config)
             self.inpaints = inpaints(model.model)
@@ -102,23 +105,30 @@ class ComfyPredictor(NoisePredictor):
         self.check_latents(x)
         self.check_times(t, len(x))
 
-        told = self._told_to_inpaint(x)
+        told, shown = self._told_to_inpaint(x), self._shown(x)
 
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
-            return self._call(x, t, texts, gate, told and told.part(pass_context().batch_slice))
+            own = None if shown is None else pass_context().own_rows(shown)
+            return self._call(x, t, texts, gate, told and told.part(pass_context().batch_slice), own)
 
         with self.loaded():
             return self._in_parts(call, x, t, texts) if all(map(for_any_rows, texts)) else call(x, t, texts)
 
     def _call(
-        self, x: Tensor, t: Time, texts: list[Text], gate: Gates | None, told: Inpainting | None
+        self,
+        x: Tensor,
+        t: Time,
+        texts: list[Text],
+        gate: Gates | None,
+        told: Inpainting | None,
+        shown: Tensor | None,
     ) -> list[Prediction]:
         """All prompts in as few calls of the network as ComfyUI finds room for, or one by one where it was wrong."""
         from comfy.samplers import calc_cond_batch
 
         alpha, sigma = self.alpha_sigma(t)
         latent, level = comfy_latent(self._schedule, x.to(self.model.load_device), alpha, sigma)
-        conds, options = self._prepared(latent, texts, gate, told)
+        conds, options = self._prepared(latent, texts, gate, told, shown)
         model = self.model.model
 
         def run(at_once: int) -> list[Tensor]:
@@ -131,7 +141,7 @@ class ComfyPredictor(NoisePredictor):
         return [from_denoised(x, c.to(x.device), alpha, sigma) for c in clean]
 
     def _prepared(
-        self, x: Tensor, texts: list[Text], gate: Gates | None, told: Inpainting | None
+        self, x: Tensor, texts: list[Text], gate: Gates | None, told: Inpainting | None, shown: Tensor | None
     ) -> tuple[list[Any], dict[str, Any]]:
         """What a sampler makes of conditionings and of the MODEL's options before it calls the network."""
         import comfy.model_patcher
@@ -139,10 +149,10 @@ class ComfyPredictor(NoisePredictor):
         import comfy.samplers
 
         for text in texts:
-            text.extras.check(self._extras)
+            text.extras.check(self.extras_read)
         # By these names ComfyUI knows which ControlNets act on the other prompt too.
         named = {
-            name: with_inpainting(conditioning_of(text, len(x)), told, self.model.model)
+            name: self._with_pictures(conditioning_of(text, len(x)), told, shown)
             for name, text in zip(("positive", "negative"), texts, strict=False)
         }
         conds = {name: comfy.sampler_helpers.convert_cond(cond) for name, cond in named.items()}
@@ -156,6 +166,11 @@ class ComfyPredictor(NoisePredictor):
         conds = conds if torch.is_inference_mode_enabled() else ordinary(conds)
         conds = comfy.samplers.process_conds(self.model.model, x, conds, x.device)
         return [conds[name] for name in named], options
+
+    def _with_pictures(self, conditioning: list[Any], told: Inpainting | None, shown: Tensor | None) -> list[Any]:
+        """A conditioning with all that the network is shown beside the words."""
+        model = self.model.model
+        return with_reference(with_inpainting(conditioning, told, model), shown, model)
 
     def _accepted(self, gate: Gates) -> Gates:
         """The gate, if there is somebody to read it."""

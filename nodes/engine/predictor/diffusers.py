@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_input
+from ..families.base import DIFFUSERS
 from ..families.registry import denoiser_of
 from ..host.context import pass_context
 from ..host.memory import batched
@@ -28,6 +29,8 @@ class DiffusersPredictor(NoisePredictor):
     One text encoder and tokenizer, or tuples of them (which: `ModelFamily.encode_text`). Networks run in their own
     dtype, results come in the dtype of the input.
     """
+
+    on_host = DIFFUSERS
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class DiffusersPredictor(NoisePredictor):
         self.latent_channels, self.inpaints = self._denoiser.latent_channels, self._denoiser.inpaints
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.native_size = self.factor * self._denoiser.native_side
-        self.predicts = self._denoiser.predicts
+        self.predicts, self.extras_read = self._denoiser.predicts, self._denoiser.extras
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """The family's noise levels, continuous in t; see `schedule.py`."""
@@ -70,11 +73,12 @@ class DiffusersPredictor(NoisePredictor):
             return self._forward(x, t, text)
 
     def _forward(self, x: Tensor, t: Time, text: Text) -> Prediction:
-        told = self._told_to_inpaint(x)
+        told, shown = self._told_to_inpaint(x), self._shown(x)
 
         def call(x: Tensor, t: Time, texts: list[Text]) -> list[Prediction]:
             seen = x if told is None else torch.cat([x, *told.part(pass_context().batch_slice).channels(x)], 1)
-            output = self._denoiser.call(seen.to(self.unet.dtype), t, texts[0].repeat(len(x)))
+            beside = {} if shown is None else {"reference": pass_context().own_rows(shown)}
+            output = self._denoiser.call(seen.to(self.unet.dtype), t, texts[0].repeat(len(x)), **beside)
             return [CONVERSIONS[self.predicts](x, output.to(x.dtype), *self.alpha_sigma(t))]
 
         return self._in_parts(call, x, t, [text])[0]

@@ -81,6 +81,17 @@ class FlowSchedule:
         level = torch.lerp(sigma / (alpha + sigma), torch.ones_like(sigma), beyond)
         return (1 - level).to(dtype), level.to(dtype)
 
+    def time_of(self, level: Tensor) -> Tensor:
+        """t of noise levels s in 0..1, the inverse of `alpha_sigma`; 0 below the level that t = 0 has, 0.028."""
+        level, table = level.double(), _reference_log_ratios()
+        last = table[-1].sigmoid()
+        ratio = level.clamp(1e-12, float(last)).logit()
+        above = torch.searchsorted(table, ratio).clamp(1, TRAINED_STEPS - 1)
+        between = (ratio - table[above - 1]) / (table[above] - table[above - 1])
+        beyond = ((level - last) / (1 - last)).clamp(0, 1)
+        position = (above - 1 + between).clamp(0, TRAINED_STEPS - 1) + beyond
+        return (position / TRAINED_STEPS).to(_result_dtype(level))
+
 
 def _reference_log_ratios() -> Tensor:
     low, high = (beta**0.5 for beta in REFERENCE_BETAS)

@@ -19,7 +19,7 @@ from ..errors import RegionStyleError
 from ..host.memory import with_halving
 from ..host.workers import ALONE, Workers
 from ..predictor.base import NoisePredictor, Prediction, Text
-from ..predictor.schedule import like
+from ..predictor.schedule import TRAINED_STEPS, FlowSchedule, like
 from .settings import TrainSettings
 
 GRADIENT_NORM = 1.0
@@ -45,6 +45,18 @@ def sample_errors(kind: str, prediction: Prediction, x0: Tensor, eps: Tensor, al
 def sample_losses(kind: str, prediction: Prediction, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """The mean of `sample_errors` over each sample, `[B]`."""
     return sample_errors(kind, prediction, x0, eps, alpha, sigma).flatten(1).mean(1)
+
+
+def training_times(kind: str, timesteps: Sequence[int]) -> Tensor:
+    """t `[n]` of timesteps 0..999 drawn evenly: of noise and v networks' own table, or of the flow's levels 0.001 to 1.
+
+    kind: `NoisePredictor.predicts`. Flow networks are trained at all levels alike, and sampled from pure noise, whereas
+    evenly drawn t would stop at 0.936 (`FlowSchedule`). Levels below 0.028 count as that.
+    """
+    drawn = torch.tensor(timesteps)
+    if kind != "flow":
+        return drawn / TRAINED_STEPS
+    return FlowSchedule().time_of((drawn + 1) / TRAINED_STEPS).float()
 
 
 def new_optimizer(name: str, parameters: Iterable[nn.Parameter], rate: float, decay: float) -> Any:

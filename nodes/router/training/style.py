@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.predictor.base import NoisePredictor
-from ...engine.training.lora_trainer import LoraTrainer, joined_texts, sample_losses
+from ...engine.training.lora_trainer import LoraTrainer, joined_texts, sample_losses, training_times
 from ...engine.training.settings import TrainSettings
 from .examples import Draw, Examples
 
@@ -35,7 +35,7 @@ class StyleTrainer(LoraTrainer[Draw]):
     def _losses(self, part: Sequence[Draw]) -> Tensor:
         device = self.predictor.host.device
         x0, eps = (torch.stack([getattr(d, name) for d in part]).to(device) for name in ("latent", "noise"))
-        t = torch.tensor([draw.timestep for draw in part], device=device) / 1000
+        t = training_times(self.predictor.predicts, [draw.timestep for draw in part]).to(device)
         text = joined_texts([self.examples.texts[draw.picture] for draw in part])
         prediction = self.predictor.predict(self.predictor.add_noise(x0, eps, t), t, text)
         return sample_losses(self.predictor.predicts, prediction, x0, eps, *self.predictor.alpha_sigma(t))

@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from ...engine.adapters.comfy import without_experts
 from ...engine.errors import wrong_input
+from ...engine.families.registry import family_of
 from ...engine.host.comfy import ComfyHost, to_pil
+from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.curves import loss_panel
 from ...engine.io.heatmap import heat
@@ -177,6 +179,7 @@ def look_at(
     if model.get_attachment(KEY) is not None:
         remedy = "Connect the MODEL from before Attention Guidance; its sampler shows the guided attention."
         raise wrong_input("model", "a guided one", "one that is not", remedy)
+    family_of(original_network(model.model.diffusion_model))  # says now which networks can be looked at
     words = [line.strip() for line in phrases.splitlines() if line.strip()]
     images = images_of(image)
     predictor = ComfyPredictor(without_experts(model), clip, vae, ComfyHost())

@@ -17,7 +17,7 @@ from .guidance_nodes import CATEGORY, REGIONS
 USUAL = ("steps", "rate", "rank", "batch", "seed")
 DETAILS = (
     "preset", "focus", "cover", "background", "attention", "tau", "kappa", "words", "watched", "layers", "accumulate",
-    "optimizer", "preview_every",
+    "optimizer", "preview_every", "band", "source",
 )  # fmt: skip
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.families.registry import family_of
 from ...engine.host.comfy import ComfyHost
+from ...engine.host.compiled import original_network
 from ...engine.io.comfy_files import file_stem, files_mark
 from ...engine.io.comfy_tensors import images_of
 from ...engine.predictor.comfy import ComfyPredictor
@@ -67,6 +69,7 @@ def teach_on_comfy(
     """
     style = pairs[0].things[0].style
     name = file_stem(name or style, f"loras/{SUBFOLDER}")
+    family_of(original_network(model.model.diffusion_model))  # says now which networks can be taught
     with place_of_training(name, resume) as state:
         plain = ComfyPredictor(model, clip, vae, ComfyHost())
         side = resolution or plain.native_size

@@ -13,6 +13,7 @@ from ...engine.attention.losses import has_contrast, masks_on_grid
 from ...engine.attention.supervision import AttentionTarget, Supervision
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.predictor.base import NoisePredictor, Text
+from ...engine.predictor.tokens import find_tokens
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions
 from ..targets import targets_of
@@ -80,6 +81,9 @@ def encode_pairs(
     Latents belong to their example, not to a place in an order: shuffling cannot mix them. RegionStyleError for no
     pairs, a side that the autoencoder cannot encode, and a prompt without the words that are to be supervised.
     """
+    if settings.source == "shown":
+        with predictor.showing(torch.zeros(1, predictor.latent_channels, 2, 2)):
+            pass  # says now what network cannot be shown a picture
     if not pairs:
         raise wrong_input("pairs", "none", "one or more", "About 100 of a style are usual.")
     if side < predictor.factor or side % predictor.factor:
@@ -127,7 +131,7 @@ def _example(
 def _targets(pair: Pair, masks: Tensor, text: Text, settings: ExpertTrainSettings) -> tuple[AttentionTarget, ...]:
     height, width = masks.shape[-2:]
     items = tuple(
-        Region(thing.phrase, (0, 0, width, height), mask, thing.style)
+        Region(thing.phrase, (0, 0, width, height), mask, _words(text, thing.style, settings))
         for thing, mask in zip(pair.things, masks, strict=True)
     )
     try:
@@ -135,3 +139,14 @@ def _targets(pair: Pair, masks: Tensor, text: Text, settings: ExpertTrainSetting
     except RegionStyleError as error:
         raise RegionStyleError(f"pair {pair.name!r}: {error}") from error
     return found.samples[0]
+
+
+def _words(text: Text, style: str, settings: ExpertTrainSettings) -> str:
+    """The supervised words of a style: in the paper's losses with the word "style" behind them, if it is there."""
+    if settings.preset != "paper":
+        return style
+    try:
+        find_tokens(text, f"{style} style")
+    except RegionStyleError:
+        return style
+    return f"{style} style"

@@ -1,13 +1,16 @@
 """One step of teaching an expert: the noise predictor's error, and Focus and Cover on the words' attention.
 
 L = mean of w(p) |error(p)|^2 + focus Focus + cover Cover (RegionRoute, arXiv:2602.19254), with w = 1 in the restyled
-things and `background` outside them, where the pair's pictures are the same.
+things and `background` outside them, where the pair's pictures are the same. A network that edits sees the picture
+before as well, as tokens after its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +19,13 @@ from ...engine.attention.supervision import Supervision
 from ...engine.attention.tap import AttentionTap
 from ...engine.families.registry import family_of
 from ...engine.host.workers import ALONE, Workers
-from ...engine.predictor.base import NoisePredictor, Text
-from ...engine.training.lora_trainer import LoraTrainer, joined_texts, sample_errors
+from ...engine.predictor.base import Extras, NoisePredictor, Text
+from ...engine.training.lora_trainer import LoraTrainer, joined_texts, sample_errors, training_times
 from .examples import PairDraw, PairExamples
 from .settings import ExpertTrainSettings
 
 PUBLISHED_DECAY = 1e-4
+PUBLISHED_GUIDANCE = 1.0  # told in training to networks distilled with guidance
 
 
 class ExpertTrainer(LoraTrainer[PairDraw]):
@@ -82,13 +86,24 @@ class ExpertTrainer(LoraTrainer[PairDraw]):
         predictor, device = self.predictor, self.predictor.host.device
         x0, area = (torch.stack([getattr(d.example, n) for d in part]).to(device) for n in ("latent", "area"))
         eps = torch.stack([draw.noise for draw in part]).to(device)
-        t = torch.tensor([draw.timestep for draw in part], device=device) / 1000
-        text = joined_texts([self._text(draw) for draw in part])
-        prediction = predictor.predict(predictor.add_noise(x0, eps, t), t, text)
+        t = training_times(predictor.predicts, [draw.timestep for draw in part]).to(device)
+        text = self._told(joined_texts([self._text(draw) for draw in part]))
+        with self._shown(part):
+            prediction = predictor.predict(predictor.add_noise(x0, eps, t), t, text)
         errors = sample_errors(predictor.predicts, prediction, x0, eps, *predictor.alpha_sigma(t))
         weight = area + (1 - area) * self.settings.background
         losses = (errors * weight).flatten(1).mean(1)
         return losses if self._tap is None else losses + self._attention_losses(part).to(losses)
+
+    def _told(self, text: Text) -> Text:
+        guided = "guidance" in self.predictor.extras_read
+        return replace(text, extras=Extras(guidance=PUBLISHED_GUIDANCE)) if guided else text
+
+    def _shown(self, part: Sequence[PairDraw]) -> AbstractContextManager[Any]:
+        """A block in which the network sees the pictures before, where it is to."""
+        if self.settings.source == "hidden":
+            return nullcontext()
+        return self.predictor.showing(torch.stack([draw.example.source for draw in part]))
 
     def _attention_losses(self, part: Sequence[PairDraw]) -> Tensor:
         """Of each sample by itself, so that the sum over a batch does not depend on how it is cut."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from torch import Tensor
+
 from ...engine.adapters.weights import ExpertWeights
 from ...engine.host.workers import ALONE, Workers
 from ...engine.lora.expert import Expert
@@ -37,11 +41,18 @@ def train_expert(
     first = examples.examples[0]
     texts = examples.texts
     preview = Preview(predictor, texts[first.prompt], texts[""], first.latent.shape[-1], settings.seed)
+
+    def draw() -> Tensor:
+        with predictor.showing(first.source[None]) if settings.source == "shown" else nullcontext():
+            return preview.draw()
+
     with predictor.gradients():
         trainer = ExpertTrainer(predictor, weights.parameters(), examples, settings, workers)
-        return train_lora(trainer, weights, state, preview.draw, resume=resume, shown=shown)
+        return train_lora(trainer, weights, state, draw, resume=resume, shown=shown)
 
 
 def notice_of(trained: Trained, examples: PairExamples) -> str:
-    """What was done."""
-    return f"{len(trained.losses)} steps on {len(examples.examples)} pairs"
+    """What was done, and how many things had masks that say nothing."""
+    skipped = len(examples.skipped)
+    said = f", {skipped} {'thing' if skipped == 1 else 'things'} not supervised" if skipped else ""
+    return f"{len(trained.losses)} steps on {len(examples.examples)} pairs{said}"

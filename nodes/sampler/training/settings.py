@@ -13,19 +13,22 @@ from ..settings import KINDS, WORDS
 if TYPE_CHECKING:
     from ...engine.attention.supervision import LossSettings
 
-PRESETS = ("own", "published")
+PRESETS = ("own", "published", "paper")
 OPTIMIZERS = ("adamw", "adamw8bit")
 WATCHED = ("useful", "all")
+SOURCES = ("hidden", "shown")
 
 
 @dataclass(frozen=True)
 class ExpertTrainSettings(TrainSettings):
     """How an expert is taught. The defaults of rank and layers are the published ones.
 
-    preset: where the losses come from, the fields below ("own") or the published code's, which has no use for
-    them; attention, focus, cover, tau, kappa: see `engine.attention.supervision.LossSettings`; words: which of those of
-    a thing are supervised; watched: in which attentions; background: weight of the noise error outside the things,
-    where the picture is to stay as it was; optimizer: AdamW in 32 or in 8 bits.
+    preset: where the losses come from, the fields below ("own"), the published code ("published") or the paper's text
+    ("paper"), which have no use for them; attention, focus, cover, tau, kappa, band: see
+    `engine.attention.supervision.LossSettings`; words: which of those of a thing are supervised; watched: in which
+    attentions; background: weight of the noise error outside the things, where the picture is to stay as it was;
+    optimizer: AdamW in 32 or in 8 bits; source: whether the network sees the picture before ("shown"), as tokens after
+    its own with positions of their own (FLUX.1 Kontext), so that the expert learns to edit it.
     """
 
     rank: int = setting(4, low=1, high=256, help="Capacity of the expert and size of its file; 4 to 32.")
@@ -39,7 +42,8 @@ class ExpertTrainSettings(TrainSettings):
         "own",
         choices=PRESETS,
         help="own: the losses below, which have a signal for every style. published: those of the paper's code, "
-        "which have none for a single style; for comparison.",
+        "which have none for a single style. paper: those of its text, one mean map per phrase, with next to no "
+        "gradient. Both are for comparison.",
     )
     attention: str = setting(
         "logodds",
@@ -77,24 +81,41 @@ class ExpertTrainSettings(TrainSettings):
         advanced=True,
         help="adamw8bit takes a quarter of the memory; it needs the package bitsandbytes.",
     )
+    band: float = setting(
+        0.0,
+        low=0,
+        high=0.45,
+        step=0.05,
+        advanced=True,
+        optional=True,
+        help="Leaves the masks' soft border out of the losses: places within so much of a half. 0 leaves nothing out; "
+        "0.25 suits masks that are not exact.",
+    )
+    source: str = setting(
+        "hidden",
+        choices=SOURCES,
+        optional=True,
+        help="shown: the model sees the picture before beside the noise, as FLUX.1 Kontext does, and the expert learns "
+        "to edit it. hidden: words alone, for every other model.",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         changed = [name for name in _LOSSES if getattr(self, name) != _LOSSES[name]]
-        if self.preset == "published" and changed:
-            accepts = "their defaults with the published losses"
+        if self.preset != "own" and changed:
+            accepts = f"their defaults with the {self.preset} losses"
             raise wrong_input(", ".join(changed), "other values", accepts, "Choose the preset 'own' to set them.")
 
     @property
     def losses(self) -> LossSettings:
         """The losses; log-odds are compared with each map's median, probabilities stretched by their highest value."""
-        from ...engine.attention.supervision import PUBLISHED, LossSettings
+        from ...engine.attention.supervision import PAPER, PUBLISHED, LossSettings
 
-        if self.preset == "published":
-            return PUBLISHED
+        if self.preset != "own":
+            return PUBLISHED if self.preset == "published" else PAPER
         odds = self.attention == "logodds"
         return LossSettings(
-            self.attention, self.focus, self.cover, self.tau, self.kappa, center="median", peak=not odds
+            self.attention, self.focus, self.cover, self.tau, self.kappa, center="median", peak=not odds, band=self.band
         )  # fmt: skip
 
     @property
@@ -104,14 +125,14 @@ class ExpertTrainSettings(TrainSettings):
 
     @property
     def supervised_words(self) -> str:
-        return "style" if self.preset == "published" else self.words
+        return self.words if self.preset == "own" else "style"
 
     @property
     def all_layers(self) -> bool:
-        return self.preset == "published" or self.watched == "all"
+        return self.preset != "own" or self.watched == "all"
 
 
 _LOSSES = {
     "attention": "logodds", "focus": 0.1, "cover": 0.1, "tau": 0.5, "kappa": 2.0, "words": "style and thing",
-    "watched": "useful",
+    "watched": "useful", "band": 0.0,
 }  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from family_text import save_family_folder
 from pair_files import write_pairs
 from PIL import Image
 
@@ -46,6 +47,23 @@ def test_pairs_become_a_file_with_previews_and_curve(manifest, tmp_path, capsys)
     other = [*more, "--precision", "float32", "--steps", "3", "--resume"]
     assert cli.main(teach(manifest, output, *other)) == 2
     assert "precision bfloat16" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_folder_of_another_class_is_taught(manifest, tmp_path, family, capsys):
+    """In bfloat16 with checkpointing; FLUX is shown the picture before as well."""
+    folder, output = save_family_folder(family, tmp_path / family), tmp_path / "x.safetensors"
+    more = ["--model", str(folder), "--precision", "bfloat16", "--checkpointing", "--preview-every", "2"]
+    # the small T5's vocabulary has none of the words
+    shown = ["--source", "shown", "--focus", "0", "--cover", "0"] if family == "flux" else []
+    assert cli.main(teach(manifest, output, *more, *shown)) == 0, capsys.readouterr().err
+    expert = load_expert(output)
+    assert any(layer.up.any() for layer in expert.layers.values())
+    assert all("transformer_blocks" in path for path in expert.layers)
+    if family == "sd3":
+        assert cli.main(teach(manifest, tmp_path / "y.safetensors", *more, "--source", "shown")) == 2
+        assert "FLUX class (Kontext)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from regionstyle.nodes.engine.attention.losses import (
+    FLOOR,
     cover_loss,
     focus_loss,
     has_contrast,
     map_medians,
     masks_on_grid,
+    reverse_focus_loss,
+    usable_masks,
 )
 from regionstyle.nodes.engine.attention.supervision import PUBLISHED
 
@@ -130,6 +133,70 @@ def test_balance_weighs_a_small_region_like_its_surroundings():
     small, large = mask_of(4).double(), mask_of(128).double()
     assert float(cover_loss(torch.zeros_like(small), small)) == pytest.approx(math.log(2))
     assert float(cover_loss(torch.zeros_like(large), large)) == pytest.approx(math.log(2))
+
+
+def soft_mask(inside, border):
+    """A mask `[1,1,16,16]` whose first places are 1, the next ones 0.4 to 0.6."""
+    mask = mask_of(inside).double()
+    mask.view(-1)[inside : inside + border] = torch.linspace(0.4, 0.6, border, dtype=torch.float64)
+    return mask
+
+
+def test_the_border_can_be_left_out():
+    """Closed forms over the places that are left: Focus of a flat map ln(N / n), Cover of log-odds 0 ln 2."""
+    mask = soft_mask(40, 16)
+    flat = torch.full_like(mask, 3.0)
+    assert float(focus_loss(flat, mask, 0.5, band=0.25)) == pytest.approx(math.log((256 - 16) / 40))
+    assert float(cover_loss(flat * 0, mask, band=0.25)) == pytest.approx(math.log(2))
+    ideal = (mask_of(40) * 2 - 1).double() * 30
+    assert float(cover_loss(ideal, mask, band=0.25)) == pytest.approx(0.0, abs=1e-9)
+    assert float(cover_loss(ideal, mask)) > 0.5, "the border has a say otherwise"
+
+
+@pytest.mark.parametrize("loss", [focus_loss, reverse_focus_loss, cover_loss])
+def test_the_border_has_no_gradient(loss):
+    mask = soft_mask(40, 16)
+    maps = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(2)).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(maps, mask, 0.7, band=0.25).sum(), maps)
+    border = (mask - 0.5).abs() < 0.25
+    assert int(border.sum()) == 16
+    assert not gradient[border].any()
+    assert gradient[~border].abs().min() > 0
+
+
+@pytest.mark.parametrize("loss", [focus_loss, reverse_focus_loss, cover_loss])
+def test_a_mask_that_is_all_border_counts_nothing(loss):
+    masks = torch.stack([soft_mask(0, 256)[0, 0], soft_mask(0, 64)[0, 0], soft_mask(40, 16)[0, 0]])[None]
+    assert usable_masks(masks, 0.25).tolist() == [[False, False, True]]
+    assert usable_masks(masks).tolist() == [[True, True, True]]
+    found = loss(torch.rand_like(masks), masks, band=0.25)[0]
+    assert found[:2].tolist() == [0.0, 0.0]
+    assert float(found[2]) > 0
+    assert bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize("inside", [10, 100])
+def test_focus_in_the_papers_direction(inside):
+    """KL(map || mask), each place of the mask with a floor: of a flat map, and 0 where both are the same."""
+    mask = mask_of(inside).double()
+    within, outside = (1 / inside + FLOOR) / (1 + 256 * FLOOR), FLOOR / (1 + 256 * FLOOR)
+    share = inside / 256
+    wanted = -math.log(256) - share * math.log(within) - (1 - share) * math.log(outside)
+    assert float(reverse_focus_loss(torch.zeros_like(mask), mask, 0.1)) == pytest.approx(wanted)
+    same = 0.1 * ((mask / inside + FLOOR) / (1 + 256 * FLOOR)).log()
+    assert float(reverse_focus_loss(same, mask, 0.1)) == pytest.approx(0.0, abs=1e-9)
+    half = [float(reverse_focus_loss(mask * high, mask, 0.1)) for high in (0.5, 1.0)]
+    assert half[1] < half[0]
+
+
+@pytest.mark.parametrize("loss", [focus_loss, cover_loss])
+def test_gradients_point_into_the_mask(loss):
+    """A step down the gradient raises the map inside and lowers it outside, for every kind that is not yet ideal."""
+    mask = mask_of(40).double()
+    maps = torch.zeros(1, 1, 16, 16, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(maps, mask).sum(), maps)
+    assert (gradient[mask == 1] < 0).all()
+    assert (gradient[mask == 0] > 0).all()
 
 
 def test_masks_on_a_grid():

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from regionstyle.nodes.engine.attention.losses import cover_loss, focus_loss
+from regionstyle.nodes.engine.attention.losses import cover_loss, focus_loss, reverse_focus_loss
 from regionstyle.nodes.engine.attention.supervision import (
     KINDS,
+    PAPER,
     PUBLISHED,
     AttentionTarget,
     LossSettings,
@@ -98,6 +99,42 @@ def test_the_published_preset_is_meaned_as_published(unet):
     assert float(supervision.loss(maps).total) == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
 
 
+def test_the_paper_has_one_map_per_phrase(unet):
+    """Layers, heads and tokens are averaged before there is a loss; Focus and Cover are summed over the phrases."""
+    samples = [[target("a", [1, 2, 3], box(0, 0, 8, 8)), target("b", [6, 7], box(8, 4, 16, 16))]]
+    supervision = Supervision(samples, WORDS, PAPER)
+    random = torch.Generator().manual_seed(3)
+    x, text = torch.randn(1, 4, 16, 16, generator=random), torch.randn(1, 77, 128, generator=random)
+    with supervision.tap(unet) as tap:
+        unet(x, torch.tensor(300), text)
+    mean, losses = tap.mean(), []
+    for number, one in enumerate(samples[0]):
+        seen, mask = mean[:, number : number + 1] / len(one.tokens), one.mask[None, None]
+        mask = torch.nn.functional.interpolate(mask, mean.shape[-2:], mode="area")
+        losses.append((reverse_focus_loss(seen, mask, 0.1), cover_loss(seen, mask, 2.0, balanced=False)))
+    found = supervision.loss(tap.maps)
+    assert float(found.focus.detach()) == pytest.approx(float(losses[0][0] + losses[1][0]), rel=1e-5)
+    assert float(found.cover.detach()) == pytest.approx(float(losses[0][1] + losses[1][1]), rel=1e-5)
+    assert float(found.total.detach()) == pytest.approx(0.1 * float(found.focus) + 0.2 * float(found.cover), rel=1e-5)
+    one = next(iter(tap.maps))
+    only = supervision.loss(tap.maps, {one: 1.0})
+    alone = supervision.loss({one: torch.nn.functional.interpolate(
+        tap.maps[one], mean.shape[-2:], mode="bilinear", antialias=True)})  # fmt: skip
+    assert float(only.total) == pytest.approx(float(alone.total), rel=1e-5)
+
+
+def test_the_border_is_left_out_on_each_grid(unet):
+    mask = box(3, 3, 9, 9)  # on odd places: coarser grids have a border
+    supervision = Supervision([[target("a", [1], mask)]], WORDS, LossSettings(band=0.3))
+    maps = seen_by(unet, supervision, 1)
+    plain = Supervision([[target("a", [1], mask)]], WORDS)
+    for path, seen in maps.items():
+        grid = torch.nn.functional.interpolate(mask[None, None], seen.shape[-2:], mode="area")
+        soft = bool(((grid - 0.5).abs() < 0.3).any())
+        with_border, without = (one.loss({path: seen}) for one in (plain, supervision))
+        assert (float(with_border.total.detach()) == pytest.approx(float(without.total.detach()))) != soft
+
+
 def gradient_size(unet, kind):
     supervision = Supervision([[target("a", [4], box(0, 0, 8, 8))]], WORDS, LossSettings(kind, peak=kind == "joint"))
     x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -147,7 +184,10 @@ def test_a_phrase_that_is_all_of_its_prompt_has_no_odds():
         Supervision([[target("a", [1], box(0, 0, 8, 8))]], words)
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "all"}, {"center": "mean"}, {"tau": 0.0}, {"kappa": float("nan")}])
+@pytest.mark.parametrize("wrong", [
+    {"kind": "all"}, {"center": "mean"}, {"tau": 0.0}, {"kappa": float("nan")}, {"band": 0.5}, {"aggregation": "sum"},
+    {"kind": "selected", "aggregation": "paper"},
+])  # fmt: skip
 def test_wrong_settings(wrong):
     with pytest.raises(RegionStyleError):
         LossSettings(**wrong)

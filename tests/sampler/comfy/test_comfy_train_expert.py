@@ -3,10 +3,10 @@
 import pytest
 
 SCRIPT = """
-import json, tempfile
+import copy, json, tempfile
 from pathlib import Path
 import torch
-import comfy.sd, comfy.utils, folder_paths
+import comfy.model_management as management, comfy.sd, comfy.utils, folder_paths
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.engine.region.region import Region
@@ -54,7 +54,34 @@ with torch.inference_mode():
     blank = Regions(tuple(Region(r.phrase, r.box, r.mask * 0, r.style, image=r.image) for r in regions), 128, 128, 2)
     said = teach_on_comfy(model, clip, vae, pairs_for(after, before, blank, "", ""), "blank", settings,
                           resolution=64, resume=False)
+    other = model.clone()
+    other.model = copy.copy(model.model)
+    other.model._modules = {**model.model._modules, "diffusion_model": torch.nn.Linear(2, 2)}
+
+    def cancelled(after, name):
+        # The user cancels when so many pairs are encoded or steps done: two pairs, then two steps.
+        seen = []
+        def hook(value, total, preview, *rest, **more):
+            seen.append(value)
+            if len(seen) == after:
+                management.interrupt_current_processing(True)
+        comfy.utils.set_progress_bar_global_hook(hook)
+        try:
+            return error(teach_on_comfy, model, clip, vae, pairs, name, settings, resolution=0, resume=False)
+        finally:
+            comfy.utils.set_progress_bar_global_hook(None)
+            management.interrupt_current_processing(False)
+    stopped = [cancelled(after, f"stop-{after}") for after in (1, 2, 3)]
+    states = [(base / "output" / "regionstyle" / f"stop-{after}.train.pt").is_file() for after in (1, 2, 3)]
+    again = error(teach_on_comfy, model, clip, vae, pairs, "stop-3", settings, resolution=0, resume=False)
+    went_on = teach_on_comfy(model, clip, vae, pairs, "stop-3", settings, resolution=0, resume=True)
+    shown = ExpertTrainSettings(**{**vars(settings), "source": "shown"})
     result = {
+        "stopped": stopped, "states": states, "again": again, "went on": went_on.notice,
+        "equal": float((eps(went_on.model) - eps(made.model)).abs().max()),
+        "family": error(teach_on_comfy, other, clip, vae, pairs, "other", settings, resolution=0, resume=False),
+        "shown": error(teach_on_comfy, model, clip, vae, pairs, "shown", shown, resolution=0, resume=False),
+        "said": said.notice,
         "prompts": [pair.prompt for pair in pairs], "file": made.file, "previews": list(made.previews.shape),
         "notice": made.notice, "warning": said.warning, "trace": bool(torch.equal(eps(model), plain)),
         "stock": float((taught - eps(stock)).abs().max()), "effect": float((taught - plain).abs().max()),
@@ -87,6 +114,15 @@ def test_the_stock_loader_applies_the_file_with_the_same_effect(found):
 
 def test_a_mask_that_says_nothing_is_a_warning(found):
     assert found["warning"].count("not supervised") == 2
+    assert "2 pairs, 2 things not supervised" in found["said"]
+
+
+def test_it_can_be_cancelled_at_every_pair_and_step_and_goes_on_to_the_same(found):
+    assert all("Interrupt" in text for text in found["stopped"]), found["stopped"]
+    assert found["states"] == [False, False, True], "before the first step there is nothing to keep"
+    assert "Switch resume on" in found["again"]
+    assert "2 steps on 2 pairs" in found["went on"]
+    assert found["equal"] == 0.0, "as the training that was not stopped"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +135,8 @@ def test_a_mask_that_says_nothing_is_a_warning(found):
         ("other", "the same pictures"),
         ("words", "pair 'picture 1'"),
         ("resume", "no file"),
+        ("family", "got Linear, of another family"),
+        ("shown", "FLUX class (Kontext)"),
     ],
 )
 def test_wrong_input_is_one_clear_error(found, case, part):

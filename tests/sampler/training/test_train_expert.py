@@ -15,11 +15,12 @@ from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.engine.lora.load import load_expert
 from regionstyle.nodes.engine.lora.save import save_expert
+from regionstyle.nodes.engine.training.run import Trained
 from regionstyle.nodes.engine.training.state import StateFile, facts_of, read_state
 from regionstyle.nodes.sampler.training.examples import PairDraw, encode_pairs
 from regionstyle.nodes.sampler.training.expert import ExpertTrainer
 from regionstyle.nodes.sampler.training.manifest import read_manifest
-from regionstyle.nodes.sampler.training.run import new_expert, train_expert
+from regionstyle.nodes.sampler.training.run import new_expert, notice_of, train_expert
 from regionstyle.nodes.sampler.training.settings import ExpertTrainSettings
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 
@@ -144,7 +145,7 @@ def test_the_background_weighs_what_lies_outside(tiny, examples):
     assert torch.allclose(more - inside, 3 * (whole - inside), rtol=1e-4)
 
 
-@pytest.mark.parametrize("preset", ["own", "published"])
+@pytest.mark.parametrize("preset", ["own", "published", "paper"])
 def test_cutting_the_batch_changes_nothing(tiny, pairs, preset):
     settings = replace(SETTINGS, preset=preset)
     examples = encode_pairs(tiny, pairs, 64, settings)
@@ -216,6 +217,8 @@ def test_a_mask_that_says_nothing_is_told(tiny, pairs):
         tiny, [replace(pairs[0], things=(empty,)), replace(pairs[1], things=(full,)), pairs[2]], 64, SETTINGS
     )
     assert len(made.skipped) == 2
+    told = notice_of(Trained(None, [0.0]), made)
+    assert told == "1 steps on 3 pairs, 2 things not supervised"
     assert "the same everywhere" in made.skipped[0]
     with Training(tiny, made) as training:
         assert training.trainer.step() > 0
@@ -233,6 +236,10 @@ def test_a_prompt_without_the_words_names_its_pair(tiny, pairs):
 def test_settings_that_the_published_losses_would_ignore_are_refused():
     with pytest.raises(RegionStyleError, match="focus"):
         replace(SETTINGS, preset="published", focus=0.5)
+    with pytest.raises(RegionStyleError, match="band"):
+        replace(SETTINGS, preset="paper", band=0.2)
+    with pytest.raises(RegionStyleError, match="source"):
+        replace(SETTINGS, source="seen")
     with pytest.raises(RegionStyleError, match="background"):
         replace(SETTINGS, background=-1.0)
     with pytest.raises(RegionStyleError, match="rank"):
@@ -247,6 +254,39 @@ def test_the_8_bit_optimiser_needs_its_package(tiny, examples, monkeypatch):
     weights = ExpertWeights(new_expert(tiny.network, "x", "mosaic", SETTINGS)).requires_grad_(True)
     with pytest.raises(RegionStyleError, match="pip install bitsandbytes"):
         ExpertTrainer(tiny, weights.parameters(), examples, replace(SETTINGS, optimizer="adamw8bit"))
+
+
+def test_the_8_bit_optimiser_learns_and_goes_on_from_its_state(tiny, examples, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    settings = replace(SETTINGS, steps=3, rate=0.02, rank=64, optimizer="adamw8bit")
+    with Training(tiny, examples, settings) as training:
+        whole = training.run(tmp_path / "whole.train.pt")
+    with Training(tiny, examples, settings) as training, pytest.raises(Cancelled):
+        training.run(tmp_path / "x.train.pt", host=cancelling(1))
+    with Training(tiny, examples, settings) as training:
+        resumed = training.run(tmp_path / "x.train.pt", resume=True)
+    assert "torch.uint8" in str(dtypes_of(read_state(tmp_path / "whole.train.pt")["optimizer"]["state"]))
+    assert resumed.losses == whole.losses
+    assert all(torch.equal(layer.up, resumed.expert.layers[path].up) for path, layer in whole.expert.layers.items())
+
+
+def dtypes_of(value):
+    """A table of moments, which bitsandbytes nests, with its tensors' dtypes in their place."""
+    return {k: dtypes_of(v) for k, v in value.items()} if isinstance(value, dict) else getattr(value, "dtype", None)
+
+
+def test_the_papers_losses_hold_the_words_of_the_style(tiny, pairs):
+    """ "mosaic style", where the prompt says so; the published code holds the style's name alone."""
+    found = {}
+    for preset in ("own", "published", "paper"):
+        made = encode_pairs(tiny, pairs[:1], 64, replace(SETTINGS, preset=preset))
+        found[preset] = [target.phrase for target in made.examples[0].targets]
+    assert found["published"] == ["mosaic"]
+    assert found["paper"] == ["mosaic style"]
+    assert found["own"][0] == "mosaic"
+    bare = replace(pairs[0], prompt=pairs[0].prompt.replace(" style", ""))
+    made = encode_pairs(tiny, [bare], 64, replace(SETTINGS, preset="paper"))
+    assert [target.phrase for target in made.examples[0].targets] == ["mosaic"]
 
 
 def test_half_the_precision_learns_too(examples):
@@ -285,6 +325,9 @@ def test_a_stopped_training_goes_on_and_its_file_holds_what_was_trained(tiny, ex
     with Training(tiny, examples, settings) as training:
         resumed = training.run(path, resume=True)
     assert resumed.losses == whole.losses
+    for name, layer in whole.expert.layers.items():
+        assert torch.equal(layer.up, resumed.expert.layers[name].up)
+        assert torch.equal(layer.down, resumed.expert.layers[name].down)
     save_expert(whole.expert, tmp_path / "x.safetensors")
     plain = eps()
     with ExpertStack(tiny.network, [load_expert(tmp_path / "x.safetensors")]) as stack:
