@@ -67,7 +67,7 @@ def check(result: dict) -> None:
     assert result["inside"] > 0.005
     assert result["same"]
     assert not result["seed"]
-    assert result["tiled"] == ["2 of 2 iterations, in 9 tiles at full size", True]
+    assert result["tiled"] == ["2 of 2 iterations, in 4 tiles at full size", True]
     assert result["tiled inside"] > 0.005
     assert result["trace"]
     assert result["frozen"]
