@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from family_text import save_family_folder
-from hub_server import Hub
+from hub_server import Hub, only_this_machine
 from PIL import Image
 from tiny_networks import save_tiny_dino
 
@@ -63,6 +63,7 @@ def hub(tmp_path, monkeypatch):
         plain={"segment_anything/sam_vit_b_01ec64.pth": (tmp_path / "sam.pth").read_bytes()},
     )
     hub.start()
+    only_this_machine(monkeypatch)
     content = json.loads(catalogues.FILE.read_text(encoding="utf-8"))
     for part in (part for model in content["models"] for part in model["parts"]):
         part.pop("known", None)  # of the public files
