@@ -23,16 +23,20 @@ def style_gradient(style: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
     return torch.nan_to_num(weight.to(style).reshape(-1, 1, 1, 1) * (style - fake))
 
 
-def relevance_map(edited: Tensor, empty: Tensor, order: Literal["mean_first", "absolute_first"]) -> Tensor:
+def relevance_map(
+    edited: Tensor, empty: Tensor, order: Literal["mean_first", "absolute_first"], seen: Tensor | None = None
+) -> Tensor:
     """Where the instruction to restyle changes the prediction for the source, `[B,1,h,w]` in 0..1.
 
     The size of the difference, averaged over channels and stretched to 0..1 per picture; 1 everywhere if it is flat.
+    seen `[h,w]`, bool: where anything was predicted (None: everywhere); the rest has no part in the stretching.
     Source: section 3.4; the order of mean and absolute value as the preset says.
     """
     difference = edited - empty
     size = difference.mean(1, keepdim=True).abs() if order == "mean_first" else difference.abs().mean(1, keepdim=True)
-    low, high = size.amin((-2, -1), keepdim=True), size.amax((-2, -1), keepdim=True)
-    stretched = (size - low) / (high - low).clamp_min(torch.finfo(size.dtype).tiny)
+    least = size if seen is None else size.masked_fill(~seen.to(size.device), torch.inf)
+    low, high = least.amin((-2, -1), keepdim=True), size.amax((-2, -1), keepdim=True)
+    stretched = (size - low).clamp_min(0) / (high - low).clamp_min(torch.finfo(size.dtype).tiny)
     return torch.where(high > low, stretched, torch.ones_like(size))
 
 
@@ -60,6 +64,15 @@ def latent_loss(latent: Tensor, source: Tensor, region: Tensor | None = None) ->
     return moved.square().flatten(1).mean(1)
 
 
-def fake_loss(predicted: Tensor, noise: Tensor, weight: Tensor) -> Tensor:
-    """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (section 3.2)."""
-    return (weight.to(predicted).reshape(-1, 1, 1, 1) * (predicted - noise)).square().flatten(1).mean(1)
+def fake_loss(
+    predicted: Tensor, noise: Tensor, weight: Tensor, share: Tensor | None = None, places: int | None = None
+) -> Tensor:
+    """Mean square of weight * (prediction - noise) `[B]`, with which the fake one follows the picture (section 3.2).
+
+    share `[n,n]`: of a tile that is one of several, how much it counts at each place; the mean is then over `places`,
+    those of all tiles.
+    """
+    squares = (weight.to(predicted).reshape(-1, 1, 1, 1) * (predicted - noise)).square()
+    if share is None or places is None:
+        return squares.flatten(1).mean(1)
+    return (squares.mean(1) * share.to(squares)).flatten(1).sum(1) / places

@@ -50,10 +50,12 @@ class StyleMatcher:
         settings: SmsSettings,
         mask: Tensor | None = None,
         base: BaseModel | None = None,
+        start: Tensor | None = None,
     ) -> None:
         """source `[B,C,h,w]`: clean latents; style: gates of the attached style experts; fake: the parameters of the
         attached `init_fake`; mask `[B or 1,1,h,w]` in 0..1: where anything may change (None: everywhere); base: where
-        real and fake predict, the fake expert on it (None: on `predictor`).
+        real and fake predict, the fake expert on it (None: on `predictor`); start: latents to begin from (None: the
+        source's).
 
         RegionStyleError without a style expert, for a mask of another size, or for a base with other latents.
         """
@@ -65,7 +67,7 @@ class StyleMatcher:
         self.settings, self.mask, self.history = settings, mask, History()
         self.iteration = 0
         self._generator = torch.Generator().manual_seed(settings.seed)
-        self._target = nn.Parameter(self.source.clone())
+        self._target = nn.Parameter((self.source if start is None else start.detach()).clone())
         self._fake = list(fake)
         self._optimizer = torch.optim.AdamW([self._target], lr=settings.rate, weight_decay=0.01)
         self._fake_optimizer = torch.optim.AdamW(self._fake, lr=settings.fake_rate, weight_decay=0.0)
@@ -110,16 +112,18 @@ class StyleMatcher:
     def _fake_step(self, times: Tensor, noise: Tensor) -> None:
         """One training step of the fake predictor on the latent as it is now.
 
-        Where memory is short the gradients of fewer pictures at once are summed.
+        Where memory is short the gradients of fewer pictures at once are summed; of tiles always one at a time.
         """
 
         def learn(part: BatchSlice) -> Tensor:
             if part.start == 0:
                 self._fake_optimizer.zero_grad(set_to_none=True)
             entries = part.rows
-            loss = self._score.fake_error(self.latent[entries], times[entries], noise[entries], part)
-            (loss.mean() * (len(loss) / part.total)).backward()
-            return loss.detach()
+            total = torch.zeros(part.stop - part.start)
+            for error in self._score.fake_errors(self.latent[entries], times[entries], noise[entries], part):
+                (error.mean() * (len(error) / part.total)).backward()
+                total = total.to(error) + error.detach()
+            return total
 
         losses = in_parts(learn, len(self.source), host=self.predictor.host, name="pictures")
         self._fake_optimizer.step()

@@ -5,7 +5,7 @@ The formulas are in `objective.py`, the timesteps in `schedule.py`, the batched 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from ..engine.errors import wrong_input
 from ..engine.host.context import running_slice
 from ..engine.host.memory import BatchSlice
 from ..engine.predictor.base import NoisePredictor, Text
+from ..engine.tiles.predictor import covered_by, pieces_of
 from .fake import NAME
 from .objective import fake_loss, guided_noise, latent_loss, relevance_map, spectrum_loss, style_gradient, style_loss
 from .presets import Preset
@@ -153,7 +154,8 @@ class StyleScore:
         gradient = style_gradient(style, fake, weight)
         if not settings.relevance:
             return gradient, torch.ones_like(gradient[:, :1])
-        return gradient, relevance_map(noises[-2], noises[-1], preset.relevance)
+        seen = covered_by(self._base_predictor)
+        return gradient, relevance_map(noises[-2], noises[-1], preset.relevance, seen)
 
     def _roles(self, guidance: float) -> list[Role]:
         """Those of the style, then those of the fake predictor, then those of the plain model."""
@@ -177,17 +179,28 @@ class StyleScore:
             noises += predict_roles(predictor, group, noisy, noisy_source, times / 1000, self.style)
         return noises
 
-    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor, part: BatchSlice | None = None) -> Tensor:
+    def fake_error(self, latent: Tensor, times: Tensor, noise: Tensor) -> Tensor:
         """How far the fake predictor is from the noise of the latent as it is now, `[B]`, without guidance.
 
-        part: these are some pictures of a batch (None: all of it), which the prompts belong to.
         Source: SMS, arXiv:2503.07601, section 3.2, the loss of the fake model.
+        """
+        return torch.stack(list(self.fake_errors(latent, times, noise))).sum(0)
+
+    def fake_errors(
+        self, latent: Tensor, times: Tensor, noise: Tensor, part: BatchSlice | None = None
+    ) -> Iterator[Tensor]:
+        """`fake_error` in terms that add up to it, `[B]` each: one per tile, so that one graph is held at a time.
+
+        In tiles each is an error of its own, weighted as its prediction is where predictions are fused: the fake
+        predictor learns what it sees, which is tiles. part: these are some pictures of a batch (None: all of it), which
+        the prompts belong to.
         """
         predictor, text = self._base_predictor, self._base_prompts.style
         text = text if part is None else text.rows(part)
         noisy = predictor.add_noise(latent.detach(), noise, times / 1000)
-        with nullcontext() if part is None else running_slice(part):
-            predicted = predictor.predict(noisy, times / 1000, text, Gates({NAME: 1.0})).eps
         signal = squared_alpha(predictor.alpha_sigma, times)
         weight = signal if self.settings.preset.fake_weight == "signal" else torch.ones_like(signal)
-        return fake_loss(predicted, noise, weight)
+        for piece in pieces_of(predictor):
+            with nullcontext() if part is None else running_slice(part):
+                predicted = piece.predict(piece.cut(noisy), times / 1000, text, Gates({NAME: 1.0})).eps
+            yield fake_loss(predicted, piece.cut(noise), weight, piece.share, piece.covered)

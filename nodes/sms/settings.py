@@ -15,6 +15,7 @@ KINDS = ("narrowing", "uniform", "linear")
 SMALLEST, LARGEST = 20, 500  # t_min and t_max
 Content = Literal["spectrum", "fixed cutoff", "latent"]
 STARTS = ("mode", "sample")
+DETAILS = ("auto", "native", "full", "both")
 CONTENTS = ("spectrum", "fixed cutoff", "latent")
 GENERATOR_RATES = {"tiny": 1e-3, "residual": 3e-4}  # architecture -> its usual learning rate
 
@@ -122,7 +123,7 @@ class SmsSettings:
 
 @dataclass(frozen=True)
 class Framing:
-    """How much of a picture is worked on around a mask, and the seam in pixels (negative: inwards)."""
+    """How much of a picture is worked on around a mask, the seam in pixels (negative: inwards), and at which size."""
 
     margin: float = setting(
         0.25,
@@ -139,6 +140,14 @@ class Framing:
         unit="pixels",
         advanced=True,
         help="Seam in pixels; positive grows outwards, negative inwards.",
+    )
+    detail: str = setting(
+        "auto",
+        choices=DETAILS,
+        optional=True,
+        help="native: one crop at the model's size, enlarged back. full: overlapping tiles at the picture's own size, "
+        "each as much work as the crop. both: half the iterations each. auto: tiles where a crop would be enlarged "
+        "over 1.5 times.",
     )
     largest_scale: float = 1.0
 

@@ -150,11 +150,39 @@ def test_a_bare_style_in_a_box(photo, tmp_path, capsys):
     assert cut[50:90, 70:110].mean() > 0.95
 
 
-def test_an_unknown_bare_style(photo, capsys):
-    assert main(["stylize", str(photo), "cubism", "--whole", "-o", "o.png", "--device", "cpu"]) == 2
+@pytest.mark.parametrize("where", ["--whole", "--box", "--mask"])
+@pytest.mark.parametrize(
+    "words", ["cubism", "mosaic and neon", "neon, mosaic", "make it mosaic and neon", "the dragon"]
+)
+def test_what_is_no_bare_style_is_refused_wherever_the_region_comes_from(words, where, photo, tmp_path, capsys):
+    """An unknown style, two of them, a thing alone."""
+    Image.fromarray(np.full(np.asarray(Image.open(photo)).shape[:2], 255, np.uint8)).save(tmp_path / "mask.png")
+    value = {"--whole": [], "--box": ["10,10,90,90"], "--mask": [str(tmp_path / "mask.png")]}[where]
+    out = tmp_path / "out.png"
+    assert main(["stylize", str(photo), words, where, *value, "-o", str(out), "--device", "cpu"]) == 2
     error = capsys.readouterr().err
-    assert "mosaic" in error
     assert "the style alone is enough" in error
+    assert all(style in error for style in expert_files())
+    assert not out.exists()
+
+
+def test_a_bare_style_needs_a_region_and_a_named_thing_in_one_counts_for_it(photo, tmp_path, capsys):
+    """Without a region there is nothing to paint; with one, nobody asks whether the thing is there."""
+    out = tmp_path / "out.png"
+    line = ["stylize", str(photo), "mosaic", "-o", str(out), "--device", "cpu"]
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert "not understood: 'mosaic'" in error
+    assert "region given" not in error
+    for several in ("make the dragon mosaic and the knight neon", "mosaic, everything else neon"):
+        assert main([*line[:2], several, "--box", "10,10,90,90", *line[3:]]) == 2
+    assert not out.exists()
+    named, bare = tmp_path / "named.png", tmp_path / "bare.png"
+    for words, made in (("make the dragon mosaic", named), ("mosaic", bare)):
+        more = ["--box", "10,10,60,60", "--outline", "box", "--steps", "1", "--device", "cpu"]
+        assert main(["stylize", str(photo), words, "-o", str(made), *more]) == 0
+    assert (np.asarray(Image.open(named)) == np.asarray(Image.open(bare))).all()
+    assert changed(photo, named).any()
 
 
 def test_edge_correlation():

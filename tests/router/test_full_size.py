@@ -91,6 +91,51 @@ def test_the_region_decides_the_tiles_and_the_picture_does_not(predictor):
     assert counts[0][0] == 16
 
 
+def calls_of(predictor, image, mask, steps=1):
+    """How many tiles the network was asked for, and how many the autoencoder read, while a region was restyled."""
+    asked, read = [], []
+    hooks = [
+        predictor.unet.register_forward_hook(lambda network, args, output: asked.append(len(args[0]))),
+        predictor.vae.encoder.register_forward_hook(lambda network, args, output: read.append(len(args[0]))),
+    ]
+    restyle_in_tiles(predictor, image, [task(mask)], replace(FEW, steps=steps))
+    for hook in hooks:
+        hook.remove()
+    return sum(asked), sum(read)
+
+
+@pytest.mark.slow
+def test_calls_go_with_the_region_and_not_with_the_picture(predictor):
+    """A small region in a large photograph costs what its own area costs, and twice the area twice as much."""
+    counts = {}
+    for side in (1200, 4000):
+        mask = box_in((side, side), (700, 600, 820, 720))
+        counts[side] = calls_of(predictor, torch.zeros(1, 3, side, side), mask, steps=2)
+    assert counts[1200] == counts[4000] == (8, 4)
+    calls = {}
+    for width in (352, 704, 1408):  # with the context around it
+        mask = box_in((160, 1600), (0, 0, width - 16, 160))
+        calls[width] = calls_of(predictor, picture(160, 1600), mask)[0]
+    per_pixel = [count / width for width, count in calls.items()]
+    assert max(per_pixel) < 1.15 * min(per_pixel), calls
+
+
+def test_the_noise_at_a_place_is_the_same_whatever_the_region_and_its_tiles(predictor):
+    image = picture(520, 700)
+    whole, part = (
+        TiledWork(predictor, image, mask, FEW)
+        for mask in (torch.ones(520, 700), box_in((520, 700), (203, 171, 590, 420)))
+    )
+    latents = [torch.zeros(1, 4, *work.canvas.cells) for work in (whole, part)]
+    large, small = (work.noise(latent, [0.5], [], None) for work, latent in zip((whole, part), latents, strict=True))
+    (top, left), (height, width) = part.canvas.cell_corner, part.canvas.cells
+    assert (top, left) != (0, 0)
+    assert torch.equal(small, large[..., top : top + height, left : left + width])
+    other = TiledWork(predictor, image, torch.ones(520, 700), FEW)
+    other.grid = TileGrid.over(other.canvas.cells, 16, 8, overlap=0.5)
+    assert torch.equal(other.noise(latents[0], [0.5], [], None), large)
+
+
 def test_the_cost_is_linear_in_the_area(predictor):
     sides = (512, 1024, 2048, 4096)
     tiles = [len(TileGrid.over((side // 8, side // 8), 16, 8).corners) for side in sides]
@@ -193,15 +238,16 @@ def test_both_differs_from_either(predictor):
 
 
 @pytest.mark.slow
-def test_no_step_at_the_borders_of_tiles(predictor):
+@pytest.mark.parametrize("width", [512, 1280])
+def test_no_step_at_the_borders_of_tiles(predictor, width):
     """Mean step between neighbouring columns at the tiles' borders, against the other borders of latent cells."""
-    steps = torch.zeros(512)
-    for seed in range(3):
-        image, mask = picture(128, 512, seed=seed), torch.ones(128, 512)
+    steps = torch.zeros(width)
+    for seed in range(3 if width < 1024 else 2):
+        image, mask = picture(128, width, seed=seed), torch.ones(128, width)
         made = restyle_in_tiles(predictor, image, [task(mask, "watercolor")], replace(FEW, steps=3)).image
         steps[1:] += (made[..., 1:] - made[..., :-1]).abs().mean((0, 1, 2))
-    starts = {column for _, column in TileGrid.over((16, 64), 16, 8).corners}
-    borders = {at for start in starts for at in (start, start + 16)} - {0, 64}
-    others = set(range(1, 64)) - borders
+    starts = {column for _, column in TileGrid.over((16, width // 8), 16, 8).corners}
+    borders = {at for start in starts for at in (start, start + 16)} - {0, width // 8}
+    others = set(range(1, width // 8)) - borders
     at_borders, elsewhere = (float(steps[[cell * 8 for cell in cells]].mean()) for cells in (borders, others))
     assert abs(at_borders / elsewhere - 1) < 0.05

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sms_networks import random, sms_predictor, unet
+from sms_networks import autoencoder_kl, random, sms_predictor, unet
 
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
@@ -278,16 +278,6 @@ def test_a_base_with_other_latents_is_refused(predictor):
     texts = Prompts.of(predictor, [""], "mosaic", REFERENCE)
     with pytest.raises(RegionStyleError, match=r"base.*16 channels.*4 and"):
         StyleScore(predictor, texts, {"style": 0.8}, SmsSettings(), BaseModel(base, texts))
-
-
-def autoencoder_kl():
-    from diffusers import AutoencoderKL
-
-    torch.manual_seed(0)
-    return AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=2,
-    ).double().eval().requires_grad_(False)  # fmt: skip
 
 
 def test_a_sampled_start_is_the_mode_plus_noise_of_the_autoencoders_width(predictor):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.sms.settings import Framing
-from regionstyle.nodes.sms.stylize import _Work
+from regionstyle.nodes.sms.work import CropWork
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ from regionstyle.nodes.sms.stylize import _Work
 def test_the_longer_side_is_limited(size, worked):
     predictor = SimpleNamespace(native_size=512, factor=8)
     picture = torch.linspace(0.2, 0.8, size[1]).expand(1, 3, *size)
-    work = _Work(predictor, picture, None, Framing())
-    assert tuple(work.cut().shape[-2:]) == worked
-    image, mask = work.paste(work.cut())
+    work = CropWork(predictor, picture, None, Framing())
+    assert tuple(work.cut(picture).shape[-2:]) == worked
+    image, mask = work.paste(work.cut(picture))
     torch.testing.assert_close(image, picture, rtol=0, atol=0.02)
     assert torch.equal(mask, torch.ones(1, *size))

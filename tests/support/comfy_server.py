@@ -19,8 +19,11 @@ PROBE_PACK = Path(__file__).with_name("probe_pack")
 class ComfyServer:
     """Attributes: url, input_dir, output_dir, temp_dir, log (path of its output), process."""
 
-    def __init__(self, comfy: Path, python: Path, base: Path, *, start_seconds: float = 180, flags=("--cpu",)):
-        """flags: further options of ComfyUI; without --cpu it takes a GPU where there is one."""
+    def __init__(
+        self, comfy: Path, python: Path, base: Path, *, start_seconds: float = 180, flags=("--cpu",), packages=None
+    ):
+        """flags: further options of ComfyUI; without --cpu it takes a GPU where there is one; packages: a folder of
+        Python packages beside those of its environment."""
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.input_dir, self.output_dir, self.temp_dir = base / "input", base / "output", base / "temp"
         self.log = base / "server.log"
@@ -28,10 +31,10 @@ class ComfyServer:
             (base / name).mkdir(parents=True, exist_ok=True)
         link_pack(base / "custom_nodes")
         shutil.copytree(PROBE_PACK, base / "custom_nodes" / "probe_pack")
-        self.process = self._start(comfy, python, base, flags)
+        self.process = self._start(comfy, python, base, flags, packages)
         self._wait_until_up(start_seconds)
 
-    def _start(self, comfy: Path, python: Path, base: Path, flags: tuple[str, ...]) -> subprocess.Popen:
+    def _start(self, comfy: Path, python: Path, base: Path, flags: tuple[str, ...], packages) -> subprocess.Popen:
         command = [
             str(python), "main.py", *flags, "--disable-auto-launch", "--disable-api-nodes",
             "--port", self.url.rpartition(":")[2], "--base-directory", str(base),
@@ -39,6 +42,7 @@ class ComfyServer:
         ]  # fmt: skip
         environment = {**os.environ, "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
         environment.pop("PYTHONPATH", None)
+        environment |= {} if packages is None else {"PYTHONPATH": str(packages)}
         with self.log.open("wb") as log:
             return subprocess.Popen(command, cwd=comfy, env=environment, stdout=log, stderr=subprocess.STDOUT)
 

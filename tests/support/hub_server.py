@@ -23,14 +23,15 @@ class Hub:
     """repositories: name -> path -> bytes; plain: path -> bytes; asked: (method, path, Range header) of every request.
 
     cut: path's last name -> bytes after which the connection is cut, as often as it stands in the list; wrong: names
-    whose SHA-256 is told wrongly; gated: repositories that want a token; unsized: plain files whose size
-    HEAD does not tell.
+    whose SHA-256 is told wrongly; larger: names whose size is told ten bytes too large; gated: repositories that want a
+    token; unsized: plain files whose size HEAD does not tell.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     plain: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     wrong: set[str] = field(default_factory=set)
+    larger: set[str] = field(default_factory=set)
     unsized: set[str] = field(default_factory=set)
     cut: dict[str, list[int]] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -95,10 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _sibling(self, name: str, content: bytes) -> dict[str, Any]:
         blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-        entry: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": blob}
+        size = len(content) + 10 * (name in self.state.larger)
+        entry: dict[str, Any] = {"rfilename": name, "size": size, "blobId": blob}
         if len(content) >= LARGE:
             sha256 = "0" * 64 if name in self.state.wrong else hashlib.sha256(content).hexdigest()
-            entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+            entry["lfs"] = {"sha256": sha256, "size": size, "pointerSize": 134}
         return entry
 
     def _resolve(self, path: str, body: bool) -> None:
@@ -138,3 +140,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[:stop])
         if stop is not None:
             self.close_connection = True
+
+
+def only_this_machine(monkeypatch) -> None:
+    """Connections to other machines are an OSError until the test ends, before any name is asked for."""
+    import socket
+
+    connect = socket.socket.connect
+
+    def checked(host) -> None:
+        if isinstance(host, str) and host not in ("127.0.0.1", "localhost", "::1"):
+            raise OSError(f"a test asked for another machine: {host}")
+
+    def asked(host, *arguments, find=socket.getaddrinfo, **options):
+        checked(host)
+        return find(host, *arguments, **options)
+
+    def connected(self, address):
+        checked(address[0] if isinstance(address, tuple) else None)
+        return connect(self, address)
+
+    monkeypatch.setattr(socket, "getaddrinfo", asked)
+    monkeypatch.setattr(socket.socket, "connect", connected)

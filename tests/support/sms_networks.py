@@ -27,6 +27,17 @@ def unet():
     return made.double().eval().requires_grad_(False)
 
 
+def autoencoder_kl():
+    """A small autoencoder with a distribution to draw from, random weights."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    return AutoencoderKL(
+        block_out_channels=(4, 4, 4, 4), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=1, latent_channels=4, norm_num_groups=2,
+    ).double().eval().requires_grad_(False)  # fmt: skip
+
+
 def style_expert(network):
     layers = {}
     for number, (path, module) in enumerate(network.named_modules()):

@@ -19,7 +19,7 @@ from ...engine.region.regions import Regions, not_found_notice
 from ...grounding.comfy.regions import check_found, check_pictures
 from ...grounding.finders.attention import AttentionSettings
 from ...grounding.finders.attention_finder import FoundRegions
-from ...grounding.language.bare_style import bare_style
+from ...grounding.language.bare_style import bare_style, parse_for_region
 from ...grounding.language.prompt import parse_sentence
 from ...grounding.language.style_names import normal_style
 from ...grounding.masks.composition import without_overlaps
@@ -181,7 +181,8 @@ def _found(
         if style := bare_style(request.sentence, styles):
             asked = request.regions.with_items(replace(region, style=style) for region in request.regions)
             return _as_they_are(asked, styles)
-    instruction = parse_sentence(request.sentence, styles)
+    read = parse_sentence if request.regions is None else parse_for_region
+    instruction = read(request.sentence, styles)
     where = Where(regions=request.regions, attention=looking)
     return ground_instruction(predictor, images, instruction, where), str(instruction)
 

@@ -194,6 +194,10 @@ class NoisePredictor(ABC):
     def decode(self, latents: Tensor) -> Tensor:
         """Images `[B,3,H,W]`, clamped to 0..1."""
 
+    def preview(self, latents: Tensor) -> Tensor:
+        """Images `[B,3,H',W']` to look at while a run goes on; where the latents are large they may be small."""
+        return self.decode(latents)
+
     @abstractmethod
     def encode_text(self, texts: list[str]) -> Text:
         """Encode prompts."""

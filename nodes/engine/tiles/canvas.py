@@ -6,6 +6,7 @@ whatever region it belongs to. Where it reaches out of the picture, the edge pix
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,17 +32,24 @@ class Canvas:
     factor: int
 
     @classmethod
-    def around(cls, mask: Tensor, *, native: int, factor: int, context: int) -> Canvas:
+    def around(cls, mask: Tensor, *, native: int, factor: int, context: int, least: tuple[int, int] = (0, 0)) -> Canvas:
         """The canvas of a mask `[H,W]` with `context` pixels around it, at least `native` pixels on each side.
 
-        RegionStyleError for an empty mask.
+        least: a larger (height, width) that it has at least. RegionStyleError for an empty mask.
         """
         x0, y0, x1, y1 = mask_box(mask)
         picture = int(mask.shape[-2]), int(mask.shape[-1])
-        least = -(-native // factor) * factor
-        top, height = _span(y0, y1, picture[0], least, factor, context)
-        left, width = _span(x0, x1, picture[1], least, factor, context)
+        rows, columns = (-(-max(native, side) // factor) * factor for side in least)
+        top, height = _span(y0, y1, picture[0], rows, factor, context)
+        left, width = _span(x0, x1, picture[1], columns, factor, context)
         return cls(picture, top, left, height, width, factor)
+
+    @classmethod
+    def of_one_size(cls, masks: Sequence[Tensor], *, native: int, factor: int, context: int) -> list[Canvas]:
+        """As `around`, the canvases of masks `[H,W]` of pictures of one size, all as large as the largest."""
+        each = [cls.around(mask, native=native, factor=factor, context=context) for mask in masks]
+        largest = max(one.height for one in each), max(one.width for one in each)
+        return [cls.around(mask, native=native, factor=factor, context=context, least=largest) for mask in masks]
 
     @property
     def cells(self) -> tuple[int, int]:

@@ -60,20 +60,32 @@ class TileGrid:
 
 
 class Fusion:
-    """Tiles laid over each other into one canvas `[C,H,W]` of `scale` values per cell: the weighted mean."""
+    """Tiles laid over each other into one canvas `[C,H,W]` of `scale` values per cell: the weighted mean.
 
-    def __init__(self, grid: TileGrid, channels: int, scale: int, device: torch.device) -> None:
+    channels: C, or everything before H and W where it is more; dtype: of the sums, float32 or better.
+    """
+
+    def __init__(
+        self, grid: TileGrid, channels: int | tuple[int, ...], scale: int, device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self._grid, self._scale = grid, scale
-        self._sum = torch.zeros(channels, grid.height * scale, grid.width * scale, device=device)
-        self._weight = torch.zeros(grid.height * scale, grid.width * scale, device=device)
-        self._of_tile = grid.weight(scale).to(device)
+        leading = channels if isinstance(channels, tuple) else (channels,)
+        self._sum = torch.zeros(*leading, grid.height * scale, grid.width * scale, device=device, dtype=dtype)
+        self._weight = torch.zeros(grid.height * scale, grid.width * scale, device=device, dtype=dtype)
+        self._of_tile = grid.weight(scale).to(self._weight)
 
     def add(self, corner: Corner, tile: Tensor, share: Tensor | None = None) -> None:
         """One tile `[C,n,n]`; share `[n,n]`: how much it counts at each place beside its usual weight."""
         rows, columns = (slice(at * self._scale, at * self._scale + tile.shape[-1]) for at in corner)
         weight = self._of_tile if share is None else self._of_tile * share.to(self._of_tile)
-        self._sum[:, rows, columns] += tile.to(self._sum) * weight
+        self._sum[..., rows, columns] += tile.to(self._sum) * weight
         self._weight[rows, columns] += weight
+
+    @property
+    def weight(self) -> Tensor:
+        """How much has been laid at each place so far, `[H,W]`; 0 where no tile lies."""
+        return self._weight
 
     def result(self) -> Tensor:
         """The mean; 0 where no tile lies."""

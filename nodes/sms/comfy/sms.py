@@ -131,5 +131,6 @@ def _fake_on(model: Any, clip: Any, vae: Any, seed: int) -> tuple[ComfyPredictor
 def _batch(matched: Matched, settings: SmsSettings, warning: str) -> MatchedBatch:
     done = len(matched.history.style)
     notice = f"{done} of {settings.iterations} iterations" + (", settled" if done < settings.iterations else "")
+    notice += f", in {matched.tiles} tiles at full size" if matched.tiles else ""
     frames, losses = (image_of(picture[None].float()) for picture in (strip(matched.frames), curves(matched.history)))
     return MatchedBatch(image_of(matched.images), matched.masks.float().cpu(), frames, losses, notice, warning)

@@ -87,8 +87,7 @@ def _pictures() -> list[Any]:
             io.Mask,
             "mask",
             optional=True,
-            tooltip="1 = stylise, 0 = keep bit for bit. Without a mask the whole picture changes, worked on at the "
-            "model's native size (its longer side at most twice that) and enlarged back.",
+            tooltip="1 = stylise, 0 = keep bit for bit. Without a mask the whole picture changes.",
         ),
     ]
 
@@ -116,6 +115,7 @@ def _added() -> list[Any]:
             "another checkpoint (as published). Unconnected: the model without its experts.",
         ),
         *node_inputs(SmsSettings, start=override(optional=True)),
+        *node_inputs(Framing, "detail"),
     ]
 
 

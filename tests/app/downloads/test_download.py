@@ -85,6 +85,39 @@ def test_a_wrong_hash_is_thrown_away(download, hub, tmp_path):
     assert not list((tmp_path / "models").rglob("*.part"))
 
 
+def test_a_file_that_is_shorter_than_its_source_says_is_not_put_there(download, hub, tmp_path):
+    hub.larger.add("model.safetensors")
+    code, _, error = download("finder")
+    assert code == 2
+    assert "model.safetensors" in error or "team/finder" in error
+    assert error.count("\n") == 0
+    assert not list((tmp_path / "models").rglob("*.safetensors"))
+
+
+def test_what_an_earlier_run_left_too_long_is_thrown_away(download, hub, tmp_path):
+    """A rest that cannot be the beginning of the file: it is not taken up, and the next run begins anew."""
+    hub.cut["model.safetensors"] = [5000, *[0] * 20]
+    download("finder")
+    (part,) = (tmp_path / "models" / PARTS).glob("*.part")
+    part.write_bytes(b"x" * (len(WEIGHTS) + 1))
+    hub.cut.clear()
+    code, _, error = download("finder")
+    assert code == 2
+    assert f"{len(WEIGHTS) + 1} bytes, expected {len(WEIGHTS)}" in error
+    assert not part.exists()
+    assert download("finder")[0] == 0
+
+
+def test_tests_ask_this_machine_only():
+    """What would be asked of a real registry is an error here, whatever the environment says."""
+    import socket
+
+    with pytest.raises(OSError, match="another machine"):
+        socket.create_connection(("huggingface.co", 443), timeout=1)
+    with pytest.raises(OSError, match="another machine"):
+        socket.create_connection(("93.184.216.34", 443), timeout=1)
+
+
 def test_a_plain_file_that_is_not_the_known_one_is_refused_before_it_is_downloaded(download, hub):
     hub.plain["sam/sam_vit_b.pth"] = SAM + b"more"
     code, _, error = download("sam")

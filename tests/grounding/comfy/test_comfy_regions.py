@@ -178,6 +178,9 @@ with torch.inference_mode():
         "strict": error(go, "make the star mosaic and the moon neon", strict=True),
         "style_error": error(go, "turn the star into a cubism"),
         "word_error": error(go, "make the sun mosaic"),
+        "bare": bool(torch.equal(go("mosaic")[0], go("make the star mosaic and the moon mosaic")[0])),
+        "bare_errors": [error(go, words) for words in ("cubism", "neon, mosaic", "mosaic the sun")],
+        "bare_alone": error(go, "mosaic", regions=None),
         "empty": error(go, "", regions=None),
         "template": error(go, "make the star mosaic", template="x"),
         "bias": error(go, "make the star mosaic", bias=1.0),
@@ -198,6 +201,10 @@ def test_restyle_by_sentence(run):
     assert made["same_again"]
     assert not made["other_seed"]
     assert made["own_styles"]
+    assert made["bare"]
+    assert all("With a region given, the style alone is enough" in said for said in made["bare_errors"])
+    assert "not understood: 'mosaic'" in made["bare_alone"]
+    assert "region given" not in made["bare_alone"]
     assert not made["experts_differ"]
     assert made["star_alone_on_second"]
     assert made["missing"] == [["moon", 1]]

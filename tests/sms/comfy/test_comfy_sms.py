@@ -45,6 +45,12 @@ with torch.inference_mode():
         "trace": bool(torch.equal(eps(model), before[0]) and torch.equal(eps(styled), before[1])),
         "frozen": frozen == [p.requires_grad for p in model.model.diffusion_model.parameters()],
     }
+    large = torch.nn.functional.interpolate(image[:1].movedim(-1, 1), (200, 230)).movedim(1, -1)
+    region = torch.zeros(1, 200, 230); region[0, 20:190, 30:200] = 1
+    tiled = match_batch(styled, clip, vae, large, region, "a red star", style, 0.8,
+                        SmsSettings(iterations=2, seed=1), Framing(detail="full"))
+    result["tiled"] = tiled.notice, bool(torch.equal(tiled.image[tiled.mask == 0], large[tiled.mask == 0]))
+    result["tiled inside"] = float((tiled.image - large)[region == 1].abs().mean())
     try:
         run(model, mask)
     except ValueError as error:
@@ -61,6 +67,8 @@ def check(result: dict) -> None:
     assert result["inside"] > 0.005
     assert result["same"]
     assert not result["seed"]
+    assert result["tiled"] == ["2 of 2 iterations, in 4 tiles at full size", True]
+    assert result["tiled inside"] > 0.005
     assert result["trace"]
     assert result["frozen"]
     assert "Attach Style Expert" in result["bare"]
