@@ -23,6 +23,7 @@ from ..engine.public_networks import (
     filled,
     weights_file,
 )
+from .clip_tower import class_token
 from .networks import LocalClipNetworks
 from .templates import SOURCE, TEMPLATES
 
@@ -53,7 +54,7 @@ class ClipFolder:
 
     def embed_images(self, images: Tensor) -> Tensor:
         mean, deviation = (images.new_tensor(v)[:, None, None] for v in (self._mean, self._deviation))
-        pooled = self._model.vision_model(pixel_values=(images - mean) / deviation).pooler_output
+        pooled = class_token(self._model.vision_model, (images - mean) / deviation)
         projected: Tensor = self._model.visual_projection(pooled)
         return projected
 
