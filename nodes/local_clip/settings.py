@@ -15,6 +15,7 @@ OPTIMISE = ("network", "pixels", "latent")
 ORDERS = ("in turn", "together")
 STARTS = ("picture", "noise")
 SCALES = ("one", "three")
+BLENDING = ("over", "poisson")
 RATES: dict[str, float] = {"network": 5e-4, "pixels": 1e-2, "latent": 5e-2}
 HALVED_EVERY = 100  # iterations
 PATCH_OF = 512  # pixels of the frame that `patch` is given for
@@ -145,6 +146,14 @@ class LocalClipSettings:
         advanced=True,
         help="'improved': a window around each region, soft edges, patches counted by the mask; 'reference': the "
         "formulas of LEAST's published code; 'paper': those of its text.",
+    )
+    blending: Literal["over", "poisson"] = setting(
+        "over",
+        choices=BLENDING,
+        advanced=True,
+        optional=True,
+        help="'over': the result is laid over the picture; 'poisson': its differences are, so that its colours meet "
+        "the picture's at the region's border.",
     )
 
     def __post_init__(self) -> None:
