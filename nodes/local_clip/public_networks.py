@@ -48,9 +48,10 @@ class ClipFolder:
 
     @classmethod
     def read(cls, folder: Path) -> ClipFolder:
-        """RegionStyleError for a folder that holds no CLIP."""
+        """In float32, which gradients need, whatever its file is in. RegionStyleError for a folder without a CLIP."""
         folder = Path(folder)
-        return cls(*clip_parts(folder), folder.resolve().name)
+        model, *others = clip_parts(folder)
+        return cls(model.float(), *others, folder.resolve().name)
 
     def embed_images(self, images: Tensor) -> Tensor:
         mean, deviation = (images.new_tensor(v)[:, None, None] for v in (self._mean, self._deviation))
