@@ -253,6 +253,23 @@ def test_blended_by_its_differences_it_meets_the_pictures_colours(side):
     assert torch.corrcoef(torch.stack(detail))[0, 1] > 0.9
 
 
+@pytest.mark.slow
+def test_a_region_of_4000_pixels_is_worked_on_pixel_by_pixel():
+    """Its patches, 220 pixels of its own, change single pixels: nothing is enlarged, and nothing smeared."""
+    image = torch.full((1, 3, 4000, 4000), 0.5)
+    mask = torch.zeros(4000, 4000)
+    mask[100:3900, 50:3950] = 1
+    found = Regions((region_of("thing", mask, style="mosaic"),), 4000, 4000)
+    settings = replace(QUICK, optimise="pixels", iterations=2, size=4096, patch=28, margin=0.0, patches=64)
+    made = styled(image, found, settings)
+    assert made.warning == ""
+    change = (made.images - image)[0].mean(0)
+    assert (change[mask == 0] == 0).all()
+    assert (change.abs() > 1e-4).float().mean() > 0.05  # where patches were
+    sideways = (change[:, 1:] - change[:, :-1]).abs()
+    assert sideways.max() > change.abs().max() / 2  # from one pixel to the next
+
+
 @pytest.mark.parametrize("preset", [REFERENCE, PAPER], ids=lambda p: p.name)
 def test_the_learning_rate_is_the_published_one(preset):
     settings = LocalClipSettings(preset=preset)
