@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from ...kernels import poisson_blend
+from ..engine.region.seamless import seamless
 from .base import OnStep, check_composite, check_has_surroundings
 from .statistics.areas import check_no_reference, too_few
 
@@ -33,13 +31,4 @@ class PoissonHarmonizer:
         check_has_surroundings(mask)
         if not bool((mask > 0.5).flatten(1).any(1).all()):
             raise too_few("mask, above 0.5", 0, True)
-        return poisson_blend(grown_foreground(composite, mask), composite, mask).clamp(0, 1)
-
-
-def grown_foreground(composite: Tensor, mask: Tensor) -> Tensor:
-    """The composite, its foreground grown by one pixel: what is beside it gets the mean of its neighbours inside."""
-    inside = (mask > 0.5).to(composite)
-    cross = composite.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(4, 1, 3, 3)
-    around = F.conv2d(F.pad(torch.cat([composite * inside, inside], 1), [1] * 4), cross, groups=4)
-    beside = (inside == 0) & (around[:, 3:] > 0)
-    return torch.where(beside, around[:, :3] / around[:, 3:].clamp_min(1), composite)
+        return seamless(composite, composite, mask)

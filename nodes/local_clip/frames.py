@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..engine.region.crop import RegionCrop
 from ..engine.region.feather import feather_mask
+from ..engine.region.seamless import seamless
 from .presets import Preset
 from .settings import LocalClipSettings
 from .style_network import GRID
@@ -137,14 +138,27 @@ def put_back(
     feather, preset = settings.feather, settings.preset
     if preset.edge == "hard":
         mask, feather = binary_mask(mask), 0
-    composite = frame.composite_mask(mask, feather)
-    if not (preset.enlarge == "difference" and frame.reduced):
-        return frame.paste(image, worked.to(image), mask, feather), composite[:, 0]
-    everywhere = (composite[0, 0] > 0).to(mask)
-    change = frame.paste(torch.zeros_like(image), worked.to(image) - frame.cut(begun), everywhere, 0)
-    weight = composite.to(image)
+    composite, worked = frame.composite_mask(mask, feather), worked.to(image)
+    if settings.blending == "poisson":
+        worked = seamless(worked, frame.cut(image), _wholly_inside(frame.cut_mask(binary_mask(mask))).to(image))
+    if preset.enlarge == "difference" and frame.reduced:
+        return _with_change(frame, image, begun, worked, composite.to(image)), composite[:, 0]
+    return frame.paste(image, worked, mask, feather), composite[:, 0]
+
+
+def _wholly_inside(mask: Tensor) -> Tensor:
+    """Where a region's mask `[h,w]` is 1, `[1,1,h,w]`: beside that it has been resized, and pixels are a mixture of the
+    region and what is around it. A region so thin that all of it is: wherever there is any."""
+    inside = mask > 0.999
+    return (inside if bool(inside.any()) else mask > 0)[None, None]
+
+
+def _with_change(frame: Frame, image: Tensor, begun: Tensor, worked: Tensor, weight: Tensor) -> Tensor:
+    """The image with what the worked frame has changed in `begun`, enlarged, where weight `[1,1,H,W]` is above 0."""
+    everywhere = (weight[0, 0] > 0).to(weight)
+    change = frame.paste(torch.zeros_like(image), worked - frame.cut(begun), everywhere, 0)
     changed = torch.lerp(image, (begun + change).clamp(0, 1), weight)
-    return torch.where(weight > 0, changed, image), composite[:, 0]
+    return torch.where(weight > 0, changed, image)
 
 
 def adjusted_contrast(image: Tensor, factor: float) -> Tensor:

@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..engine.host.base import Host
-from ..engine.host.memory import BatchSlice, in_parts
 from ..engine.public_networks import IMAGENET_MEAN, IMAGENET_STD
 from ..engine.region.boxes import mask_box
 from .frames import fitting_mask
-from .losses import content_loss, direction_losses, exact, total_variation, unit, without_satisfied
+from .losses import content_loss, direction_losses, exact, total_variation, unit
 from .networks import LocalClipNetworks
+from .patch_term import PatchTerm
 from .patches import PatchSampler
 from .settings import LocalClipSettings
 
@@ -53,7 +53,7 @@ class RegionObjective:
         settings: LocalClipSettings, host: Host, random: torch.Generator,
     ) -> None:  # fmt: skip
         self.mask = mask.to(picture)
-        self._networks, self._settings, self._host, self._direction = networks, settings, host, direction
+        self._networks, self._settings, self._direction = networks, settings, direction
         content = imagenet_normalised(picture) if settings.preset.content_scale == "twice" else picture
         self._fitting = fitting_mask(self.mask, settings.preset)[None, None]
         inside = self._fitting[0, 0]
@@ -61,8 +61,9 @@ class RegionObjective:
         self._sampler = PatchSampler(content, self._fitting, self._box, networks.clip.size, settings, random)
         with torch.no_grad():
             self._view_before = unit(self._embedded(self._view(content)))
-            self._picture_before = unit(self._embedded(self._fitted(content)))
+            whole = unit(self._embedded(self._fitted(content)))
             self._maps_before = self._maps(content)
+        self._patches = PatchTerm(self._embedded, whole, direction, settings.satisfied, host)
 
     def add_gradient(self, picture: Tensor) -> Terms:
         """Add the gradient of the loss at `picture` (a leaf that requires grad) to its `grad`; returns the terms.
@@ -77,7 +78,8 @@ class RegionObjective:
                 weighted.backward()  # type: ignore[no-untyped-call]
                 terms.values[name] = _checked(name, weighted)
         if weight := self._settings.weight("patch"):
-            terms.values["patch"], terms.satisfied = self._add_patch_gradient(picture, weight)
+            value, terms.satisfied = self._patches.add_gradient(self._sampler.draw(picture), weight)
+            terms.values["patch"] = _checked("patch", value)
         return terms
 
     def _direction_loss(self, picture: Tensor) -> Tensor:
@@ -89,29 +91,6 @@ class RegionObjective:
 
     def _variation(self, picture: Tensor) -> Tensor:
         return total_variation(picture * self._fitting)
-
-    def _add_patch_gradient(self, picture: Tensor, weight: float) -> tuple[float, float]:
-        """As `add_gradient` for the patches: the weighted term, and the share of them that is satisfied."""
-        drawn, threshold = self._sampler.draw(picture), self._settings.satisfied
-        leaf = drawn.patches.detach().requires_grad_()
-
-        def add(part: BatchSlice) -> Tensor:
-            if part.start == 0:
-                leaf.grad = None
-            losses = self._patch_losses(leaf[part.rows], None if drawn.before is None else drawn.before[part.rows])
-            kept = (without_satisfied(losses, threshold) * drawn.weights[part.rows]).sum()
-            (weight * kept).backward()  # type: ignore[no-untyped-call]
-            return losses.detach()
-
-        losses = torch.cat(in_parts(add, len(leaf), host=self._host, name="patches"))
-        drawn.patches.backward(leaf.grad)  # type: ignore[no-untyped-call]
-        value = weight * (without_satisfied(losses, threshold) * drawn.weights).sum()
-        return _checked("patch", value), float((losses < threshold).float().mean())
-
-    def _patch_losses(self, patches: Tensor, before: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            reference = self._picture_before if before is None else unit(self._embedded(before))
-        return direction_losses(unit(self._embedded(patches)), reference, self._direction)
 
     def _view(self, picture: Tensor) -> Tensor:
         """What CLIP sees of the region, `[1,3,s,s]`."""

@@ -25,6 +25,13 @@ class Drawn:
     before: Tensor | None
     weights: Tensor
 
+    def counted(self) -> Drawn:
+        """Without the patches of weight 0; all of them where no other is left."""
+        rows = self.weights > 0
+        if bool(rows.all()) or not bool(rows.any()):
+            return self
+        return Drawn(self.patches[rows], None if self.before is None else self.before[rows], self.weights[rows])
+
 
 class PatchSampler:
     """Draws the patches of one region. content `[1,3,h,w]`; mask `[1,1,h,w]`; size: side they are resized to."""
@@ -37,11 +44,11 @@ class PatchSampler:
         self._fixed = torch.cat([content, mask.to(content)], 1)
 
     def draw(self, picture: Tensor) -> Drawn:
-        """New patches of a picture `[1,3,h,w]`."""
+        """New patches of a picture `[1,3,h,w]`, those of them that count."""
         parts = [self._at_scale(picture, side, count) for side, count in self._sides()]
         patches, fixed = (torch.cat(each) for each in zip(*parts, strict=True))
         same_place = self._settings.preset.patch_reference == "same place"
-        return Drawn(patches, fixed[:, :3] if same_place else None, self._weights(fixed[:, 3]))
+        return Drawn(patches, fixed[:, :3] if same_place else None, self._weights(fixed[:, 3])).counted()
 
     def _sides(self) -> list[tuple[int, int]]:
         """Side in pixels of the frame and number of patches, for each scale."""

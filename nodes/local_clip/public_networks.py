@@ -23,6 +23,7 @@ from ..engine.public_networks import (
     filled,
     weights_file,
 )
+from .clip_tower import class_token
 from .networks import LocalClipNetworks
 from .templates import SOURCE, TEMPLATES
 
@@ -47,13 +48,14 @@ class ClipFolder:
 
     @classmethod
     def read(cls, folder: Path) -> ClipFolder:
-        """RegionStyleError for a folder that holds no CLIP."""
+        """In float32, which gradients need, whatever its file is in. RegionStyleError for a folder without a CLIP."""
         folder = Path(folder)
-        return cls(*clip_parts(folder), folder.resolve().name)
+        model, *others = clip_parts(folder)
+        return cls(model.float(), *others, folder.resolve().name)
 
     def embed_images(self, images: Tensor) -> Tensor:
         mean, deviation = (images.new_tensor(v)[:, None, None] for v in (self._mean, self._deviation))
-        pooled = self._model.vision_model(pixel_values=(images - mean) / deviation).pooler_output
+        pooled = class_token(self._model.vision_model, (images - mean) / deviation)
         projected: Tensor = self._model.visual_projection(pooled)
         return projected
 

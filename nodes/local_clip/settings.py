@@ -15,12 +15,14 @@ OPTIMISE = ("network", "pixels", "latent")
 ORDERS = ("in turn", "together")
 STARTS = ("picture", "noise")
 SCALES = ("one", "three")
+BLENDING = ("over", "poisson")
 RATES: dict[str, float] = {"network": 5e-4, "pixels": 1e-2, "latent": 5e-2}
 HALVED_EVERY = 100  # iterations
 PATCH_OF = 512  # pixels of the frame that `patch` is given for
 PRESETS_OWN = -1.0  # what users give for a weight of the preset
 OF_PRESET = ("direction_weight", "patch_weight", "content_weight", "variation_weight", "threshold")
 SMALLEST = 16  # pixels of a side that is worked on, which the networks can halve as often as they do
+LARGEST = 4096  # what pixels can be optimised at within a few GB: patches are cut from it at its own resolution
 
 
 def _of_preset(high: float, step: float, help: str, **declared: Any) -> float | None:
@@ -83,11 +85,12 @@ class LocalClipSettings:
         None,
         none=0,
         low=0,
-        high=2048,
+        high=LARGEST,
         step=8,
         unit="pixels",
         advanced=True,
-        help="Side in pixels of what is worked on; 0 takes what suits the networks (512).",
+        help="Side in pixels of what is worked on; 0 takes what suits the networks (512). A region up to this size "
+        "keeps its own pixels; make patch smaller for it.",
     )
     margin: float = setting(
         0.2,
@@ -144,14 +147,23 @@ class LocalClipSettings:
         choices=PRESETS,
         advanced=True,
         help="'improved': a window around each region, soft edges, patches counted by the mask; 'reference': the "
-        "formulas of LEAST's published code; 'paper': those of its text.",
+        "formulas of LEAST's published code; 'paper': those of its text; 'improved-tiny': patches are pushed further, "
+        "for the tiny CLIP.",
+    )
+    blending: Literal["over", "poisson"] = setting(
+        "over",
+        choices=BLENDING,
+        advanced=True,
+        optional=True,
+        help="'over': the result is laid over the picture; 'poisson': its differences are, so that its colours meet "
+        "the picture's at the region's border.",
     )
 
     def __post_init__(self) -> None:
         check_settings(self)
         if self.size is not None and 0 < self.size < SMALLEST:
             remedy = "0 takes what suits the networks."
-            raise wrong_input("size", self.size, f"0, or {SMALLEST} to 2048 pixels", remedy)
+            raise wrong_input("size", self.size, f"0, or {SMALLEST} to {LARGEST} pixels", remedy)
         for name in OF_PRESET:
             value = getattr(self, name)
             if value is not None and value < 0:

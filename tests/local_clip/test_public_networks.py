@@ -1,9 +1,8 @@
 """Loading a CLIP folder and VGG-19's file: small and real configurations with random weights."""
 
-import json
-
 import pytest
 import torch
+from clip_folder import write_clip_folder
 
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.public_networks import VGG19_FILE
@@ -14,25 +13,9 @@ SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "nu
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A CLIP as `save_pretrained` leaves it, with a byte-pair vocabulary of letters."""
-    from transformers import CLIPConfig, CLIPModel
-
-    path = tmp_path_factory.mktemp("models") / "small-clip"
-    path.mkdir()
-    letters = [chr(code) for code in range(33, 127)]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (path / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (path / "merges.txt").write_text("#version: 0.2\n")
-    text = {**SMALL, "vocab_size": len(tokens), "max_position_embeddings": 40, "eos_token_id": len(tokens) - 1}
     vision = {**SMALL, "image_size": 32, "patch_size": 16}
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)).save_pretrained(path)
-    size = {"height": 32, "width": 32}
-    processor = {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "crop_size": size, "size": size}
-    (path / "preprocessor_config.json").write_text(
-        json.dumps({"image_processor_type": "CLIPImageProcessor", **processor})
-    )
-    return path
+    path = tmp_path_factory.mktemp("models") / "small-clip"
+    return write_clip_folder(path, vision, {**SMALL, "max_position_embeddings": 40})
 
 
 def test_a_clip_folder_gives_embeddings_that_can_be_differentiated(folder):
@@ -48,6 +31,14 @@ def test_a_clip_folder_gives_embeddings_that_can_be_differentiated(folder):
     gradient = torch.autograd.grad(embeddings.sum(), images)[0]
     assert gradient.abs().max() > 0
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_weights_in_half_precision_are_read_into_single(tmp_path):
+    vision = {**SMALL, "image_size": 32, "patch_size": 16}
+    kept = write_clip_folder(tmp_path / "half", vision, SMALL, dtype=torch.float16)
+    towers = ClipFolder.read(kept)
+    assert {p.dtype for p in towers.modules[0].parameters()} == {torch.float32}
+    assert towers.embed_images(torch.rand(1, 3, 32, 32)).dtype == torch.float32
 
 
 def test_patches_as_one_product_are_the_convolution():

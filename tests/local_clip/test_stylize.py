@@ -233,6 +233,43 @@ def test_a_large_region_keeps_its_fine_detail():
     assert (blurred - image).abs().mean() > 0.1
 
 
+@pytest.mark.parametrize("side", [160, 28], ids=["worked on smaller", "at its size"])
+def test_blended_by_its_differences_it_meets_the_pictures_colours(side):
+    """A lighter start of the same texture: laid over it stays lighter, blended it is the picture again."""
+    image = 0.2 + 0.4 * torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(side, side)
+    mask[side // 8 : -side // 8, side // 8 : -side // 8] = 1
+    found = Regions((region_of("thing", mask, style="mosaic"),), side, side)
+    settings = replace(QUICK, optimise="pixels", iterations=1, rate=1e-9, feather=0, largest_scale=1.0)
+    over, blended = (
+        styled(image, found, replace(settings, blending=blending), start=image + 0.3).images
+        for blending in ("over", "poisson")
+    )
+    inside = (mask == 1).expand_as(image)
+    assert torch.equal(blended[~inside], image[~inside])
+    assert (over - image)[inside].mean() == pytest.approx(0.3, abs=0.02)
+    assert (blended - image)[inside].abs().mean() < 0.12
+    detail = [(made[..., 1:] - made[..., :-1])[inside[..., 1:] & inside[..., :-1]] for made in (over, blended)]
+    assert torch.corrcoef(torch.stack(detail))[0, 1] > 0.9
+
+
+@pytest.mark.slow
+def test_a_region_of_4000_pixels_is_worked_on_pixel_by_pixel():
+    """Its patches, 220 pixels of its own, change single pixels: nothing is enlarged, and nothing smeared."""
+    image = torch.full((1, 3, 4000, 4000), 0.5)
+    mask = torch.zeros(4000, 4000)
+    mask[100:3900, 50:3950] = 1
+    found = Regions((region_of("thing", mask, style="mosaic"),), 4000, 4000)
+    settings = replace(QUICK, optimise="pixels", iterations=2, size=4096, patch=28, margin=0.0, patches=64)
+    made = styled(image, found, settings)
+    assert made.warning == ""
+    change = (made.images - image)[0].mean(0)
+    assert (change[mask == 0] == 0).all()
+    assert (change.abs() > 1e-4).float().mean() > 0.05  # where patches were
+    sideways = (change[:, 1:] - change[:, :-1]).abs()
+    assert sideways.max() > change.abs().max() / 2  # from one pixel to the next
+
+
 @pytest.mark.parametrize("preset", [REFERENCE, PAPER], ids=lambda p: p.name)
 def test_the_learning_rate_is_the_published_one(preset):
     settings = LocalClipSettings(preset=preset)

@@ -29,8 +29,14 @@ GENERATOR = "paints in one pass at full size (default: a bundled one, for large 
 WHOLE = "the whole picture"
 METHOD = "expert: the style's expert repaints it; clip: optimised towards the words, for any style"
 CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
-CLIP_OPTIONS = ("iterations", "optimise", "content_weight", "patch_weight", "patch", "preset", "size")
-CLIP_UNSET = {"size": "what suits the networks, 512 or the tiny ones' 128"}  # others: the preset's
+CLIP_OPTIONS = (
+    "iterations", "optimise", "order", "content_weight", "patch_weight", "threshold", "rate", "patches", "patch",
+    "preset", "size", "blending",
+)  # fmt: skip
+CLIP_UNSET = {  # others: the preset's
+    "size": "what suits the networks, 512 or the tiny ones' 128",
+    "rate": "0.0005 for a network, 0.01 for pixels, 0.05 for a latent",
+}
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"

@@ -77,10 +77,13 @@ def with_halving(
         host.empty_cache()
 
 
-def in_parts(call: Callable[[BatchSlice], Result], total: int, *, host: Host, name: str) -> list[Result]:
+def in_parts(
+    call: Callable[[BatchSlice], Result], total: int, *, host: Host, name: str, largest: int | None = None
+) -> list[Result]:
     """call(part) for a batch of `total`, as a whole or in as few parts as memory allows; the results in order.
 
-    At each try it begins again with the first part: a call that gathers something (gradients) starts anew there.
+    largest: rows of a part, at most, however much memory there is. At each try it begins again with the first part: a
+    call that gathers something (gradients) starts anew there.
     Cancel is checked before each part. RegionStyleError when there is no room for one row.
     """
 
@@ -91,7 +94,7 @@ def in_parts(call: Callable[[BatchSlice], Result], total: int, *, host: Host, na
             results.append(call(BatchSlice(start, min(start + size, total), total)))
         return results
 
-    return with_halving(run, max(total, 1), host=host, name=name)
+    return with_halving(run, max(min(total, largest or total), 1), host=host, name=name)
 
 
 def batched(call: Callable[..., Tensor], *tensors: Tensor, host: Host, name: str) -> Tensor:

@@ -1,14 +1,17 @@
-"""The painter "clip" with the tiny networks, and with a CLIP folder and a VGG-19 file of random weights."""
+"""The painter "clip" with the tiny networks, and with CLIP folders and a VGG-19 file of the real sizes."""
 
 import pytest
 import torch
+from clip_folder import write_clip_folder
 
+import regionstyle
 from regionstyle.nodes.app.edit import EditSettings, edit
 from regionstyle.nodes.app.local_clip import local_clip_networks, tiny_local_clip
 from regionstyle.nodes.app.local_model import TINY, open_model
 from regionstyle.nodes.app.painters.registry import PainterContext, painter_named
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.public_networks import VGG19_FILE
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.local_clip.settings import LocalClipSettings
 
@@ -97,3 +100,37 @@ def test_the_tiny_content_is_what_the_classifier_gives():
 def test_a_folder_without_its_files_names_them(tmp_path):
     with pytest.raises(RegionStyleError, match=r"CLIP folder: got no config.json and no model.safetensors"):
         local_clip_networks(tmp_path)
+
+
+BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+SIZES = {
+    "clip-vit-base-patch32": (BASE, 32, {**BASE, "hidden_size": 512, "intermediate_size": 2048}, 512),
+    "clip-vit-large-patch14": (LARGE, 14, BASE, 768),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIZES)
+def test_a_public_clip_of_the_real_size_from_its_folder(name, tmp_path):
+    """ViT-B/32 and ViT-L/14 as transformers keeps them, VGG-19 as torchvision does, with random weights."""
+    from torchvision.models import vgg19
+
+    vision, patch, text, projection = SIZES[name]
+    folder = write_clip_folder(
+        tmp_path / name, {**vision, "image_size": 224, "patch_size": patch},
+        {**text, "max_position_embeddings": 77}, projection, dtype=torch.float16,
+    )  # fmt: skip
+    torch.save(vgg19(weights=None).half().state_dict(), tmp_path / VGG19_FILE)
+    pixels = torch.rand(96, 128, 3).numpy()
+    settings = {"iterations": 1, "patches": 2, "optimise": "pixels"}
+    made = regionstyle.stylize(
+        pixels, "make it an oil painting", box=(20, 20, 90, 80), method="clip", clip=folder, clip_settings=settings,
+        device="cpu",
+    )  # fmt: skip
+    outside = made.mask == 0
+    assert (made.image[outside] == pixels[outside]).all()
+    assert (made.image[~outside] != pixels[~outside]).any()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RegionStyleError, match=r"CLIP folder: got no model.safetensors"):
+        local_clip_networks(folder)

@@ -7,7 +7,7 @@ pytestmark = pytest.mark.slow
 SCRIPT = """
 import json, torch
 from regionstyle.nodes.app.comfyui.local_clip_nodes import LocalClipLoader
-from regionstyle.nodes.engine.region.regions import Regions, region_of
+from regionstyle.nodes.engine.region.regions import Regions, missing_region, region_of
 from regionstyle.nodes.local_clip.comfy.local_clip_nodes import LocalClipStyle
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import scene
@@ -20,13 +20,18 @@ def error(call, *args, **kwargs):
         return str(problem)
     return ""
 
+QUICK = {"style": "mosaic", "iterations": 2, "patches": 4, "seed": 1}
+
 with torch.inference_mode():
     networks = LocalClipLoader.execute(clip="tiny world").args[0]
     image = torch.from_numpy(scene(1).image.copy())[None]
     mask = torch.zeros(1, 128, 128); mask[0, 30:80, 30:80] = 1
+    def node(**given):
+        return LocalClipStyle.execute(networks=networks, image=image, **{**QUICK, "mask": mask, **given})
     def run(**given):
-        chosen = {"image": image, "mask": mask, "style": "mosaic", "iterations": 2, "patches": 4, "seed": 1, **given}
-        return LocalClipStyle.execute(networks=networks, **chosen).args
+        return node(**given).args
+    def said(**given):
+        return node(**given).ui.as_dict()["text"][0]
     made, blended, strip, curves = run()
     again = run()[0]
     outside = (blended == 0)[..., None].expand_as(image)
@@ -43,7 +48,14 @@ with torch.inference_mode():
     result["latent"] = float((run(optimise="latent", vae=vae)[0] - image).abs().max())
     result["whole"] = float(run(mask=None)[1].min())
     result["empty"] = float((run(mask=mask * 0)[0] - image).abs().max())
+    missing = Regions((region_of("a", mask[0], style="neon"), missing_region("cat", size, style="mosaic")), *size)
+    result["said"] = [
+        said(mask=mask * 0), said(mask=None, style="", regions=missing), said(mask=torch.ones(1, 128, 128)),
+        said(blending="poisson"),
+    ]
+    bare = Regions((region_of("a", mask[0]),), *size)
     result["errors"] = [
+        error(run, mask=None, style="", regions=bare),
         error(run, regions=regions), error(run, regions=regions, mask=None), error(run, style=""),
         error(run, style="cubism"), error(run, optimise="latent"), error(run, vae=vae),
         error(LocalClipLoader.execute, clip="nowhere"),
@@ -79,8 +91,14 @@ def test_regions_masks_latents_and_cancel(run, request):
     assert result["latent"] > 0.01
     assert result["whole"] == 1
     assert result["empty"] == 0
+    empty, missing, full, poisson = result["said"]
+    assert "empty mask, unchanged: image 0" in empty
+    assert "'cat' not found in image 0: empty mask" in missing
+    assert full.startswith("2 iterations; judged by ")
+    assert poisson.startswith("2 iterations; judged by ")
     starts = [error.split(":")[0] for error in result["errors"]]
-    assert starts == ["mask", "style", "style", "style", "optimise", "vae", "clip"]
+    assert "style: got ''" in result["errors"][0]
+    assert starts == ["style", "mask", "style", "style", "style", "optimise", "vae", "clip"]
     assert result["cancelled"][0] == 2
     assert result["cancelled"][1] > 0.05
     assert result["stopped"] == "InterruptProcessingException"
