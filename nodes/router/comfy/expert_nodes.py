@@ -91,7 +91,14 @@ class Restyle(Node):
             description="Redraws the region with the attached experts and leaves the rest: as one crop where it fits "
             "the model, in overlapping tiles at full size where it is larger. Where the output mask is 0 the picture "
             "equals the input bit for bit.",
-            search_aliases=["inpaint style", "edit region", "cartoon", "watercolor", "regional style", "style transfer"],
+            search_aliases=[
+                "inpaint style",
+                "edit region",
+                "cartoon",
+                "watercolor",
+                "regional style",
+                "style transfer",
+            ],
             inputs=[*_restyle_inputs(), *restyle_settings_inputs(), *detail_inputs()],
             outputs=[
                 # ids of their own, since 0.3.64 wants inputs and outputs to differ
