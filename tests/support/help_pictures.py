@@ -121,6 +121,12 @@ PAGES = {
         (Shot((("2:0", 0), ("4", 0), ("4", 1), ("4", 2))),),
         "the picture, and the attention of orange triangle, blue ring and cat",
     ),
+    "RegionStyleEditByWords": Page(
+        "edit_by_words",
+        (shown("2:0", "5", "7", "4"),),
+        "the picture, where the words of “make the orange triangle halftone” look, where the model wants the picture "
+        "new, and the result",
+    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),
