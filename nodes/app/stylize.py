@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -78,7 +79,7 @@ class StylizeRequest:
         of_experts = {"--expert": self.expert, "--generator": self.generator}
         of_clip = {"--clip": self.clip, "its settings": self.local_clip}
         of_edit = {"--composite": self.composite or None}
-        options = {EXPERT: of_experts, CLIP: of_clip, EDIT: of_edit}
+        options: dict[str, dict[str, Any]] = {EXPERT: of_experts, CLIP: of_clip, EDIT: of_edit}
         for other in METHODS:
             given = [name for name, value in options[other].items() if value is not None and other != self.method]
             if given:

@@ -66,23 +66,23 @@ def edit_pictures(
         check_found(found.notice, strict)
         painter = WordsPainter(predictor, bundled_adapter(predictor.network), composite)
         each = [_edited(images[at : at + 1], at, found.regions, painter, settings) for at in range(len(images))]
-    made, attention, where = (torch.cat([one[part] for one in each]) for part in range(3))
-    notes = dict.fromkeys(note for one in each for note in one[3])
+    made, attention, where = (torch.cat(part) for part in zip(*(one[0] for one in each), strict=True))
+    notes = dict.fromkeys(note for one in each for note in one[1])
     warning = "\n".join(filter(None, [found.notice, *notes]))
     return EditedPictures(image_of(made), image_of(attention), where, str(asked), warning)
 
 
 def _edited(
     image: Tensor, at: int, regions: Regions, painter: WordsPainter, settings: WordsEditSettings
-) -> tuple[Tensor, Tensor, Tensor, tuple[str, ...]]:
-    """One picture `[1,3,H,W]` edited, the attention over it, where it was drawn anew `[1,H,W]`, and notes."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[str, ...]]:
+    """One picture `[1,3,H,W]` edited, the attention over it and where it was drawn anew `[1,H,W]`; and notes."""
     there = [region for region in regions.of_image(at) if bool((region.mask > 0).any())]
     if not there:
-        return image, image.clone(), torch.zeros_like(image[:, 0]), ()
+        return (image, image.clone(), torch.zeros_like(image[:, 0])), ()
     chosen = EditSettings(seed=settings.seed, steps=settings.steps, cfg=settings.cfg)
     result, made = painter.painted(image, there, chosen)
     looked, where = (
         F.interpolate(maps.amax(1, keepdim=True), image.shape[-2:], mode="bilinear")[0, 0]
         for maps in (made.attention, made.where)
     )
-    return result.image, overlay(image, looked), where[None], result.notes
+    return (result.image, overlay(image, looked), where[None]), result.notes

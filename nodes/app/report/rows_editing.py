@@ -37,6 +37,7 @@ AUTOENCODER = "exact truth through the autoencoder"
 IN, OUT = "PSNR to the truth in the region", "PSNR to the truth outside"
 STYLED, LEAKED = "style recognised in the region", "style outside"
 SHOWN = 4
+BATCH = 8  # of the variants: many small updates in the minutes there are
 START = "start"
 UNSUPERVISED = "trained: unsupervised"
 VARIANTS: dict[str, LossSettings | None] = {
@@ -141,14 +142,13 @@ def train_variants(context: RowContext, folder: Path, minutes: float) -> Trained
             setting.adapter.load_state_dict(begun)
         span = 2 * minutes if name == START else minutes
         state = name.removeprefix("trained: ").replace(" ", "-").replace(",", "")
-        trainer = run.trainer(
-            f"variant-{state}", nn.ModuleDict({NAME: setting.adapter}), setting.loss(attention=attention), span,
-            lr=1e-3, weight_decay=0.0, average=0.98,
-        )  # fmt: skip
+        modules, loss = nn.ModuleDict({NAME: setting.adapter}), setting.loss(attention=attention, size=BATCH)
+        trainer = run.trainer(f"variant-{state}", modules, loss, span, lr=1e-3, weight_decay=0.0, average=0.98)
         with setting.adapter.attached(setting.unet):
             trainer.run()
         context.host.check()
-        tensors = {key: value.clone() for key, value in trainer.averaged[NAME].tensors().items()}
+        averaged: Any = trainer.averaged[NAME]
+        tensors = {key: value.clone() for key, value in averaged.tensors().items()}
         begun = tensors if begun is None else begun
         adapters[name], steps[name] = load_adapter(setting.unet, tensors), trainer.step
     return Trained(adapters, steps)
@@ -195,7 +195,8 @@ def editing(context: RowContext) -> RowResult:
         steps = ", ".join(f"{name.removeprefix('trained: ')} {number}" for name, number in made.steps.items())
         remarks.append(
             f"Variants: one training each, {context.train_minutes:g} minutes from one common start of "
-            f"{2 * context.train_minutes:g} unsupervised minutes; the spread is over scenes only. Steps: {steps}."
+            f"{2 * context.train_minutes:g} unsupervised minutes, batch {BATCH}; the spread is over scenes only. "
+            f"Steps: {steps}."
         )
     else:
         absent |= dict.fromkeys(VARIANTS, "not trained: give --train-minutes")

@@ -213,7 +213,8 @@ def _editing(run: Run, minutes: float) -> bool:
     with adapter.attached(setting.unet):
         finished = trainer.run()
     if finished:
-        write(NAME, trainer.averaged[NAME].tensors())
+        averaged: Any = trainer.averaged[NAME]
+        write(NAME, averaged.tensors())
     return finished
 
 
@@ -243,7 +244,8 @@ def editing_setting(run: Run) -> EditingSetting:
     from .latents import grid_masks, latent_file
 
     # channels_last: the autoencoder is the longest part of making pairs, and half as fast again so
-    pool, vae = run.pool(), load_vae().to(run.device, memory_format=torch.channels_last)
+    pool = open_pool(run.folder / "pool", EDITING_PAIRS)
+    vae = load_vae().to(run.device, memory_format=torch.channels_last)
     source = latent_file(run.folder / "latents-source.npy", vae, pool, EDITING_PAIRS)
     edited = edited_latents(run.folder / "latents-editing.npy", vae, pool, EDITING_PAIRS)
     unet, (tower, _) = new_unet(), load_text_tower()

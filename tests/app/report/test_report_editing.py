@@ -69,7 +69,7 @@ def test_the_numbers_know_the_truth_from_the_source(context):
     assert right["RSM-tiny"].value > wrong["RSM-tiny"].value
     assert right[rows_editing.IN].value > 60 > wrong[rows_editing.IN].value
     assert right[STYLED].value > wrong[STYLED].value
-    assert right["MSE_bg"].value < 1e-5
+    assert right["MSE_bg"].value < 2e-3, "soft edges only"
     everywhere = torch.cat([torch.rand_like(task.image) for task in tasks])
     noisy = rows_editing.measure(context, tasks, everywhere)
     assert noisy[rows_editing.OUT].value < 15
