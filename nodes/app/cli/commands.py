@@ -286,7 +286,7 @@ def add_report(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--repetitions", type=positive, default=3, metavar="N", help=f"3 or more ({DEFAULT})")
     parser.add_argument("--no-comfy", action="store_true", help="leave out what needs an installed ComfyUI")
     trained = "for each variant that the row 'editing' trains; kept in --out, resumed (default: none is trained)"
-    parser.add_argument("--train-minutes", type=minutes, default=0.0, metavar="MINUTES", help=trained)
+    parser.add_argument("--train-minutes", type=minutes, metavar="MINUTES", help=trained)
     parser.add_argument("--out", type=Path, default=Path("regionstyle-report"), metavar="DIR", help=DEFAULT)
     add_device(parser)
 

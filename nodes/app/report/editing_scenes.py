@@ -93,6 +93,7 @@ KINDS: dict[str, Callable[[Scene], int | None]] = {
     "adjacent": adjacent,
     "repeated": repeated,
 }
+OF_TWO = ("occluded", "adjacent", "repeated")  # looked for among scenes of two things, where they are less rare
 
 
 def touching(scenery: Scene) -> bool:
@@ -105,7 +106,7 @@ def touching(scenery: Scene) -> bool:
 def tasks_of(kind: str, repetition: int, seed: int, count: int) -> list[EditTask]:
     """So many scenes of a kind, other ones in every repetition, the styles in turn."""
     found: list[EditTask] = []
-    for scenery in _scenes(repetition):
+    for scenery in _scenes(repetition, 2 if kind in OF_TWO else None):
         index = KINDS[kind](scenery)
         if index is not None:
             style = list(STYLES)[len(found) % len(STYLES)]

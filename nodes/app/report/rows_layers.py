@@ -94,11 +94,11 @@ def layers(context: RowContext) -> RowResult:
     absent = {} if bundled(NAME) else {"with the adapter": "its file is not here"}
     adapters = {"base": None} | ({"adapter": bundled_adapter(predictor.network)} if bundled(NAME) else {})
     values: dict[str, dict[str, list[Measurement]]] = {}
+    rounds = [tasks_in_turn(number, seed, count) for number, seed in enumerate(context.seeds)]
     with predictor.loaded():
         for name, adapter in adapters.items():
-            progress = context.host.progress(len(context.seeds), name)
-            for number, seed in enumerate(context.seeds):
-                tasks = tasks_in_turn(number, seed, count)
+            progress = context.host.progress(len(rounds), name)
+            for number, tasks in enumerate(rounds):
                 for path, kinds in maps_of(predictor, adapter, tasks).items():
                     for kind, maps in kinds.items():
                         for metric, found in measure(maps, tasks).items():

@@ -164,7 +164,7 @@ def test_editing_by_words(scene_file, tmp_path, capsys):
         ("make the dragon mosaic", "the thing 'dragon', expected a shape"),
         ("make the leftmost star mosaic", "the thing 'leftmost star'"),
         ("make the star cubist", "cubist"),
-        ("", "prompt"),
+        ("", "sentence: got ''"),
     ],
 )
 def test_words_that_editing_was_not_taught(scene_file, tmp_path, capsys, prompt, message):
