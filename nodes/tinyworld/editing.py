@@ -96,6 +96,7 @@ class EditingAdapter(nn.Module):
             finally:
                 for hook in hooks:
                     hook.remove()
+                self.where = None  # it may hold the whole of a backward pass
 
     @contextmanager
     def showing(self, latents: Tensor) -> Iterator[None]:
