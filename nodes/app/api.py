@@ -82,6 +82,7 @@ def stylize(
     method: str = use_case.EXPERT,
     clip: PathLike | None = None,
     clip_settings: Mapping[str, Any] | None = None,
+    composite: bool = False,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -103,7 +104,10 @@ def stylize(
 
     method: "expert", or "clip": each thing is optimised towards the words for its style, which needs no expert; clip, a
     CLIP's folder (None: the tiny one, which knows the tiny world's styles); clip_settings, for example {"iterations":
-    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`.
+    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`. Or "edit", for pictures of the
+    tiny world, 128 pixels square: all of the picture is drawn anew as the words want it, no mask takes part, and what
+    is outside the thing is close to what it was, not equal, unless composite lays it over the picture by the mask that
+    was found.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -132,6 +136,7 @@ def stylize(
             method=method,
             clip=_path("clip", clip),
             local_clip=_clip_settings(clip_settings),
+            composite=_switch("composite", composite),
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -25,8 +26,8 @@ from .painters.generator import check_settings
 from .painters.registry import PainterContext, painter_named
 
 OFF = "off"
-EXPERT, CLIP = "expert", "clip"
-METHODS = (EXPERT, CLIP)
+EXPERT, CLIP, EDIT = "expert", "clip", "edit"
+METHODS = (EXPERT, CLIP, EDIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,9 @@ class StylizeRequest:
     "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
     style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
     restyled to the light around it afterwards; method: "expert" (or a generator), or "clip": towards the words for the
-    style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published)."""
+    style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published), or "edit": the tiny
+    world draws all of the picture anew as the words want it, no mask says where; composite: then keep what is outside
+    the things that were found."""
 
     prompt: str
     style: str | None = None
@@ -48,12 +51,13 @@ class StylizeRequest:
     method: str = EXPERT
     clip: Path | None = None
     local_clip: LocalClipSettings | None = None
+    composite: bool = False
 
     @property
     def painter(self) -> str:
         """The name of the painter that this asks for."""
-        if self.method == CLIP:
-            return CLIP
+        if self.method in (CLIP, EDIT):
+            return {CLIP: CLIP, EDIT: "words"}[self.method]
         if self.generator is None:
             return "automatic"
         return "expert" if self.generator == OFF else "generator"
@@ -74,13 +78,25 @@ class StylizeRequest:
             raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
         of_experts = {"--expert": self.expert, "--generator": self.generator}
         of_clip = {"--clip": self.clip, "its settings": self.local_clip}
-        wrong = of_experts if self.method == CLIP else of_clip
-        if given := [name for name, value in wrong.items() if value is not None]:
-            got, other = " and ".join(given), EXPERT if self.method == CLIP else CLIP
-            raise wrong_input(
-                "--method", f"{self.method!r} with {got}", f"it without, or {other!r}", "Leave out one or the other."
-            )
+        of_edit = {"--composite": self.composite or None}
+        options: dict[str, dict[str, Any]] = {EXPERT: of_experts, CLIP: of_clip, EDIT: of_edit}
+        for other in METHODS:
+            given = [name for name, value in options[other].items() if value is not None and other != self.method]
+            if given:
+                got, accepts = f"{self.method!r} with {' and '.join(given)}", f"it without, or {other!r}"
+                raise wrong_input("--method", got, accepts, "Leave out one or the other.")
         self._check_model_used()
+        if self.method == EDIT:
+            self._check_edit()
+
+    def _check_edit(self) -> None:
+        """RegionStyleError for a model that was not taught to edit, and for a region: words say where."""
+        if self.model != TINY:
+            accepts, remedy = f"it with --model {TINY}", "Use --method expert with your own model."
+            raise wrong_input("--method", f"'{EDIT}' with --model {self.model}", accepts, remedy)
+        if self.where.given:
+            accepts, remedy = "it without: the words say where", "Leave it out; --composite keeps the rest."
+            raise wrong_input("--method", f"'{EDIT}' with --mask, --box or --whole", accepts, remedy)
 
     def _check_model_used(self) -> None:
         """RegionStyleError for a model that would be loaded for nothing: CLIP needs none, unless in its latents."""
@@ -98,7 +114,9 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
     """
     request.check()
     instruction = _instruction(request)
-    styles = [] if request.method == CLIP else [asked.style for asked in instruction.requests]
+    if request.method == EDIT:
+        _check_taught(images, instruction)
+    styles = [asked.style for asked in instruction.requests] if request.method == EXPERT else []
     model = open_model(request.model, host, styles=styles, expert=request.expert)
     with model.predictor.loaded():
         found = check_all_found(_found(images, instruction, request.where, model))
@@ -130,13 +148,15 @@ def harmonized(edited: EditResult, host: Host) -> EditResult:
 
 
 def _painter_context(request: StylizeRequest, model: LocalModel) -> PainterContext:
-    return PainterContext(model, request.settings, request.generator, request.clip, request.local_clip)
+    return PainterContext(
+        model, request.settings, request.generator, request.clip, request.local_clip, request.composite
+    )
 
 
 def _instruction(request: StylizeRequest) -> Instruction:
     """The prompt as the model's styles read it. RegionStyleError for several styles and one LoRA."""
     read = parse_for_region if request.where.given else parse_sentence
-    known = known_clip_styles(request.clip) if request.method == CLIP else known_styles(request.model)
+    known = _known_styles(request)
     instruction = read(request.prompt, known, request.style)
     styles = list(dict.fromkeys(asked.style for asked in instruction.requests))
     if request.expert is not None and len(styles) > 1:
@@ -145,6 +165,24 @@ def _instruction(request: StylizeRequest) -> Instruction:
             "one style at a time."
         )
     return instruction
+
+
+def _known_styles(request: StylizeRequest) -> Sequence[str] | None:
+    """The styles that the method knows; None where any words are a style."""
+    from ..tinyworld.styles import STYLES
+
+    if request.method == EDIT:
+        return list(STYLES)
+    return known_clip_styles(request.clip) if request.method == CLIP else known_styles(request.model)
+
+
+def _check_taught(images: Tensor, instruction: Instruction) -> None:
+    """RegionStyleError for pictures and words that editing by words was not taught, before anything is looked for."""
+    from ..tinyworld.editing import check_instruction, check_size
+
+    check_size(images)
+    for asked in instruction.requests:
+        check_instruction(asked.phrase, asked.style)
 
 
 def _found(images: Tensor, instruction: Instruction, where: Where, model: LocalModel) -> FoundRegions:

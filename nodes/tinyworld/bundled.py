@@ -1,8 +1,8 @@
 """The shipped weights of the tiny world: where they are, and how each host gets its networks from them.
 
 Files are float16 safetensors under diffusers' and transformers' own keys:
-`vae`, `text`, `unet`, the measuring CLIP `clip_text`, `clip_image` and `clip_scale`, `classifier`, and one LoRA per
-style in `experts/tinyworld/`.
+`vae`, `text`, `unet`, the measuring CLIP `clip_text`, `clip_image` and `clip_scale`, `classifier`, `editing` (what lets
+the denoiser edit by words), and one LoRA per style in `experts/tinyworld/`.
 """
 
 from __future__ import annotations
@@ -88,6 +88,14 @@ def read(name: str) -> dict[str, Tensor]:
             "train it: regionstyle train tinyworld"
         )
     return load_file(path)
+
+
+def read_tensor(name: str, key: str) -> Tensor:
+    """One tensor of a shipped file."""
+    from safetensors import safe_open
+
+    with safe_open(FOLDER / f"{name}.safetensors", framework="pt") as file:
+        return file.get_tensor(key)  # type: ignore[no-any-return]
 
 
 def write(name: str, state: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> Path:

@@ -60,7 +60,17 @@ def test_by_clip_any_style_it_knows_without_an_expert(pixels):
             regionstyle.stylize(pixels, "make it posterised", **options, clip_settings=settings)
 
 
-@pytest.mark.parametrize("name", ["harmonize", "whole"])
+def test_by_words_alone_nothing_is_masked(pixels):
+    options = {"device": "cpu", "method": "edit"}
+    with pytest.raises(RegionStyleError, match="'edit' with mask, box or whole"):
+        regionstyle.stylize(pixels, PROMPT, **options, box=BOX)
+    with pytest.raises(RegionStyleError, match="the thing 'dragon'"):
+        regionstyle.stylize(pixels[:128, :128].copy(), "make the dragon neon", **options)
+    with pytest.raises(RegionStyleError, match="'expert' with composite"):
+        regionstyle.stylize(pixels, PROMPT, composite=True, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["harmonize", "whole", "composite"])
 def test_a_word_is_no_switch(pixels, name):
     with pytest.raises(RegionStyleError, match=f"{name}: got 'no', expected True or False"):
         regionstyle.stylize(pixels, PROMPT, **{name: "no"}, device="cpu")

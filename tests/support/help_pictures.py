@@ -246,6 +246,12 @@ PAGES = {
         ),
         "three of ten pictures, and one prompt and seed without the new expert and with it, after 200 steps",
     ),
+    "RegionStyleEditByWords": Page(
+        "edit_by_words",
+        (shown("2:0", "5", "7", "4"),),
+        "the picture, where the words of “make the orange triangle halftone” look, where the model wants the picture "
+        "new, and the result",
+    ),
     "RegionStyleLoadRegions": Page(
         "phrase_masks", (shown("8", "12"),), "regions as they were saved, and the largest of them after loading"
     ),

@@ -194,6 +194,12 @@ SHEETS = {
         "For your own pairs name a manifest inside ComfyUI's input folder in *manifest*.",
         ((1, 2), (3,), (4, 5), (6,), (7, 8), (9, 10, 11), (12, 13), (14,)),
     ),
+    "30 Edit by Words": Sheet(
+        "An instruction edits the picture, and no mask says where: the model is shown the picture, reads what to make "
+        "of it, and decides itself. All of the picture is drawn anew; switch *composite* on to keep the rest bit for "
+        "bit. Name a shape, with or without its colour, and a style.",
+        ((1, 2), (3,), (4, 5, 6), (7,)),
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position

@@ -173,6 +173,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
         (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
     ),
     "expert_from_pictures_and_masks": ((Shot((("2:0", 0), ("5", 0), ("14", 0), ("14", 1))),), grid(2)),
+    "edit_by_words": ((Shot((("2:0", 0), ("5", 0), ("7", 0), ("4", 0))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
     "clear_vae_decode": (one("1:0"), captioned("with R2R's files: a latent decoded\nwith this picture's own detail")),

@@ -27,7 +27,11 @@ DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "rea
 MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FLUX class"
 GENERATOR = "paints in one pass at full size (default: a bundled one, for large pictures in its style); off: the expert"
 WHOLE = "the whole picture"
-METHOD = "expert: the style's expert repaints it; clip: optimised towards the words, for any style"
+METHOD = (
+    "expert: the style's expert repaints it; clip: optimised towards the words, for any style; edit: the tiny world "
+    "draws the whole picture anew as the words want it, no mask takes part, and the rest is close but not equal"
+)
+COMPOSITE = "with --method edit: lay it over the picture by the mask that was found, so that the rest stays bit for bit"
 CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
 CLIP_OPTIONS = (
     "iterations", "optimise", "order", "content_weight", "patch_weight", "threshold", "rate", "patches", "patch",
@@ -82,7 +86,8 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _add_local_clip(parser: Parser) -> None:
     """What belongs to the method "clip"; None where it is not given, since the other method has none of it."""
-    parser.add_argument("--method", choices=["expert", "clip"], default="expert", help=f"{METHOD} ({DEFAULT})")
+    parser.add_argument("--method", choices=["expert", "clip", "edit"], default="expert", help=f"{METHOD} ({DEFAULT})")
+    parser.add_argument("--composite", action="store_true", help=COMPOSITE)
     group = parser.add_argument_group("options of --method clip")
     group.add_argument("--clip", type=Path, metavar="FOLDER", help=CLIP)
     unset = {}
@@ -286,6 +291,8 @@ def add_report(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--list", action="store_true", help="list the rows and exit")
     parser.add_argument("--repetitions", type=positive, default=3, metavar="N", help=f"3 or more ({DEFAULT})")
     parser.add_argument("--no-comfy", action="store_true", help="leave out what needs an installed ComfyUI")
+    trained = "for each variant that the row 'editing' trains; kept in --out, resumed (default: none is trained)"
+    parser.add_argument("--train-minutes", type=minutes, metavar="MINUTES", help=trained)
     parser.add_argument("--out", type=Path, default=Path("regionstyle-report"), metavar="DIR", help=DEFAULT)
     add_device(parser)
 

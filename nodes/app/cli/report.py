@@ -15,7 +15,9 @@ def run_report(args: argparse.Namespace) -> int:
     if args.list:
         sys.stdout.write("".join(f"{row.name:16} {row.title}\n" for row in all_rows().values()))
         return 0
-    request = ReportRequest(args.out, args.row, args.quick, args.repetitions, not args.no_comfy)
+    request = ReportRequest(
+        args.out, args.row, args.quick, args.repetitions, not args.no_comfy, args.train_minutes or 0.0
+    )
     make_report(request, console_host(args.device), _say)
     return 0
 

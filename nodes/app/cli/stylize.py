@@ -67,6 +67,7 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         args.method,
         args.clip,
         local_clip_settings(args),
+        args.composite,
     )
 
 

@@ -26,13 +26,15 @@ from ..local_model import LocalModel
 @dataclass(frozen=True)
 class PainterContext:
     """model: the user's, with its experts; settings: what the user chose; generator: a file, a bundled one's style, or
-    None; clip: a CLIP's folder (None: the tiny one), and local_clip: how it is optimised, for the painter "clip"."""
+    None; clip: a CLIP's folder (None: the tiny one), and local_clip: how it is optimised, for the painter "clip";
+    composite: whether the painter "words" keeps what is outside the things."""
 
     model: LocalModel
     settings: EditSettings
     generator: str | None = None
     clip: Path | None = None
     local_clip: LocalClipSettings | None = None
+    composite: bool = False
 
 
 Factory = Callable[[PainterContext], Painter]

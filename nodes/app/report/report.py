@@ -157,13 +157,14 @@ def about_run(context: RowContext, began: float) -> dict[str, Any]:
 @dataclass(frozen=True)
 class ReportRequest:
     """folder: where report.html and report.json go; rows: their names (none: all); quick: fewer scenes; repetitions:
-    `REPETITIONS` or more; comfy: whether ComfyUI may be started."""
+    `REPETITIONS` or more; comfy: whether ComfyUI may be started; train_minutes: for every variant that a row trains."""
 
     folder: Path
     rows: Sequence[str] = ()
     quick: bool = False
     repetitions: int = REPETITIONS
     comfy: bool = True
+    train_minutes: float = 0.0
 
 
 def make_report(request: ReportRequest, host: Host, say: Callable[[str], None]) -> None:
@@ -191,4 +192,7 @@ def _context(request: ReportRequest, host: Host) -> RowContext:
 
     classifier = load_classifier()
     networks = MetricNetworks(tiny_text_image(), tiny_distance(classifier))
-    return RowContext(host, request.quick, tuple(range(request.repetitions)), networks, classifier, request.comfy)
+    seeds = tuple(range(request.repetitions))
+    return RowContext(
+        host, request.quick, seeds, networks, classifier, request.comfy, request.train_minutes, request.folder
+    )

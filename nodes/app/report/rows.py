@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ REPETITIONS = 3  # at least
 @dataclass(frozen=True)
 class RowContext:
     """host; quick: fewer scenes, the same repetitions; seeds: one per repetition; networks and classifier: what
-    measures (of the tiny world unless others are given); comfy: whether ComfyUI may be started for its baseline."""
+    measures (of the tiny world unless others are given); comfy: whether ComfyUI may be started for its baseline;
+    train_minutes: for every variant that a row trains on the spot, 0: none is; folder: where their states are kept."""
 
     host: Host
     quick: bool
@@ -38,6 +40,8 @@ class RowContext:
     networks: MetricNetworks
     classifier: Any
     comfy: bool = True
+    train_minutes: float = 0.0
+    folder: Path = Path("regionstyle-report")
 
     def inner_host(self) -> Host:
         """The host for networks that a row uses: no bars of its own, so that the row's stays; cancelled with it."""

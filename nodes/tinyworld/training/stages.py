@@ -1,8 +1,7 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, and one expert per style ("expert:mosaic");
-and, by name only, editing.
+weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, one expert per style ("expert:mosaic"), editing.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from .pool import Pool, open_pool
 
 POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
-EDITING_PAIRS = 4000
+EDITING_PAIRS = 2000
 EXPERTS = tuple(f"expert:{style_slug(style)}" for style in STYLES)
-STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS)
-EXTRA = ("editing",)  # asked for by name only: its weights do not ship
+STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS, "editing")
 # Share of a time budget that is given for all stages together.
 SHARES = {
-    "vae": 0.07,
-    "decoder": 0.06,
-    "clip": 0.07,
-    "unet": 0.42,
-    "measure": 0.04,
-    "classifier": 0.04,
-    "sam": 0.06,
-    **dict.fromkeys(EXPERTS, 0.24 / len(EXPERTS)),
+    "vae": 0.06,
+    "decoder": 0.05,
+    "clip": 0.06,
+    "unet": 0.36,
+    "measure": 0.03,
+    "classifier": 0.03,
+    "sam": 0.05,
+    **dict.fromkeys(EXPERTS, 0.2 / len(EXPERTS)),
+    "editing": 0.16,
 }
 
 
@@ -70,9 +69,8 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
 
     RegionStyleError for an unknown stage, or one whose predecessors' weights are missing.
     """
-    if name not in (*STAGES, *EXTRA):
-        known = ", ".join((*STAGES, *EXTRA))
-        raise RegionStyleError(f"stage: got {name!r}, expected one of: {known}. Choose one of these.")
+    if name not in STAGES:
+        raise RegionStyleError(f"stage: got {name!r}, expected one of: {', '.join(STAGES)}. Choose one of these.")
     torch.manual_seed(run.seed)
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (FOLDER / "tokenizer" / "vocab.json").exists():
@@ -205,37 +203,57 @@ def _unet(run: Run, minutes: float) -> bool:
 
 
 def _editing(run: Run, minutes: float) -> bool:
-    """The adapter is written into the run's own folder: `editing.safetensors`."""
+    from ..editing import NAME
+
+    setting = editing_setting(run)
+    adapter = setting.adapter
+    _start_from_shipped(nn.ModuleDict({NAME: adapter}), NAME, NAME, run)
+    modules = nn.ModuleDict({NAME: adapter})
+    trainer = run.trainer(NAME, modules, setting.loss(), minutes, lr=1e-3, weight_decay=0.0, average=0.995)
+    with adapter.attached(setting.unet):
+        finished = trainer.run()
+    if finished:
+        averaged: Any = trainer.averaged[NAME]
+        write(NAME, averaged.tensors())
+    return finished
+
+
+@dataclass(frozen=True, eq=False)
+class EditingSetting:
+    """What the adapter is trained with: the frozen denoiser, the text tower, and exact pairs."""
+
+    unet: Any
+    adapter: Any
+    tower: Any
+    source: Any
+    edited: Any
+    masks: Any
+    facts: list[dict]
+
+    def loss(self, **options: Any) -> Any:
+        from .editing_stage import EditingLoss
+
+        parts = (self.unet, self.adapter, self.tower, self.source, self.edited, self.masks, self.facts)
+        return EditingLoss(*parts, **options)
+
+
+def editing_setting(run: Run) -> EditingSetting:
+    """A new adapter on the shipped denoiser, and `EDITING_PAIRS` pairs, made now unless the run's folder has them."""
     from ..editing import EditingAdapter
-    from .editing_stage import EditingLoss, edited_latents
+    from .editing_stage import edited_latents
     from .latents import grid_masks, latent_file
 
-    pool, vae = run.pool(), load_vae().to(run.device)
+    # channels_last: the autoencoder is the longest part of making pairs, and half as fast again so
+    pool = open_pool(run.folder / "pool", EDITING_PAIRS)
+    vae = load_vae().to(run.device, memory_format=torch.channels_last)
     source = latent_file(run.folder / "latents-source.npy", vae, pool, EDITING_PAIRS)
     edited = edited_latents(run.folder / "latents-editing.npy", vae, pool, EDITING_PAIRS)
     unet, (tower, _) = new_unet(), load_text_tower()
     _fill(unet, "unet")
-    adapter = EditingAdapter(unet.eval().requires_grad_(False), seed=run.seed).requires_grad_(True)
-    modules = nn.ModuleDict({"editing": adapter}).to(run.device)
+    unet.eval().requires_grad_(False).to(run.device)
+    adapter = EditingAdapter(unet, seed=run.seed).requires_grad_(True).to(run.device)
     masks = grid_masks(pool, EDITING_PAIRS)
-    loss = EditingLoss(unet.to(run.device), adapter, tower.to(run.device), source, edited, masks, pool.facts)
-    trainer = run.trainer("editing", modules, loss, minutes, lr=1e-3, weight_decay=0.0, average=0.995)
-    with adapter.attached(unet):
-        finished = trainer.run()
-    if finished:
-        write_adapter(trainer.averaged["editing"], run.folder / "editing.safetensors")
-    return finished
-
-
-def write_adapter(adapter: Any, path: Path) -> None:
-    """Its tensors in float16, whole or not at all."""
-    from safetensors.torch import save_file
-
-    from ...engine.io.safe_write import replacing
-
-    half = {key: value.cpu().half().contiguous() for key, value in adapter.tensors().items()}
-    with replacing(path, "editing adapter") as part:
-        save_file(half, part, metadata={"format": "pt"})
+    return EditingSetting(unet, adapter, tower.to(run.device), source, edited, masks, pool.facts)
 
 
 def _expert(name: str, style: str, run: Run, minutes: float) -> bool:

@@ -128,6 +128,11 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
         (["--method", "clip", "--size", "8"], "size: got 8, expected 0, or 16"),
         (["--method", "clip", "--model", "nowhere"], "--model: got 'nowhere', expected it with --optimise latent"),
         (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
+        (["--composite"], "'expert' with --composite"),
+        (["--method", "edit"], "'edit' with --mask, --box or --whole"),
+        (["--method", "edit", "--clip", "nowhere"], "'edit' with --clip"),
+        (["--method", "edit", "--generator", "neon"], "'edit' with --generator"),
+        (["--method", "edit", "--model", "nowhere"], "'edit' with --model nowhere"),
     ],
 )
 def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, more, message):
@@ -135,3 +140,46 @@ def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, m
     ask = ["stylize", str(scene_file[0]), prompt, "-o", out, "--device", "cpu", "--box", "20,20,60,70"]
     assert main([*ask, *more]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_editing_by_words(scene_file, tmp_path, capsys):
+    """No region is given and none is kept, which is said; composited, the rest stays bit for bit."""
+    path, (phrase, _) = scene_file
+    out = tmp_path / "o.png"
+    asked = ["stylize", str(path), f"make the {phrase} posterised", "-o", str(out), "--device", "cpu"]
+    assert main([*asked, "--method", "edit", "--steps", "2"]) == 0
+    assert "drawn anew" in capsys.readouterr().err
+    before = np.asarray(Image.open(path))
+    changed = (np.asarray(Image.open(out)) != before).any(-1)
+    assert changed.mean() > 0.5
+    assert main([*asked, "--method", "edit", "--steps", "2", "--composite"]) == 0
+    assert "drawn anew" not in capsys.readouterr().err
+    kept = (np.asarray(Image.open(out)) == before).all(-1)
+    assert 0.3 < kept.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("make the dragon mosaic", "the thing 'dragon', expected a shape"),
+        ("make the leftmost star mosaic", "the thing 'leftmost star'"),
+        ("make the star cubist", "cubist"),
+        ("", "sentence: got ''"),
+    ],
+)
+def test_words_that_editing_was_not_taught(scene_file, tmp_path, capsys, prompt, message):
+    asked = ["stylize", str(scene_file[0]), prompt, "-o", str(tmp_path / "o.png"), "--method", "edit"]
+    assert main([*asked, "--device", "cpu"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_editing_by_words_wants_pictures_of_its_size_and_things_that_are_there(scene_file, tmp_path, capsys):
+    path, present = scene_file
+    large, out = tmp_path / "large.png", str(tmp_path / "o.png")
+    Image.open(path).resize((256, 128)).save(large)
+    arguments = ["-o", out, "--device", "cpu", "--method", "edit"]
+    assert main(["stylize", str(large), "make the star neon", *arguments]) == 2
+    assert "image: got 256 x 128 pixels, expected 128 x 128" in capsys.readouterr().err
+    absent = next(shape for shape in ("ring", "heart", "cross") if not any(shape in phrase for phrase in present))
+    assert main(["stylize", str(path), f"make the green {absent} neon", *arguments]) == 2
+    assert f"green {absent}" in capsys.readouterr().err
