@@ -223,12 +223,6 @@ PAGES = {
         "score_result", (shown(),), "the beginning of a page: what was measured of a restyled triangle", report=True,
         draw=rows,
     ),
-    "RegionStyleSmsTrainGenerator": Page(
-        "sms_train_and_apply",
-        (shown("7", "8", _4_iterations=200, _4_warm_up=50),),
-        "how the generator painted the first picture over 200 iterations, and its losses",
-        draw=rows,
-    ),
     "RegionStyleTrainExpert": Page(
         "expert_from_pictures_and_masks",
         (
