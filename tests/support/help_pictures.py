@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,12 @@ def strip(images: list[Image.Image]) -> Image.Image:
 class Page:
     """The workflow that a page's picture comes from, its runs, and the text that stands for the picture.
 
-    more: nodes in API form that the workflow does not have; draw: how the pictures are put together; report: the
-    picture is the HTML page that the run wrote.
+    draw: how the pictures are put together; report: the picture is the HTML page that the run wrote.
     """
 
     workflow: str
     shots: tuple[Shot, ...]
     says: str
-    more: dict[str, Node] = field(default_factory=dict)
     draw: Callable[[list[Image.Image]], Image.Image] = strip
     report: bool = False
 
@@ -210,9 +208,8 @@ PAGES = {
     ),
     "RegionStyleMaskIoU": Page(
         "score_result",
-        (shown("found", "truth", "both"),),
+        (Shot((("found", 0), ("truth", 0), ("both", 0)), nodes=tuple(MOVED.items())),),
         "the mask of a triangle, the same mask moved, and both over the picture: their IoU is 0.36",
-        more=MOVED,
     ),
     "RegionStyleParsePrompt": Page(
         "phrase_masks",
@@ -221,12 +218,6 @@ PAGES = {
     ),
     "RegionStyleSaveReport": Page(
         "score_result", (shown(),), "the beginning of a page: what was measured of a restyled triangle", report=True,
-        draw=rows,
-    ),
-    "RegionStyleSmsTrainGenerator": Page(
-        "sms_train_and_apply",
-        (shown("7", "8", _4_iterations=200, _4_warm_up=50),),
-        "how the generator painted the first picture over 200 iterations, and its losses",
         draw=rows,
     ),
     "RegionStyleTrainExpert": Page(
@@ -260,7 +251,7 @@ PAGES = {
 
 def make(server: ComfyServer, node: str, models: Path) -> None:
     page = PAGES[node]
-    prompt = json.loads((WORKFLOWS / "api" / f"{page.workflow}.json").read_text(encoding="utf-8")) | page.more
+    prompt = json.loads((WORKFLOWS / "api" / f"{page.workflow}.json").read_text(encoding="utf-8"))
     if needs_networks(prompt):
         if not models.is_dir():
             models.mkdir()
