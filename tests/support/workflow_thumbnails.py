@@ -158,9 +158,9 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "attention_supervised_sampler": ((Shot((("9", 0), ("10", 0), ("8", 0))),), stacked),
     "background_lock": (one("11"), grid(1)),
     "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
-    "three_styles_three_things": ((Shot((("6", 0),), (("5.iterations", 60),)),), grid(1)),
+    "three_styles_three_things": ((Shot((("6", 0),)),), grid(1)),
     "untrained_style_on_a_photograph": (
-        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
+        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH,)),), halves,
     ),
     "expert_from_pictures_and_masks": ((Shot((("5", 0), ("8", 0), ("14", 0), ("14", 1))),), grid(2)),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
