@@ -133,7 +133,7 @@ PAGES = {
     ),
     "RegionStyleLocalClipStyle": Page(
         "three_styles_three_things",
-        (shown("2:0", "7", "6", _5_iterations=60),),
+        (shown("2:0", "7", "6"),),
         "the picture, its regions, and the triangle in mosaic, the ring in neon, the background as a pencil sketch",
     ),
     "RegionStyleSmsApplyGenerator": Page(

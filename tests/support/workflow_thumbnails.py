@@ -168,9 +168,9 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "attention_supervised_sampler": ((Shot((("9", 0), ("2:0", 0), ("8", 0))),), over_pair),
     "background_lock": (one("11"), grid(1)),
     "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
-    "three_styles_three_things": ((Shot((("6", 0),), (("5.iterations", 60),)),), grid(1)),
+    "three_styles_three_things": ((Shot((("6", 0),)),), grid(1)),
     "untrained_style_on_a_photograph": (
-        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH, ("3.iterations", 60))),), halves,
+        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH,)),), halves,
     ),
     "expert_from_pictures_and_masks": ((Shot((("2:0", 0), ("5", 0), ("14", 0), ("14", 1))),), grid(2)),
     "edit_by_words": ((Shot((("2:0", 0), ("5", 0), ("7", 0), ("4", 0))),), grid(2)),
