@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "workflows" / "regionstyle_scene.png"
+PAINTED = EXAMPLE.with_name("regionstyle_painted.png")  # the scene with a mask, as ComfyUI's mask editor saves one
 PASTE = EXAMPLE.with_name("regionstyle_paste.png")  # a composite; what is transparent is its foreground
 
 

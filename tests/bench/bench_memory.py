@@ -21,7 +21,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "support")]
 
-from workflow_networks import needs_networks  # noqa: E402
+from workflow_networks import loads_public_weights, needs_networks  # noqa: E402
 
 from comfy_server import ComfyServer  # noqa: E402
 from regionstyle.nodes.app.comfyui.install import comfy_python, find_comfy  # noqa: E402
@@ -36,7 +36,10 @@ HEADERS = ("tensors", "their MiB", "networks", "patchers", "ours", "modules")
 def mixed(only: set[str]) -> dict[str, dict[str, Any]]:
     """The workflows that need no other networks than those that ship, by name."""
     read = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(WORKFLOWS.glob("*.json"))}
-    return {name: graph for name, graph in read.items() if not needs_networks(graph) and (not only or name in only)}
+    ready = {
+        name: graph for name, graph in read.items() if not needs_networks(graph) and not loads_public_weights(graph)
+    }
+    return {name: graph for name, graph in ready.items() if not only or name in only}
 
 
 def varied(prompt: dict[str, Any], number: int) -> dict[str, Any]:

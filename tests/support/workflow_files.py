@@ -24,9 +24,27 @@ WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is do
 PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
 SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller)"
 
+CHECKPOINT = (
+    "Weights: `v1-5-pruned-emaonly-fp16.safetensors` in `models/checkpoints` (Stable Diffusion 1.5, CreativeML Open "
+    "RAIL-M), which `regionstyle download sd15` fetches; any SD1.5 or SDXL checkpoint will do."
+)
+LORAS = (
+    f"{CHECKPOINT} LoRAs: your own in `models/loras`, made for that checkpoint; their licence is what their authors "
+    "say. Name yours in *Attach Style Expert*."
+)
+KONTEXT = (
+    "Weights: `regionstyle download flux1-kontext regionroute-experts` fetches all of them. FLUX.1 Kontext [dev]: "
+    "FLUX.1 [dev] Non-Commercial License of Black Forest Labs, which holds for experts made for it too; CLIP-L MIT, "
+    "T5-XXL and autoencoder Apache-2.0. RegionRoute's experts in `models/loras/regionroute` (bwchen05/RegionRoute, "
+    "release v1.0): their authors state no licence of their own."
+)
+
 # Inputs that name a file of the catalogue of public weights: the front end offers those that are missing. Folders
-# cannot be offered, since it compares with names of files.
-LOADERS = {"RegionStyleLoadSam": "file"}
+# cannot be offered, since it compares with names of files; nor what lies on GitHub, which it does not fetch from.
+LOADERS = {
+    "RegionStyleLoadSam": ("file",), "CheckpointLoaderSimple": ("ckpt_name",), "UNETLoader": ("unet_name",),
+    "DualCLIPLoader": ("clip_name1", "clip_name2"), "VAELoader": ("vae_name",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -201,6 +219,38 @@ SHEETS = {
         "bit. Name a shape, with or without its colour, and a style.",
         ((1, 2), (3,), (4, 5, 6), (7,)),
     ),
+    "31 Guided SD1.5": Sheet(
+        "A new picture by a real checkpoint with the thing where you painted: the words of *phrase* are held to the "
+        "mask by the model's own attention, while a stock KSampler runs. Paint in ComfyUI's mask editor; name the "
+        "thing in *phrase* and in *prompt*. *form* bias costs less; *step* 0 is the picture without guidance.",
+        ((1, 2), (3, 4, 6), (5, 10), (7,), (8, 9)),
+        CHECKPOINT,
+    ),
+    "32 Kontext with Published Experts": Sheet(
+        "FLUX.1 Kontext edits the picture by an instruction, and RegionRoute's expert for the style acts on the "
+        "painted thing alone, in the new picture and in the reference. *style* in *Regions from Mask* chooses among "
+        "the four experts; the prompt must name it too. What is outside the mask stays, bit for bit at Kontext's size.",
+        ((1, 2, 3), (4, 6, 9), (5, 7, 10), (8, 13, 11), (14, 16, 12), (15, 17, 18, 19), (20,), (21, 22), (23,)),
+        KONTEXT,
+    ),
+    "33 Checkpoint LoRA by Phrase": Sheet(
+        "Your own checkpoint and a style LoRA on the thing a phrase names. Load a picture, name the thing in *phrase* "
+        "and in *prompt*. *strength* says how far to go.",
+        ((1, 2), (3, 4), (5, 7), (6,)),
+        LORAS,
+    ),
+    "34 Checkpoint LoRA Painted Mask": Sheet(
+        "The same on a mask painted by hand: load your picture, open it in ComfyUI's mask editor from its menu, paint, "
+        "save. The picture that comes with the pack has one.",
+        ((1, 2), (3,), (4,), (5,)),
+        LORAS,
+    ),
+    "35 Several LoRAs Several Things": Sheet(
+        "Several style LoRAs on several things of one picture: attach a LoRA for every style of the sentence. A style "
+        "is known by the words its file tells, by its name, or by what stands in *style_words*.",
+        ((1, 2), (3, 4), (5,), (6, 7)),
+        LORAS,
+    ),
 }  # fmt: skip
 
 WIDTH, GAP, COLUMN_GAP, TOP = 320, 70, 80, 60  # pixels at scale 1; a node's title stands 30 above its position
@@ -314,15 +364,15 @@ def public_files(node: dict) -> dict[str, list[dict[str, str]]]:
     """The property with what the front end offers when a loader's file is missing: name, address, folder of models/."""
     from regionstyle.nodes.app.downloads.catalogue import load_catalogue
 
-    name = node["inputs"].get(LOADERS.get(node["class_type"], ""))
     parts = [part for model in load_catalogue().models.values() for part in model.parts]
-    offered = [
-        {"name": name, "url": part.address(file), "directory": part.folder}
-        for part in parts
+    offered = {
+        name: {"name": name, "url": part.address(file), "directory": part.folder}
+        for name in (node["inputs"][given] for given in LOADERS.get(node["class_type"], ()))
+        for part in reversed(parts)  # the first that has it stays
         for file in part.files
         if part.place(file).name == name
-    ]
-    return {"models": offered[:1]} if offered else {}
+    }
+    return {"models": list(offered.values())} if offered else {}
 
 
 def browser_form(title: str, api: dict, definitions: dict) -> dict:

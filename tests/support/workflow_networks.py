@@ -27,6 +27,11 @@ def needs_networks(workflow: dict) -> bool:
     return any(not name.startswith("tinyworld/") for name in named)
 
 
+def loads_public_weights(workflow: dict) -> bool:
+    """Whether an API-form workflow loads a checkpoint or FLUX by a stock node: `test_public_weights.py` runs those."""
+    return any(node["class_type"] in ("CheckpointLoaderSimple", "UNETLoader") for node in workflow.values())
+
+
 def save_networks(models: Path) -> Path:
     """One network of each kind in a models folder; returns the folder."""
     from regionstyle.nodes.tinyworld.tiny_sam import load_tiny_sam

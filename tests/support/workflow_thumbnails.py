@@ -3,8 +3,8 @@
     python tests/support/workflow_thumbnails.py [NAME ...]
 
 A thumbnail is 512 px square. Where one run says little (a prompt that chooses among styles), the workflow runs with
-several values. What needs weights that are not here runs with the small networks of `workflow_networks.py`; Grounding
-DINO, which cannot be had small and good, is stood in for by boxes that are known.
+several values. What needs weights that are not here runs with the small networks of `workflow_networks.py`, or with
+what ships in their place (`thumbnail_stand_ins.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+from thumbnail_stand_ins import standing_in
 from workflow_files import SHEETS, WORKFLOWS, api_name
 from workflow_networks import needs_networks, put_networks, save_networks
 
@@ -174,18 +175,15 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     ),
     "expert_from_pictures_and_masks": ((Shot((("2:0", 0), ("5", 0), ("14", 0), ("14", 1))),), grid(2)),
     "edit_by_words": ((Shot((("2:0", 0), ("5", 0), ("7", 0), ("4", 0))),), grid(2)),
+    "guided_sd1.5": ((Shot((("10", 0), ("9", 0))),), halves),
+    "kontext_with_published_experts": ((Shot((("2:0", 0), ("5", 0))),), halves),
+    "checkpoint_lora_by_phrase": ((Shot((("2:0", 0), ("3:1", 0), ("7", 0), ("6", 0))),), grid(2)),
+    "checkpoint_lora_painted_mask": (one("5"), grid(1)),
+    "several_loras_several_things": ((Shot((("6", 0), ("7", 0))),), halves),
     "score_result": ((Shot((("6", 0), ("8:3", 0))),), stacked),
     # with random networks there is nothing to see but the picture itself
     "clear_vae_decode": (one("1:0"), captioned("with R2R's files: a latent decoded\nwith this picture's own detail")),
 }  # fmt: skip
-
-
-def standing_in(name: str, prompt: Prompt) -> Prompt:
-    """The workflow with the small vision-language model in Grounding DINO's place: it knows where the things are."""
-    if name != "detect_and_segment":
-        return prompt
-    reader = json.loads((WORKFLOWS / "api" / "read_request_with_vlm.json").read_text(encoding="utf-8"))
-    return {**prompt, "2": reader["2"], "3": reader["3"]}
 
 
 def with_values(prompt: Prompt, shot: Shot) -> Prompt:

@@ -2,9 +2,12 @@
 
 import logging
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, PASTE, put_example
+from regionstyle.nodes.app.evaluation.scenes import demo_scene
+from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, PAINTED, PASTE, put_example
 
 
 def test_it_is_copied_whole_and_nothing_else_stays(tmp_path):
@@ -26,8 +29,18 @@ def test_a_file_in_the_folders_place_is_a_warning(tmp_path, caplog):
     assert "upload it" in caplog.text
 
 
+def test_the_painted_picture_is_the_scene_with_the_triangle_painted():
+    """Its alpha is 0 where the mask is 1, as the mask editor saves it."""
+    scene, painted = np.asarray(Image.open(EXAMPLE).convert("RGB")), np.asarray(Image.open(PAINTED))
+    assert (painted[..., :3] == scene).all()
+    thing = demo_scene(10).objects
+    (triangle,) = (each.mask > 0.5 for each in thing if each.phrase == "orange triangle")
+    mask = painted[..., 3] == 0
+    assert (mask & triangle).sum() / (mask | triangle).sum() > 0.9
+
+
 @pytest.mark.slow
 def test_a_fresh_comfyui_lists_it(comfy_server):
     choices = comfy_server.get("/object_info/LoadImage")["LoadImage"]["input"]["required"]["image"]
     listed = choices[0] if isinstance(choices[0], list) else choices[1]["options"]
-    assert {EXAMPLE.name, PASTE.name} <= set(listed)
+    assert {EXAMPLE.name, PAINTED.name, PASTE.name} <= set(listed)

@@ -1,10 +1,12 @@
 """Files of the browser form: no nulls, nothing overlaps, and they say the same as the API form."""
 
 import json
+from pathlib import PurePosixPath
 
 import pytest
-from workflow_files import PREVIEW, SHEETS, WORKFLOWS, api_name, sockets, widget_values
+from workflow_files import LOADERS, PREVIEW, SHEETS, WORKFLOWS, api_name, sockets, widget_values
 
+from regionstyle.nodes.app.downloads.catalogue import load_catalogue
 from regionstyle.nodes.app.workflow.workflow import read_workflow
 
 TITLE_BAR = 30  # pixels that a node's title takes above its position
@@ -97,3 +99,18 @@ def test_every_input_of_our_nodes_is_there(title):
             names = [slot["name"] for slot in sockets({"id": key}, definition, {})]
             assert [slot["name"] for slot in node["inputs"]] == names, node["title"]
             assert node["widgets_values"] == widget_values(api[key], definition), node["title"]
+
+
+@pytest.mark.parametrize("title", [title for title in SHEETS if title[:2] in ("31", "32", "33", "34", "35")])
+def test_public_weights_are_offered_by_name_address_and_folder(title):
+    """What ComfyUI's panel of missing models reads: every file that a stock loader names, as the catalogue has it."""
+    places = {part.place(file) for model in load_catalogue().models.values() for part in model.parts
+              for file in part.files}  # fmt: skip
+    loaders = [node for node in load(title)["nodes"] if node["type"] in LOADERS]
+    assert loaders
+    for node in loaders:
+        offered = node["properties"]["models"]
+        named = [value for value in node["widgets_values"] if str(value).endswith(".safetensors")]
+        assert [model["name"] for model in offered] == named
+        assert all(PurePosixPath(model["directory"], model["name"]) in places for model in offered)
+        assert all(model["url"].startswith("https://huggingface.co/") for model in offered)

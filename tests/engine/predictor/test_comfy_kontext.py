@@ -22,6 +22,8 @@ from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 
 METHODS = ("offset", "index", "uxo")  # the fourth, index_timestep_zero, does not run on this class in ComfyUI
 SIZE, REFERENCES, TEXT = (12, 10), ((8, 6), (5, 7)), 9
+OWN = torch.arange(TEXT) // 3 == 1
+NOBODY = torch.zeros(TEXT, dtype=torch.bool)
 GRIDS = [(6, 5), (4, 3), (3, 4)]  # tokens of the picture and of each reference; odd sizes are padded
 
 def lora(model, seed=1, keep=lambda name: True):
@@ -55,18 +57,18 @@ def sample(model, positive, batch=1, steps=2, cfg=1.0, negative=None):
 def relative(a, b):
     return float((a - b).norm() / b.norm())
 
-def rows(model, name, area, positive):
+def rows(model, name, gate, positive):
     '''Which rows of a layer the expert changes in one step: compared with the layer itself on the same input.'''
     seen, layer = [], dict(model.model.diffusion_model.named_modules())[name]
     handle = layer.register_forward_hook(lambda m, args, y: seen.append((args[0].clone(), y.clone())))
-    sample(routed(model, RegionGate(area, shared_text="off"), keep=lambda n: n == name), positive, steps=1)
+    sample(routed(model, gate, keep=lambda n: n == name), positive, steps=1)
     handle.remove()
     x, y = seen[0]
     return (y != layer(x)).any(-1)
 
-def expected(area, text, image):
-    '''By resizing the mask to each grid by area, as a token sees it.'''
-    parts = [torch.zeros(len(area), TEXT, dtype=torch.bool)] if text else []
+def expected(area, text, image, owned=NOBODY):
+    '''By resizing the mask to each grid by area, as a token sees it; of the text the words that the style owns.'''
+    parts = [owned.expand(len(area), TEXT)] if text else []
     for grid in GRIDS if image else []:
         parts.append(torch.nn.functional.interpolate(area[:, None], size=grid, mode="area")[:, 0].flatten(1) > 0)
     return torch.cat(parts, 1)
@@ -79,7 +81,11 @@ def positions():
         for name in ("single_blocks.1.linear1", "single_blocks.0.linear2", "double_blocks.0.img_attn.qkv",
                      "double_blocks.0.img_mlp.0", "double_blocks.0.txt_attn.qkv"):
             wanted = expected(area, "img" not in name, "txt" not in name)
-            out[f"{method} {name}"] = torch.equal(rows(model, name, area, prompt(method)), wanted)
+            gate = RegionGate(area, shared_text="off")
+            out[f"{method} {name}"] = torch.equal(rows(model, name, gate, prompt(method)), wanted)
+            wanted = expected(area, "img" not in name, "txt" not in name, OWN)
+            gate = RegionGate(area, owned_tokens=OWN, shared_text="off")
+            out[f"{method} {name} with words"] = torch.equal(rows(model, name, gate, prompt(method)), wanted)
     out["changed"] = [int(part.sum()) for part in expected(area, False, True).split([30, 12, 12], 1)]
     return out
 
@@ -211,7 +217,7 @@ def test_masks_reach_the_tokens_of_the_picture_and_of_each_reference(found):
     positions = found["positions"]
     counts = positions.pop("changed")
     assert all(0 < count < total for count, total in zip(counts, (30, 12, 12), strict=True))
-    assert len(positions) == 15
+    assert len(positions) == 30
     assert all(positions.values()), [name for name, equal in positions.items() if not equal]
 
 

@@ -1,4 +1,4 @@
-"""A custom node pack for tests: nodes that take their time, fail, or differentiate a MODEL."""
+"""A custom node pack for tests: nodes that take their time, fail, differentiate a MODEL, or load a small FLUX."""
 
 import time
 
@@ -6,6 +6,7 @@ import comfy.model_management
 import comfy.utils
 
 from . import memory  # noqa: F401  # adds its route
+from .flux import ProbeFlux, ProbeFluxText
 from .gradients import ProbeGradients
 
 
@@ -34,4 +35,10 @@ class ProbeFail(ProbeWait):
         raise ValueError(f"steps: {steps} is not what this node wants.")
 
 
-NODE_CLASS_MAPPINGS = {"ProbeWait": ProbeWait, "ProbeFail": ProbeFail, "ProbeGradients": ProbeGradients}
+NODE_CLASS_MAPPINGS = {
+    "ProbeWait": ProbeWait,
+    "ProbeFail": ProbeFail,
+    "ProbeGradients": ProbeGradients,
+    "ProbeFlux": ProbeFlux,
+    "ProbeFluxText": ProbeFluxText,
+}
