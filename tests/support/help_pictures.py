@@ -196,9 +196,9 @@ PAGES = {
     ),
     "RegionStyleRegionalPrompts": Page(
         "two_styles_two_things",
-        (shown("2:0"), *(shown("11:0", _7_isolation=kind, _7_prompt=text) for kind, text in ISOLATED)),
-        "the picture, then drawn anew with the triangle in mosaic and the ring in halftone: everything shared, own "
-        "words, own prompts",
+        (shown("2:0"), *(shown("11:0", _7_isolation=kind, _7_prompt=text, _10_denoise=1.0, _10_cfg=4.0, _10_steps=20) for kind, text in ISOLATED)),
+        "the picture whose regions are used, then a new one from noise, the triangle in mosaic and the ring in "
+        "halftone: everything shared, own words, own prompts",
     ),
     "RegionStyleLoadGate": Page(
         "learnt_gate_styles",
