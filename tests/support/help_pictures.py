@@ -73,6 +73,11 @@ def shown(*nodes: str, **values: object) -> Shot:
     return Shot(tuple((node, 0) for node in nodes), changed)
 
 
+def from_noise(isolation: str, prompt: str) -> Shot:
+    """A new picture with both styles in the regions of another one: what leaks is not held back by a source."""
+    return shown("11:0", _7_isolation=isolation, _7_prompt=prompt, _10_denoise=1.0, _10_cfg=4.0, _10_steps=20)
+
+
 def attention(model: str) -> dict[str, object]:
     """Where the model of node `model` looks for "mosaic" in the scene that node 2 loads."""
     asked = {"prompt": TAUGHT, "phrases": "mosaic", "level": 0.5, "layers": "useful", "attention": "logodds"}
@@ -196,9 +201,9 @@ PAGES = {
     ),
     "RegionStyleRegionalPrompts": Page(
         "two_styles_two_things",
-        (shown("2:0"), *(shown("11:0", _7_isolation=kind, _7_prompt=text) for kind, text in ISOLATED)),
-        "the picture, then drawn anew with the triangle in mosaic and the ring in halftone: everything shared, own "
-        "words, own prompts",
+        (shown("2:0"), *(from_noise(isolation, prompt) for isolation, prompt in ISOLATED)),
+        "the picture whose regions are used, then a new one from noise, the triangle in mosaic and the ring in "
+        "halftone: everything shared, own words, own prompts",
     ),
     "RegionStyleLoadGate": Page(
         "learnt_gate_styles",

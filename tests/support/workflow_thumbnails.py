@@ -123,6 +123,7 @@ def one(node: str, *values: tuple[str, Any]) -> tuple[Shot, ...]:
 
 SWAPPED = ("3.sentence", "make the orange triangle halftone and the blue ring mosaic")
 PHOTOGRAPH = ("2.image", "chelsea.png")
+RESTYLED = {"class_type": "MaskPreview", "inputs": {"mask": ["4", 1]}}
 VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "restyle_by_sentence": (one("6"), grid(1)),
     "restyle_by_attention": ((Shot((("7", 0), ("6", 0))),), halves),
@@ -173,7 +174,9 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "untrained_style_on_a_photograph": (
         (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH,)),), halves,
     ),
-    "expert_from_pictures_and_masks": ((Shot((("2:0", 0), ("5", 0), ("14", 0), ("14", 1))),), grid(2)),
+    "expert_from_pictures_and_masks": (
+        (Shot((("2:0", 0), ("5", 0), ("mask", 0), ("14", 0)), nodes=(("mask", RESTYLED),)),), grid(2),
+    ),
     "edit_by_words": ((Shot((("2:0", 0), ("5", 0), ("7", 0), ("4", 0))),), grid(2)),
     "guided_sd1.5": ((Shot((("10", 0), ("9", 0))),), halves),
     "kontext_with_published_experts": ((Shot((("2:0", 0), ("5", 0))),), halves),
