@@ -231,7 +231,8 @@ PAGES = {
             Shot((("2:0", 0), ("5", 0), ("20:1", 0)), STEPS, (("20", attention("1")),)),
             Shot((("22:1", 0),), STEPS, (("21", LEARNT), ("22", attention("21")))),
         ),
-        "the picture before, after, and the attention of “mosaic” before and after 150 steps on this pair",
+        "the picture before, after, and the attention of “mosaic” before and after 150 steps on this pair: it leaves "
+        "the background",
     ),
     "RegionStyleTrainStyle": Page(
         "style_from_pictures",

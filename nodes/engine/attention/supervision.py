@@ -268,7 +268,7 @@ class Supervision:
 def _mean_map(maps: Mapping[str, Tensor], weights: Mapping[str, float] | None) -> Tensor:
     """The weighted mean of layers' maps `[B,G,h,w]` on the finest of their grids."""
     each = [1.0 if weights is None else weights.get(path, 0.0) for path in maps]
-    size = max((seen.shape[-2:] for seen in maps.values()), key=lambda grid: grid[0] * grid[1])
+    size = max(((seen.shape[-2], seen.shape[-1]) for seen in maps.values()), key=lambda grid: grid[0] * grid[1])
     device, total = next(iter(maps.values())).device, sum(each) or 1.0
     seen = [resized_map(one, size).to(device) * (share / total) for one, share in zip(maps.values(), each, strict=True)]
     return torch.stack(seen).sum(0)

@@ -77,8 +77,9 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]
         group.update(own)
     for parameter, moments in optimizer.state.items():
         for name, value in moments.items():
-            own = not name.startswith(QUANTISED) and isinstance(value, Tensor) and value.numel() > 1
-            if own and value.shape != parameter.shape:
+            if name.startswith(QUANTISED) or not isinstance(value, Tensor) or value.numel() <= 1:
+                continue
+            if value.shape != parameter.shape:
                 raise ValueError("moments of another shape")
 
 
