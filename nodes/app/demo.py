@@ -27,7 +27,7 @@ from .edit import EditResult, EditSettings, edit
 from .evaluation.scenes import as_image
 from .local_model import TINY, open_model
 from .painters.registry import PainterContext, painter_named
-from .pictures import save_image, sheet, stacked, whole_steps
+from .pictures import save_image, sheet, side_in_row, stacked, whole_steps
 
 DEFAULT_SCENE = 4
 DEFAULT_STYLE = "halftone"
@@ -100,7 +100,8 @@ def write(result: DemoResult, folder: Path) -> None:
         f"background equal: {'yes' if numbers['background_equal'] else 'NO'}"
     ]
     styles = " and ".join(f'"{style}"' for style in photo.edited)
-    second = sheet(photo.panels, f"{styles} on a photograph at its own size, outlined by {photo.numbers['outline']}")
+    title = f"{styles} on a photograph at its own size, outlined by {photo.numbers['outline']}"
+    second = sheet(photo.panels, title, side=side_in_row(len(photo.panels), len(panels)))
     stacked([sheet(panels, f'"{numbers["prompt"]}"', notes), second]).save(folder / "sheet.png")
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
 

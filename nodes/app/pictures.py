@@ -17,11 +17,22 @@ from .picture_files import picture_format
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["read_image", "read_mask", "read_picture", "save_image", "sheet", "stacked", "to_bytes", "whole_steps"]
+__all__ = [
+    "read_image",
+    "read_mask",
+    "read_picture",
+    "save_image",
+    "sheet",
+    "side_in_row",
+    "stacked",
+    "to_bytes",
+    "whole_steps",
+]
 
 
 PAPER = (250, 249, 246)
 SHEET_SIDE = 320  # pixels of a picture on a sheet
+GAP = 14  # between two of them
 
 
 def read_mask(path: Path, size: tuple[int, int], say: Callable[[str], None] = lambda message: None) -> Tensor:
@@ -69,22 +80,34 @@ def stacked(sheets: Sequence[Image]) -> Image:
 
 
 def sheet(panels: Mapping[str, Tensor], title: str, notes: Sequence[str] = (), side: int = SHEET_SIDE) -> Image:
-    """Pictures side by side, each under its name, with a title above and notes below."""
+    """Pictures side by side, each under its name, with a title above and notes below; side: of each, its longer one."""
     from PIL import Image, ImageDraw, ImageFont
 
     large, small = ImageFont.load_default(22), ImageFont.load_default(16)
-    gap = 14
-    canvas = Image.new("RGB", ((side + gap) * len(panels) + gap, side + 100 + 22 * len(notes)), PAPER)
+    shown = [_shown(panel, side) for panel in panels.values()]
+    tallest = max(picture.height for picture in shown)
+    canvas = Image.new("RGB", ((side + GAP) * len(panels) + GAP, tallest + 100 + 22 * len(notes)), PAPER)
     draw = ImageDraw.Draw(canvas)
-    draw.text((gap, 12), title, (25, 25, 30), large)
-    for index, (name, panel) in enumerate(panels.items()):
-        left = gap + index * (side + gap)
-        picture = Image.fromarray(to_bytes(panel)).convert("RGB")
-        scale = side / max(picture.size)
-        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-        filtered = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-        canvas.paste(picture.resize(size, filtered), (left, 74))
+    draw.text((GAP, 12), title, (25, 25, 30), large)
+    for index, (name, picture) in enumerate(zip(panels, shown, strict=True)):
+        left = GAP + index * (side + GAP)
+        canvas.paste(picture, (left, 74))
         draw.text((left, 50), name, (70, 70, 80), small)
     for index, note in enumerate(notes):
-        draw.text((gap, side + 84 + 22 * index), note, (70, 70, 80), small)
+        draw.text((GAP, tallest + 84 + 22 * index), note, (70, 70, 80), small)
     return canvas
+
+
+def side_in_row(count: int, others: int, side: int = SHEET_SIDE) -> int:
+    """The side of `count` panels that are together as wide as `others` of another side."""
+    return (side + GAP) * others // count - GAP
+
+
+def _shown(panel: Tensor, side: int) -> Image:
+    """A panel as a picture whose longer side is `side`; enlarged, its pixels are squares."""
+    from PIL import Image
+
+    picture = Image.fromarray(to_bytes(panel)).convert("RGB")
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)

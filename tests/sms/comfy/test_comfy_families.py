@@ -14,6 +14,8 @@ from regionstyle.nodes.engine.adapters.weights import ExpertWeights
 from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
 from regionstyle.nodes.engine.lora.expert import Expert, LoraLayer
 from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.tiles.grid import TileGrid
+from regionstyle.nodes.engine.tiles.predictor import TiledPredictor
 from regionstyle.nodes.sms.fake import NAME, init_fake
 from regionstyle.nodes.sms.optimise import StyleMatcher
 from regionstyle.nodes.sms.presets import preset
@@ -67,15 +69,56 @@ def trial(family, name, half=False):
         "trace": all(torch.equal(v, plain[k]) for k, v in model.model.diffusion_model.state_dict().items()),
     }
 
+def tiles(family):
+    # One picture of two tiles, its left half kept; beside it what one tile says alone.
+    model, predictor, fake, prompts = set_up(family, False)
+    grid = TileGrid.over((8, 14), 8, 8)
+    tiled = TiledPredictor(predictor, grid, grid.corners)
+    source, mask = noise(1, COMFY_SHAPES[family][3], 8, 14, seed=3), torch.ones(1, 1, 8, 14)
+    mask[..., :7] = 0
+    calls = []
+    hook = predictor.network.register_forward_pre_hook(lambda module, args, kwargs: calls.append(1), with_kwargs=True)
+    with tiled.gradients():
+        matcher = StyleMatcher(tiled, source.clone(), prompts, {"style": 0.8}, fake,
+                               SmsSettings(preset("reference"), iterations=5, seed=2), mask.clone())
+        for _ in range(3):
+            matcher.step()
+        latent = matcher.latent.clone()
+        count = len(calls)
+        one = predictor.predict(latent[..., :8], 0.3, prompts.style, Gates()).eps
+        fused = tiled.predict(latent, 0.3, prompts.style, Gates()).eps
+    hook.remove()
+    moved = (latent - source).abs()
+    return {
+        "tiles": len(grid.corners), "calls": count, "finite": bool(torch.isfinite(latent).all()),
+        "kept": bool((moved[..., :7] == 0).all()), "moved": float(moved[..., 7:].min()),
+        "fake": max(float(p.detach().abs().max()) for p in list(fake)[1::2]),
+        "alone": far(one[..., :6], fused[..., :6]) / float(one.abs().max()),
+    }
+
 with torch.inference_mode():
+    in_tiles = {family: tiles(family) for family in FAMILIES}
     result = {f"{family} {name}": trial(family, name) for family in FAMILIES for name in ("reference", "paper")}
     if HALF:
         result |= {f"{family} half": trial(family, "reference", half=True) for family in FAMILIES}
-print(json.dumps(result))
+print(json.dumps({"whole": result, "tiles": in_tiles}))
 """
 
 
-def check(result: dict, families: list[str]) -> None:
+def check(made: dict, families: list[str]) -> None:
+    check_whole(made["whole"], families)
+    assert list(made["tiles"]) == families
+    for name, tiled in made["tiles"].items():
+        assert tiled["tiles"] == 2, name
+        assert tiled["calls"] >= 2 * 2 * 3, name  # per iteration and tile: all roles, and the fake predictor's step
+        assert tiled["finite"], name
+        assert tiled["kept"], name
+        assert tiled["moved"] > 0, name
+        assert tiled["fake"] > 1e-4, name
+        assert tiled["alone"] < 1e-4, name  # where one tile lies, what it says alone
+
+
+def check_whole(result: dict, families: list[str]) -> None:
     assert {name.split()[0] for name in result} == set(families)
     for name, made in result.items():
         assert made["dtype"] == "torch.float32", name
