@@ -204,6 +204,12 @@ def preferred_strength(expert: Expert) -> float | None:
     return STRENGTHS.get(expert.style, USUAL_STRENGTH)
 
 
+def inverted_in_tiles(expert: Expert) -> float | None:
+    """How much of the noise that an expert starts from in tiles is the picture's own, when it is one of the shipped
+    ones; None for any other."""
+    return None if preferred_strength(expert) is None else float(in_tiles(expert.style)["inverted"])
+
+
 def _holds_first_layer(path: Path, expert: Expert) -> bool:
     """Whether the first layer of an expert has the down matrix that a shipped file has for it."""
     import torch
