@@ -46,11 +46,11 @@ RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance
 # photographs that are not held out.
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
-    "mosaic": {"strength": 0.35},
+    "mosaic": {"strength": 0.45},
     "neon": {"strength": 0.5},
-    "oil paint": {"strength": 0.35},
+    "oil paint": {"strength": 0.4},
     "pencil sketch": {"strength": 0.55},
-    "pixel art": {"strength": 0.35},
+    "pixel art": {"strength": 0.38},
     "watercolor": {"strength": 0.4},
 }
 
