@@ -17,6 +17,7 @@ from ..engine.region.region import feather_mask
 # From the region in the crop `[1,n,n]`, and the function that cuts any other mask like the picture, to the gates.
 GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]
 SHARPER = "Choose detail auto or full to work at the picture's own size."
+KEPT = "Choose detail full, or a strength of 0.5 or less, to keep it."  # what tiles over an enlarged crop have lost
 
 
 def _no_gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:
@@ -47,8 +48,8 @@ class Restyled:
     """image `[1,3,H,W]`; mask `[H,W]`, the composited one: where it is 0 the image equals the input bit for bit.
 
     idle: the experts that were to act -> why they did not, "" for those that did. detail: how it was worked on,
-    "native", "full" or "both"; enlarged: how many times the worked pixels were enlarged to fit the picture; worked:
-    their side.
+    "native", "full" or "both"; enlarged: how many times the pixels worked on in one crop were enlarged to fit the
+    picture (of "both": before the tiles went over them); worked: their side.
     """
 
     image: Tensor
@@ -61,6 +62,8 @@ class Restyled:
     @property
     def note(self) -> str:
         """What the user should know of the result's sharpness; "" for nothing."""
+        if self.detail == "both":
+            return enlarged_note(self.enlarged, self.worked, KEPT, "the picture's own fine detail")
         return enlarged_note(self.enlarged, self.worked, SHARPER)
 
 

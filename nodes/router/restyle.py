@@ -100,15 +100,16 @@ def _crop(predictor: NoisePredictor, mask: Tensor, settings: RestyleSettings) ->
 
 def _both(predictor: NoisePredictor, image: Tensor, tasks: Sequence[RegionTask], settings: RestyleSettings) -> Restyled:
     """Every region as a whole, then all of them in tiles at a lower strength; the tiles' result is what stays."""
-    before, reasons = image, []
+    before, reasons, enlarged = image, [], 1.0
     for task in tasks:
         whole = _native(predictor, before, task, settings)
-        before = whole.image
+        before, enlarged = whole.image, max(enlarged, whole.enlarged)
         reasons.append(whole.idle)
     weaker = replace(settings, strength=settings.strength * AFTER_NATIVE)
     tiled = restyle_in_tiles(predictor, before, tasks, weaker)
     # What the first pass changed and the second did not cannot be: both blend by the same masks.
-    return replace(tiled, idle=joined_reasons([*reasons, tiled.idle]), detail="both")
+    idle = joined_reasons([*reasons, tiled.idle])
+    return replace(tiled, idle=idle, detail="both", enlarged=enlarged, worked=whole.worked)
 
 
 def _native(predictor: NoisePredictor, image: Tensor, task: RegionTask, settings: RestyleSettings) -> Restyled:

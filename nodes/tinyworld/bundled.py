@@ -46,11 +46,11 @@ RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance
 # photographs that are not held out.
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
-    "mosaic": {"strength": 0.35},
+    "mosaic": {"strength": 0.45},
     "neon": {"strength": 0.5},
-    "oil paint": {"strength": 0.35},
+    "oil paint": {"strength": 0.4},
     "pencil sketch": {"strength": 0.55},
-    "pixel art": {"strength": 0.35},
+    "pixel art": {"strength": 0.38},
     "watercolor": {"strength": 0.4},
 }
 
@@ -210,6 +210,12 @@ def preferred_strength(expert: Expert) -> float | None:
     if expert.style not in STYLES or not path.exists() or not _holds_first_layer(path, expert):
         return None
     return STRENGTHS.get(expert.style, USUAL_STRENGTH)
+
+
+def inverted_in_tiles(expert: Expert) -> float | None:
+    """How much of the noise that an expert starts from in tiles is the picture's own, when it is one of the shipped
+    ones; None for any other."""
+    return None if preferred_strength(expert) is None else float(in_tiles(expert.style)["inverted"])
 
 
 def _holds_first_layer(path: Path, expert: Expert) -> bool:

@@ -206,12 +206,17 @@ def vae_state(state: Mapping[str, Any]) -> dict[str, Any]:
 def register_experts() -> None:
     """Add the shipped experts and SAM to ComfyUI's folders, after the user's own.
 
-    The experts have a folder kind of their own; with `FOR_ALL` in the environment every LoRA loader lists them.
+    The experts have a folder kind of their own; with `FOR_ALL` in the environment every LoRA loader lists them. Nodes
+    that know them as files only learn how they work in tiles.
     """
     import folder_paths
 
     from ..engine.io.expert_files import BUNDLED, LORAS
+    from ..engine.lora.inverting import tell_inverting
+    from .bundled import inverted_in_tiles
     from .tiny_sam import SAMS
+
+    tell_inverting("tinyworld", inverted_in_tiles)
 
     for kind in (BUNDLED, LORAS) if os.environ.get(FOR_ALL) else (BUNDLED,):
         folder_paths.add_model_folder_path(kind, str(EXPERTS))

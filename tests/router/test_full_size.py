@@ -232,7 +232,8 @@ def test_both_differs_from_either(predictor):
         for d in ("native", "full", "both")
     )
     assert both.detail == "both"
-    assert both.note == ""
+    assert (full.note, native.enlarged) == ("", both.enlarged)
+    assert "enlarged 1.6 times: the picture's own fine detail is lost. Choose detail full" in both.note
     assert float((both.image - full.image).abs().mean()) > 0.01
     assert float((both.image - native.image).abs().mean()) > 0.01
 

@@ -17,6 +17,7 @@ from ...engine.host.comfy import ComfyHost
 from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.io.expert_files import expert_files, find_expert
+from ...engine.lora.inverting import share_inverted
 from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.unchanged import why_unchanged
@@ -70,7 +71,10 @@ class RestyledBatch:
 def restyle_batch(
     model: Any, clip: Any, vae: Any, image: Tensor, mask: Tensor, prompt: str, negative: str, settings: RestyleSettings
 ) -> RestyledBatch:
-    """Restyle every picture of a batch; one with an empty mask stays as it is and is named in the notice."""
+    """Restyle every picture of a batch; one with an empty mask stays as it is and is named in the notice.
+
+    In tiles it starts from as much of the picture's own noise as the attached experts want.
+    """
     if not prompt.strip():
         raise RegionStyleError(
             "prompt: got nothing, expected what the region shall show. Type for example 'a red star in mosaic style'."
@@ -78,6 +82,7 @@ def restyle_batch(
     images = images_of(image)
     masks = masks_of(mask, images)
     check_gate_batches(attached_gates(model), len(images))
+    settings = replace(settings, inverted=share_inverted(weights.source for weights in attached_experts(model)))
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     names = {"prompt": prompt, "negative": negative if settings.cfg != 1 else None}
     with predictor.loaded():
@@ -90,7 +95,6 @@ def restyle_batch(
 
 def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None]) -> RestyledBatch:
     """All pictures together; those that were not restyled (None) as they are."""
-    each = list(zip(images, masks, restyled, strict=True))
     each = list(zip(images, masks, restyled, strict=True))
     made = torch.cat([picture[None] if one is None else one.image for picture, _, one in each])
     blended = [torch.zeros_like(mask) if one is None else one.mask for _, mask, one in each]

@@ -2,6 +2,8 @@
 
 Pictures are crops around one object, or a whole scene that has one object only; the style is that of the object.
 Generated pictures are judged whole, since nobody knows where their object is; so that is learnt as much as crops are.
+Large photographs are judged in cut-outs, which show parts of things or none: those have a style only, and begin
+anywhere in the style's pattern.
 """
 
 from __future__ import annotations
@@ -13,10 +15,16 @@ from torch.nn import functional as F
 
 from ..classifier import LABELS, UNSTYLED, Classifier
 from ..crops import crop_object
-from .pictures import soften, styled_scene
+from ..styles import apply_style
+from ..world import SIZE
+from .photo_tiles import photo_tile
+from .pictures import STYLES_TO_TELL_APART, soften, styled_scene
 from .pool import Pool, lone_objects
 
-WHOLE = 0.4  # share of pictures that are not cropped
+WHOLE = 0.4  # share of scenes that are not cropped
+PHOTOS = 0.45  # share of pictures that are cut-outs of photographs
+BORDER = 24  # pixels around a cut-out: its pattern begins anywhere, its filter sees what lies beside it
+UNKNOWN = -100  # no label: what `cross_entropy` leaves out
 
 
 def draw_labelled(pool: Pool, lone: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -33,6 +41,17 @@ def draw_labelled(pool: Pool, lone: np.ndarray, random: np.random.Generator) -> 
     return np.ascontiguousarray(image), tuple(LABELS[name].index(words[name]) for name in LABELS)
 
 
+def draw_cut_out(random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+    """As `draw_labelled`, of a photograph: shape and colour are `UNKNOWN`."""
+    styles = (*STYLES_TO_TELL_APART, UNSTYLED, UNSTYLED)
+    style = styles[int(random.integers(len(styles)))]
+    tile = photo_tile(random, SIZE + BORDER)
+    tile = tile if style == UNSTYLED else apply_style(tile, style)
+    top, left = random.integers(4, BORDER - 3, 2)
+    known = {"style": LABELS["style"].index(style)}
+    return tile[top : top + SIZE, left : left + SIZE], tuple(known.get(name, UNKNOWN) for name in LABELS)
+
+
 class ClassifierLoss:
     """Draws batches and scores them; `self(step)` is what `Trainer` calls."""
 
@@ -42,11 +61,19 @@ class ClassifierLoss:
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
         random = np.random.default_rng([self.seed, step])
-        drawn = [draw_labelled(self.pool, self.lone, random) for _ in range(self.size)]
+        drawn = [self._draw(random) for _ in range(self.size)]
         device = next(self.network.parameters()).device
         images = torch.from_numpy(np.stack([image for image, _ in drawn])).permute(0, 3, 1, 2).to(device)
         images = torch.cat([soften(images[: self.size // 3], int(random.integers(56, 128))), images[self.size // 3 :]])
         targets = torch.tensor([labels for _, labels in drawn], device=device)
         logits = self.network(images)
-        parts = {name: F.cross_entropy(logits[name], targets[:, i]) for i, name in enumerate(LABELS)}
+        parts = {name: _loss(logits[name], targets[:, i]) for i, name in enumerate(LABELS)}
         return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
+
+    def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
+        return draw_cut_out(random) if random.random() < PHOTOS else draw_labelled(self.pool, self.lone, random)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over the pictures that have a label."""
+    return F.cross_entropy(logits, targets, ignore_index=UNKNOWN, reduction="sum") / (targets != UNKNOWN).sum().clamp(1)

@@ -11,11 +11,13 @@ from regionstyle.nodes.router.comfy.experts import check_gate_batches, region_ga
 from regionstyle.nodes.router.settings import RestyleSettings
 
 SCRIPT = """
+from dataclasses import replace
 import torch
 import comfy.sd, comfy.utils, folder_paths
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
-from regionstyle.nodes.router.comfy.experts import attach, expert_choices, restyle_batch
+from regionstyle.nodes.router.comfy.experts import attach, expert_choices, region_gates, restyle_batch
+from regionstyle.nodes.router.restyle import restyle_region
 from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
 from regionstyle.nodes.tinyworld.world import scene
@@ -62,6 +64,13 @@ with torch.inference_mode():
     region = torch.zeros(1, 160, 330); region[:, 10:150, 20:300] = 1
     one = RestyleSettings(strength=0.2, steps=1, cfg=1.0, feather=0)
     tiled = restyle_batch(ours, clip, vae, large, region, "a picture in mosaic style", "", one)
+    predictor = ComfyPredictor(ours, clip, vae, ComfyHost())
+    with predictor.loaded():
+        by_hand = {share: restyle_region(predictor, large.movedim(-1, 1), region[0], "a picture in mosaic style",
+                                         gate=region_gates(ours, 0), settings=replace(one, inverted=share)).image
+                   for share in (0.0, 1.0)}
+    result |= {f"inverted_{share:.0f}": bool(torch.equal(made.movedim(1, -1), tiled.image))
+               for share, made in by_hand.items()}
     result |= {"tiled": tiled.notice, "tiled_warning": tiled.warning,
                "tiled_outside": bool(torch.equal(tiled.image[region == 0], large[region == 0])),
                "tiled_inside": float((tiled.image - large)[region == 1].abs().mean())}
@@ -97,6 +106,8 @@ def check(result: dict) -> None:
     assert result["warning"] == "empty mask, unchanged: image 0"
     assert result["tiled"] == "restyled 1 of 1, in tiles at full size"
     assert result["tiled_warning"] == ""
+    assert result["inverted_1"], "a shipped expert's tiles start from the picture's own noise"
+    assert not result["inverted_0"]
     assert result["tiled_outside"]
     assert result["tiled_inside"] > 0.01
     assert "enlarged 2.6 times" in result["smear"]
