@@ -81,7 +81,8 @@ class EditingAdapter(nn.Module):
         self.source_in, self.acting = SourceInput(), KeptOrNew()
         self.lora = ExpertWeights(init_lora(network, NAME, "", rank=rank, layers="all", seed=seed))
         self._source: Tensor | None = None
-        self.where: Tensor | None = None  # of the last pass: how much of its prediction is wanted, `[rows,1,h,w]`
+        self._wanted: dict[int, Tensor] = {}  # of the last pass, by prompt: how much of its prediction is wanted
+        self._order: list[int] = [0]  # which prompts the running pass holds, one block of rows each
 
     @contextmanager
     def attached(self, network: nn.Module) -> Iterator[EditingAdapter]:
@@ -90,13 +91,17 @@ class EditingAdapter(nn.Module):
         first, last = (network.get_submodule(places[name].module) for name in ("conv_in", "conv_out"))
         with ExpertStack(network, [self.lora]) as stack:
             stack.set(Gates({NAME: 1.0}))
-            hooks = [first.register_forward_hook(self._beside), last.register_forward_pre_hook(self._look)]
+            hooks = [
+                network.register_forward_pre_hook(self._begin, with_kwargs=True),
+                first.register_forward_hook(self._beside),
+                last.register_forward_pre_hook(self._look),
+            ]
             try:
                 yield self
             finally:
                 for hook in hooks:
                     hook.remove()
-                self.where = None  # it may hold the whole of a backward pass
+                self._wanted = {}  # it may hold the whole of a backward pass
 
     @contextmanager
     def showing(self, latents: Tensor) -> Iterator[None]:
@@ -110,7 +115,9 @@ class EditingAdapter(nn.Module):
     def _beside(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         if self._source is None:
             raise wrong_input("source", "no picture", "one to edit", "Run the network inside showing(latents).")
-        source = pass_context().own_rows(self._source)
+        source, part = self._source, pass_context().batch_slice
+        if part is not None:  # of the batch, which may hold its pictures once per prompt
+            source = source[torch.arange(part.start, part.stop) % len(source)]
         rows, given = len(output), len(source)
         if rows % given or source.shape[-2:] != args[0].shape[-2:]:
             accepts = f"one or {rows} of {list(args[0].shape[-2:])}"
@@ -118,21 +125,25 @@ class EditingAdapter(nn.Module):
         added: Tensor = self.source_in(source.to(output.dtype))
         return output + added.repeat(rows // given, 1, 1, 1)  # a batch may hold its pictures once per prompt
 
+    def _begin(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """ComfyUI runs the prompts in an order of its own, in one pass or several, and says so; the first is 0."""
+        self._order = list(kwargs.get("transformer_options", {}).get("cond_or_uncond", [0]))
+
     def _look(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.where = self.acting(args[0])
+        part = pass_context().batch_slice
+        for prompt, wanted in zip(self._order, self.acting(args[0]).chunk(len(self._order)), strict=True):
+            before = [self._wanted[prompt]] if part is not None and part.start else []
+            self._wanted[prompt] = torch.cat([*before, wanted]) if before else wanted
+
+    def where(self, count: int) -> Tensor:
+        """How much of the last pass's prediction was wanted in each of so many pictures, `[count,1,h,w]`; of the first
+        prompt, where an empty one ran beside it."""
+        return self._wanted[0][:count]
 
     def blended(self, clean: Tensor) -> Tensor:
         """The clean latents `[B,4,h,w]` that the last pass predicted, with the picture where nothing is to change."""
         assert self._source is not None
-        assert self.where is not None  # a pass was run
-        source = self._source.to(clean)
-        return torch.lerp(source, clean, self.of_prompt(len(clean)).to(clean))
-
-    def of_prompt(self, count: int) -> Tensor:
-        """How much of the last pass's prediction was wanted in each of so many pictures, `[count,1,h,w]`: where an
-        empty prompt ran beside the other, that of the first."""
-        assert self.where is not None  # a pass was run
-        return self.where[:count]
+        return torch.lerp(self._source.to(clean), clean, self.where(len(clean)).to(clean))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is trained, as a file holds it."""
@@ -243,7 +254,7 @@ def edit_by_words(
             places: list[Tensor] = []
 
             def shown(step: int, made: Prediction, done: int = number * settings.steps) -> None:
-                places.append(adapter.of_prompt(len(images)))  # noqa: B023 (called in this turn of the loop only)
+                places.append(adapter.where(len(images)))  # noqa: B023 (called in this turn of the loop only)
                 progress.update(done + step + 1, predictor.decode(made.denoised[:1])[0])
 
             noise = torch.randn(latents.shape, generator=random).to(latents)

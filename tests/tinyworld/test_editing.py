@@ -9,6 +9,8 @@ import torch
 from regionstyle.nodes.engine.attention.supervision import PUBLISHED
 from regionstyle.nodes.engine.errors import Cancelled, RegionStyleError
 from regionstyle.nodes.engine.host.base import LocalHost
+from regionstyle.nodes.engine.host.context import running_slice
+from regionstyle.nodes.engine.host.memory import BatchSlice
 from regionstyle.nodes.tinyworld import bundled
 from regionstyle.nodes.tinyworld.bundled import load_predictor
 from regionstyle.nodes.tinyworld.editing import (
@@ -112,6 +114,42 @@ def test_what_is_not_wanted_new_is_the_picture(tiny, adapter):
         adapter.acting.conv.bias.fill_(-40.0)
         eps(tiny, torch.randn(1, 4, 16, 16))
         torch.testing.assert_close(adapter.blended(clean), source)
+
+
+def test_in_parts_of_the_batch_it_is_the_same(tiny, adapter):
+    """Two pictures and two prompts, in one pass and in slices of the batch, as where memory is short."""
+    with torch.no_grad():
+        for weights in (adapter.source_in.conv.weight, adapter.acting.conv.weight):
+            weights.normal_()
+    x, source = torch.randn(4, 4, 16, 16), torch.randn(2, 4, 16, 16)
+    text = tiny.encode_text(["make the red star mosaic"])
+
+    def prediction(slices):
+        made = []
+        for start, stop in slices:
+            with running_slice(BatchSlice(start, stop, 4)), torch.no_grad():
+                states = text.states.expand(stop - start, -1, -1)
+                made.append(tiny.network(x[start:stop], torch.tensor(500), states).sample)
+        return torch.cat(made), adapter.where(2), adapter.where(4)
+
+    with adapter.attached(tiny.network), adapter.showing(source):
+        for whole, parts in zip(prediction([(0, 4)]), prediction([(0, 1), (1, 3), (3, 4)]), strict=True):
+            torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+
+
+def test_the_order_of_prompts_is_the_hosts(tiny, adapter):
+    """ComfyUI puts the negative prompt first, or runs the prompts one by one, and says which is which."""
+    adapter._order = [1, 0]
+    with torch.no_grad():
+        adapter.acting.conv.weight.normal_()
+        features = torch.randn(2, 64, 16, 16)
+        adapter._look(None, (features,))
+        assert torch.equal(adapter.where(1), adapter.acting(features)[1:])
+        adapter._order = [0]
+        adapter._look(None, (features[:1],))
+        adapter._order = [1]
+        adapter._look(None, (features[1:],))
+        torch.testing.assert_close(adapter.where(1), adapter.acting(features[:1]))
 
 
 def test_a_file_gives_it_back_and_is_small(tiny, tmp_path, monkeypatch):
