@@ -64,13 +64,17 @@ class StyleMatcher:
             raise wrong_input("mask", list(mask.shape), accepts, "Resize the mask to the latent's size.")
         self.predictor, self.source = predictor, source.detach()
         self._score = StyleScore(predictor, prompts, style, settings, base)
-        self.settings, self.mask, self.history = settings, mask, History()
-        self.iteration = 0
+        self.settings, self.mask = settings, mask
+        self.go_on(History(), 0)
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._target = nn.Parameter((self.source if start is None else start.detach()).clone())
         self._fake = list(fake)
         self._optimizer = torch.optim.AdamW([self._target], lr=settings.rate, weight_decay=0.01)
         self._fake_optimizer = torch.optim.AdamW(self._fake, lr=settings.fake_rate, weight_decay=0.0)
+
+    def go_on(self, history: History, iteration: int) -> None:
+        """What comes is written at the end of a history, and counted from an iteration."""
+        self.history, self.iteration, self._begun = history, iteration, len(history.movement)
 
     @property
     def latent(self) -> Tensor:
@@ -78,8 +82,8 @@ class StyleMatcher:
 
     @property
     def settled(self) -> bool:
-        """Whether the style's pull has fallen below the tolerance."""
-        recent = self.history.movement[-self.settings.window :]
+        """Whether the style's pull has fallen below the tolerance since this matcher began."""
+        recent = self.history.movement[self._begun :][-self.settings.window :]
         return len(recent) == self.settings.window and sum(recent) / len(recent) < self.settings.tolerance
 
     def step(self) -> None:

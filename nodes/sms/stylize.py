@@ -130,7 +130,7 @@ class _Run:
             matcher = StyleMatcher(
                 predictor, source.clone(), prompts, self.style, self.fake, self.settings, mask, other, start.clone()
             )
-            matcher.history, matcher.iteration = self.history, first
+            matcher.go_on(self.history, first)
             self.frames += _run(matcher, last)
             latent = matcher.latent.clone()
         with torch.no_grad(), predictor.loaded():

@@ -205,6 +205,11 @@ class TestRegions:
         full = run(images, None, "full", SmsSettings(iterations=4, seed=3))
         assert not torch.allclose(full.images, made.images, atol=1e-3)
 
+    @pytest.mark.slow
+    def test_both_settles_at_each_size_by_its_own_iterations(self):
+        settled = SmsSettings(iterations=12, window=3, tolerance=100.0)
+        assert len(run(pictures(128, 128), None, "both", settled).history.style) == 6
+
 
 class TestHost:
     @pytest.mark.slow

@@ -14,6 +14,7 @@ from ...engine.errors import wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of
 from ...engine.io.heatmap import overlay
+from ...engine.language.instruction import Instruction
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.regions import Regions
 from ...grounding.comfy.regions import check_found
@@ -68,8 +69,16 @@ def edit_pictures(
         each = [_edited(images[at : at + 1], at, found.regions, painter, settings) for at in range(len(images))]
     made, attention, where = (torch.cat(part) for part in zip(*(one[0] for one in each), strict=True))
     notes = dict.fromkeys(note for one in each for note in one[1])
-    warning = "\n".join(filter(None, [found.notice, *notes]))
+    warning = "\n".join(filter(None, [found.notice, _not_kept(asked, composite), *notes]))
     return EditedPictures(image_of(made), image_of(attention), where, str(asked), warning)
+
+
+def _not_kept(asked: Instruction, composite: bool) -> str:
+    """What the words want to stay, where only the model decides what does."""
+    if composite or not asked.kept:
+        return ""
+    names = ", ".join(request.phrase for request in asked.kept)
+    return f"{names}: the model is not told what stays. Switch composite on to keep it bit for bit"
 
 
 def _edited(

@@ -154,6 +154,9 @@ def about_run(context: RowContext, began: float) -> dict[str, Any]:
     }
 
 
+TRAINS = "editing"  # the row that trains on the spot
+
+
 @dataclass(frozen=True)
 class ReportRequest:
     """folder: where report.html and report.json go; rows: their names (none: all); quick: fewer scenes; repetitions:
@@ -172,6 +175,10 @@ def make_report(request: ReportRequest, host: Host, say: Callable[[str], None]) 
     if request.repetitions < REPETITIONS:
         raise wrong_input("--repetitions", request.repetitions, f"{REPETITIONS} or more", "A spread needs them.")
     rows, began = chosen_rows(request.rows), time.monotonic()
+    if request.train_minutes and TRAINS not in [row.name for row in rows]:
+        raise wrong_input(
+            "--train-minutes", f"it without row {TRAINS}", f"it with row {TRAINS}", f"Add --row {TRAINS}."
+        )
     context = _context(request, host)
 
     def after(done: list[Measured]) -> None:

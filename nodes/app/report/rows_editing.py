@@ -58,7 +58,7 @@ def by_words(predictor: Any, adapter: EditingAdapter, tasks: Sequence[EditTask])
     """Pictures `[B,3,H,W]`, each with its own instructions followed; all tasks ask for as many."""
     latents = predictor.encode(torch.cat([task.image for task in tasks]))
     settings = WordsEditSettings(steps=STEPS)
-    with adapter.attached(predictor.network):
+    with predictor.host.on_device(adapter), adapter.attached(predictor.network):
         for number in range(len(tasks[0].asked)):
             noise = torch.cat([_noise(task.seed, number, latents) for task in tasks])
             asked = [instruction_for(*task.words[number]) for task in tasks]

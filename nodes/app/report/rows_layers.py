@@ -57,6 +57,7 @@ def maps_of(predictor: Any, adapter: EditingAdapter | None, tasks: Sequence[Edit
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(tasks[0].seed)).to(latents)
     with ExitStack() as stack:
         if adapter is not None:
+            stack.enter_context(predictor.host.on_device(adapter))
             stack.enter_context(adapter.attached(predictor.network))
             stack.enter_context(adapter.showing(latents))
         tap = stack.enter_context(AttentionTap(predictor, groups, valid=text.valid))

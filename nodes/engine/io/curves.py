@@ -14,10 +14,12 @@ PANEL = (480, 150)  # width and height in pixels
 
 def strip(frames: Sequence[Tensor], height: int = 192) -> Tensor:
     """Frames `[3,h,w]` side by side, each `height` pixels high: `[3,height,W]` in 0..1."""
+    sizes = [(height, max(1, round(frame.shape[-1] * height / frame.shape[-2]))) for frame in frames]
     scaled = [
-        F.interpolate(f[None], scale_factor=height / f.shape[-2], mode="bilinear", antialias=True)[0] for f in frames
+        F.interpolate(frame[None], size, mode="bilinear", antialias=True)[0]
+        for frame, size in zip(frames, sizes, strict=True)
     ]
-    return torch.cat([s[:, :height] for s in scaled], -1).clamp(0, 1)
+    return torch.cat(scaled, -1).clamp(0, 1)
 
 
 def loss_panel(name: str, values: Sequence[float], colour: tuple[int, int, int], unit: str = "iterations") -> Tensor:

@@ -30,6 +30,8 @@ REMEDY = "Delete it and begin anew: without resume."
 Fact = str | int | float
 # What may differ when a training goes on: how long it runs, and what does not change the result.
 FREE = ("steps", "accumulate", "preview_every")
+# What states of earlier versions do not hold, as those versions had it.
+SINCE: Mapping[str, Fact] = {"band": 0.0, "source": "hidden"}
 
 
 def facts_of(settings: TrainSettings, pictures: str, **more: Fact) -> dict[str, Fact]:
@@ -79,6 +81,7 @@ class StateFile:
         trainer.done, trainer.losses, trainer.scale = saved["done"], list(saved["losses"]), saved["scale"]
 
     def _check(self, saved: Mapping[str, Fact]) -> None:
+        saved = {**{name: value for name, value in SINCE.items() if name in self.facts}, **saved}
         for name in {**saved, **self.facts}:
             if saved.get(name) != self.facts.get(name):
                 long = name == "pictures and captions"

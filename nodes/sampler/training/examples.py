@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...engine.attention.losses import has_contrast, masks_on_grid
+from ...engine.attention.losses import has_contrast, masks_on_grid, usable_masks
 from ...engine.attention.supervision import AttentionTarget, Supervision
 from ...engine.errors import RegionStyleError, wrong_input
+from ...engine.families.token_grid import Size
 from ...engine.predictor.base import NoisePredictor, Text
 from ...engine.predictor.tokens import find_tokens
 from ...engine.region.region import Region
@@ -119,13 +120,24 @@ def _example(
     size = (latent.shape[-2], latent.shape[-1])
     area = masks_on_grid(square.masks.amax(0)[None, None], size)[0]
     skipped = tuple(
-        f"{thing.phrase!r} has a mask that is the same everywhere, not supervised"
+        f"{thing.phrase!r} {why}"
         for thing, mask in zip(pair.things, square.masks, strict=True)
-        if not bool(has_contrast(mask))
+        if (why := _useless(mask, size, settings.band))
     )
     targets = _targets(pair, square.masks, text, settings) if settings.supervised else ()
     Supervision([targets], text.valid[:1].cpu(), settings.losses, size)  # says now what cannot be supervised
     return Example(mark, pair.prompt, latent, source, area, targets, skipped)
+
+
+def _useless(mask: Tensor, size: Size, band: float) -> str:
+    """Why a mask `[h,w]` says nothing on the latent's grid or on a transformer's, of half as many; "" where it does."""
+    if not bool(has_contrast(mask)):
+        return "has a mask that is the same everywhere, not supervised"
+    for grid in (size, (max(1, size[0] // 2), max(1, size[1] // 2))) if band else ():
+        if not bool(usable_masks(masks_on_grid(mask[None, None].float(), grid), band)):
+            nothing = f"nothing that is surely inside, or outside, on a grid of {grid[1]} x {grid[0]} at band {band:g}"
+            return f"has {nothing}, not supervised in layers of that size"
+    return ""
 
 
 def _targets(pair: Pair, masks: Tensor, text: Text, settings: ExpertTrainSettings) -> tuple[AttentionTarget, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,16 @@ def match_batch(
         matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing, plain)
     warning = why_unchanged(images, matched.images, masks, watch.idle_reasons(Gates(style_gates)))
     # Both frames are decoded: coding alone makes no difference here.
-    if not warning and looks_alike(matched.frames[0], matched.frames[-1]):
+    if not warning and _all_alike(matched.frames):
         warning = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
     return _batch(matched, settings, "\n".join(filter(None, [warning, matched.note])))
+
+
+def _all_alike(frames: Sequence[Tensor]) -> bool:
+    """Whether nothing is to be seen between the first and the last frame of each size: a run may have two sizes."""
+    sizes = {frame.shape for frame in frames}
+    rows = [[frame for frame in frames if frame.shape == size] for size in sizes]
+    return all(looks_alike(row[0], row[-1]) for row in rows)
 
 
 def with_fake(

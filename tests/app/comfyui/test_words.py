@@ -46,6 +46,7 @@ with torch.inference_mode():
         "nothing": bool(torch.equal(nothing.image, image)) and float(nothing.where.max()) == 0,
         "nothing said": nothing.warning,
         "strict": error(f"make the {absent} mosaic", strict=True),
+        "stays": run(f"make the {phrase} mosaic and keep the cat").warning,
         "unknown": error("make the dragon mosaic"),
         "empty": error(""),
         "size": error(f"make the {phrase} mosaic", picture=image[:, :64]),
@@ -62,6 +63,8 @@ def check(result: dict) -> None:
     assert "drawn anew" in result["said"]
     assert 0.5 < result["kept"] < 1
     assert "drawn anew" not in result["kept said"]
+    assert "cat: the model is not told what stays" in result["stays"]
+    assert "not told" not in result["said"] + result["kept said"]
     assert result["nothing"]
     assert "green" in result["nothing said"]
     assert "green" in result["strict"]

@@ -164,6 +164,12 @@ def test_list_prints_the_rows(capsys):
     assert "baselines" in capsys.readouterr().out
 
 
+def test_minutes_of_training_are_refused_where_no_row_trains(capsys, tmp_path):
+    assert main(["report", "--row", "least", "--train-minutes", "5", "--out", str(tmp_path / "report")]) == 2
+    assert "Add --row editing" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+
+
 def test_two_repetitions_are_too_few(capsys):
     assert main(["report", "--repetitions", "2"]) == 2
     assert "3 or more" in capsys.readouterr().err

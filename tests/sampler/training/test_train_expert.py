@@ -210,6 +210,15 @@ def test_attention_goes_where_the_mask_is(tiny, examples):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_a_thing_without_a_sure_inside_is_told(tiny, pairs):
+    small = torch.zeros(64, 64)
+    small[5:10, 5:10] = 1  # no cell of 8 x 8 pixels is filled to three quarters
+    thing = replace(pairs[0].things[0], mask=lambda: small)
+    one = [replace(pairs[0], things=(thing,))]
+    assert "nothing that is surely inside" in encode_pairs(tiny, one, 64, replace(SETTINGS, band=0.3)).skipped[0]
+    assert not encode_pairs(tiny, one, 64, SETTINGS).skipped
+
+
 def test_a_mask_that_says_nothing_is_told(tiny, pairs):
     empty = replace(pairs[0].things[0], mask=lambda: torch.zeros(64, 64))
     full = replace(pairs[1].things[0], mask=lambda: torch.ones(64, 64))
@@ -334,6 +343,16 @@ def test_a_stopped_training_goes_on_and_its_file_holds_what_was_trained(tiny, ex
         stack.set(Gates({"x": 1.0}))
         assert (eps() - trained).abs().max() < 1e-4
     assert (trained - plain).abs().max() > 1e-3
+    older = torch.load(path, weights_only=True)  # as versions wrote it that did not know these two
+    older["facts"] = {name: value for name, value in older["facts"].items() if name not in ("band", "source")}
+    torch.save(older, path)
+    with Training(tiny, examples, settings) as training:
+        assert training.run(path, resume=True).losses == whole.losses
+    with (
+        Training(tiny, examples, replace(settings, band=0.2)) as training,
+        pytest.raises(RegionStyleError, match="band"),
+    ):
+        training.run(path, resume=True)
     with (
         Training(tiny, examples, replace(settings, focus=0.3)) as training,
         pytest.raises(RegionStyleError, match="focus"),

@@ -49,6 +49,9 @@ with torch.inference_mode():
     region = torch.zeros(1, 200, 230); region[0, 20:190, 30:200] = 1
     tiled = match_batch(styled, clip, vae, large, region, "a red star", style, 0.8,
                         SmsSettings(iterations=2, seed=1), Framing(detail="full"))
+    wide = match_batch(styled, clip, vae, large[:, :150], None, "a red star", style, 0.8,
+                       SmsSettings(iterations=2, seed=1), Framing(detail="both"))
+    result["both sizes"] = list(wide.image.shape), list(wide.strip.shape)[:2]
     result["tiled"] = tiled.notice, bool(torch.equal(tiled.image[tiled.mask == 0], large[tiled.mask == 0]))
     result["tiled inside"] = float((tiled.image - large)[region == 1].abs().mean())
     try:
@@ -69,6 +72,7 @@ def check(result: dict) -> None:
     assert not result["seed"]
     assert result["tiled"] == ["2 of 2 iterations, in 4 tiles at full size", True]
     assert result["tiled inside"] > 0.005
+    assert result["both sizes"] == [[1, 150, 230, 3], [1, 192]]
     assert result["trace"]
     assert result["frozen"]
     assert "Attach Style Expert" in result["bare"]
