@@ -212,7 +212,7 @@ def test_attention_goes_where_the_mask_is(tiny, examples):
 
 def test_a_thing_without_a_sure_inside_is_told(tiny, pairs):
     small = torch.zeros(64, 64)
-    small[5:10, 5:10] = 1  # no cell of 8 x 8 pixels is filled to three quarters
+    small[8:14, 8:14] = 1  # fills one cell of 8 x 8 pixels by 0.56
     thing = replace(pairs[0].things[0], mask=lambda: small)
     one = [replace(pairs[0], things=(thing,))]
     assert "nothing that is surely inside" in encode_pairs(tiny, one, 64, replace(SETTINGS, band=0.3)).skipped[0]
