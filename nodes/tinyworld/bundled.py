@@ -1,8 +1,9 @@
 """The shipped weights of the tiny world: where they are, and how each host gets its networks from them.
 
 Files are float16 safetensors under diffusers' and transformers' own keys:
-`vae`, `text`, `unet`, the measuring CLIP `clip_text`, `clip_image` and `clip_scale`, `classifier`, `editing` (what lets
-the denoiser edit by words), and one LoRA per style in `experts/tinyworld/`.
+`vae`, `text`, `unet`, the measuring CLIP `clip_text`, `clip_image` and `clip_scale`, `classifier`, `photo_classifier`
+(the judge of photographs), `editing` (what lets the denoiser edit by words), and one LoRA per style in
+`experts/tinyworld/`.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ STRENGTHS = {
 }
 USUAL_STRENGTH = 0.3
 RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance: fields of `RestyleSettings`
-# The same on tiles of photographs, which are full of small things that drawn noise would drown: chosen on five
-# photographs that are not held out.
+# The same on tiles of photographs, which are full of small things that drawn noise would drown: chosen on photographs
+# that are not held out.
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
     "mosaic": {"strength": 0.45},

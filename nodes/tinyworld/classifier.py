@@ -49,3 +49,8 @@ class Classifier(nn.Module):
 def load_classifier() -> Classifier:
     """The shipped classifier, in evaluation mode, float32, on the CPU."""
     return filled(Classifier, "classifier")
+
+
+def load_photo_classifier() -> Classifier:
+    """The one that learnt cut-outs of photographs as well, for their styles; as `load_classifier`."""
+    return filled(Classifier, "photo_classifier")

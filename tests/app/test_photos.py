@@ -22,7 +22,7 @@ from regionstyle.nodes.grounding.masks.grabcut import has_opencv
 from regionstyle.nodes.metrics.structure import edge_correlation
 from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld.bundled import IN_TILES, expert_files
-from regionstyle.nodes.tinyworld.classifier import load_classifier
+from regionstyle.nodes.tinyworld.classifier import load_photo_classifier
 
 
 class Sizes:
@@ -197,7 +197,7 @@ class TestEvaluation:
     def test_photographs_are_sized_and_the_judge_reads_sixteen_crops(self):
         photo = held_out_photo("cat", 200)
         assert photo.shape == (1, 3, 133, 200)
-        share = recognised(load_classifier(), photo, "plain")
+        share = recognised(load_photo_classifier(), photo, "plain")
         assert share * 16 == int(share * 16)
         with pytest.raises(RegionStyleError, match="--side"):
             held_out_photo("cat", 100)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regionstyle.nodes.tinyworld import bundled
-from regionstyle.nodes.tinyworld.classifier import load_classifier
+from regionstyle.nodes.tinyworld.classifier import load_classifier, load_photo_classifier
 from regionstyle.nodes.tinyworld.networks import TEXT_LENGTH
 
 LOADERS = {
@@ -13,6 +13,7 @@ LOADERS = {
     "text": lambda: bundled.load_text_tower()[0],
     "clip_image": bundled.load_image_tower,
     "classifier": load_classifier,
+    "photo_classifier": load_photo_classifier,
 }
 
 

@@ -221,7 +221,8 @@ def test_every_stage_runs_stops_and_ships(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "EXPERT_PICTURES", 24)
     run = stages.Run(tmp_path / "run", torch.device("cpu"))
     for name, file in [("vae", "vae"), ("decoder", "vae"), ("clip", "text"), ("unet", "unet"), ("measure", "clip_text"),
-                       ("classifier", "classifier"), ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
+                       ("classifier", "classifier"), ("photo-classifier", "photo_classifier"),
+                       ("expert:mosaic", "experts/tinyworld/mosaic")]:  # fmt: skip
         path = weights / f"{file}.safetensors"
         before = path.read_bytes()
         assert stages.run_stage(name, run, 0.02) is True

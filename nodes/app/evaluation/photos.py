@@ -1,8 +1,8 @@
 """`regionstyle evaluate photos`: the tiny world's styles on whole photographs that nobody trained on, at full size.
 
 The truth is the style's exact filter. Beside the tiles stand the untouched photograph and one native crop, enlarged.
-A judge that was trained apart reads the style of 16 crops of 128 pixels; how it reads the exact filter's own crops
-says how far it can be believed on photographs.
+A judge that was trained apart, on cut-outs of other photographs too, reads the style of 16 crops of 128 pixels; how it
+reads the exact filter's own crops says how far it can be believed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...engine.region.regions import region_of
 from ...metrics.pixels import psnr
 from ...metrics.structure import edge_correlation
 from ...tinyworld.backgrounds import HELD_OUT_PHOTOS, photograph_path
-from ...tinyworld.classifier import Classifier, load_classifier
+from ...tinyworld.classifier import Classifier, load_photo_classifier
 from ...tinyworld.styles import apply_style
 from ...tinyworld.world import SIZE
 from ..edit import EditSettings, edit
@@ -44,7 +44,7 @@ def evaluate_photos(
     host: Host, styles: Sequence[str], sides: Iterable[int] = SIDES, pictures: dict[str, Tensor] | None = None
 ) -> Numbers:
     """A row for every held-out photograph, side and style. pictures: is given every result, by "cat 512 mosaic"."""
-    model, judge = open_model(TINY, LocalHost(host.device), styles=styles), load_classifier()
+    model, judge = open_model(TINY, LocalHost(host.device), styles=styles), load_photo_classifier()
     asked = [(word, side, style) for side in sides for word in HELD_OUT_PHOTOS for style in styles]
     progress, rows = host.progress(len(asked), "photographs"), []
     with torch.no_grad(), model.predictor.loaded():

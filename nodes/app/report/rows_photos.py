@@ -15,6 +15,7 @@ from ...metrics.measurement import UNIT, Measurement, check_tiny
 from ...metrics.pixels import mse, psnr_of
 from ...metrics.structure import edge_correlation
 from ...tinyworld.backgrounds import HELD_OUT_PHOTOS
+from ...tinyworld.classifier import Classifier, load_photo_classifier
 from ...tinyworld.styles import apply_style
 from ..edit import EditSettings, edit
 from ..evaluation.photos import held_out_photo, recognised
@@ -40,6 +41,7 @@ def photographs(context: RowContext) -> RowResult:
     styles, side = (QUICK_STYLES, QUICK_SIDE) if context.quick else (STYLES, SIDE)
     photos = {word: held_out_photo(word, side) for word in list(HELD_OUT_PHOTOS)[: 1 if context.quick else 2]}
     model = open_model(TINY, context.inner_host(), styles=styles)
+    judge = load_photo_classifier()
     methods: dict[str, Callable[[Tensor, str, int], Tensor]] = {
         PHOTO: lambda photo, style, seed: photo,
         FULL: lambda photo, style, seed: _by_expert(model, photo, style, seed, "full"),
@@ -54,7 +56,7 @@ def photographs(context: RowContext) -> RowResult:
         for number, seed in enumerate(context.seeds):
             with torch.no_grad(), model.predictor.loaded():
                 made = {(w, s): method(photo, s, seed).clamp(0, 1) for w, photo in photos.items() for s in styles}
-            for metric, measurement in _measured(context, photos, made).items():
+            for metric, measurement in _measured(judge, photos, made).items():
                 values.setdefault(name, {}).setdefault(metric, []).append(measurement)
             panels += [(f"{name}, {style}", one[0]) for (_, style), one in made.items()] if number == 0 else []
             progress.update(number + 1)
@@ -83,13 +85,13 @@ def _by_generator(model: LocalModel, photo: Tensor, style: str) -> Tensor:
 
 
 def _measured(
-    context: RowContext, photos: dict[str, Tensor], made: dict[tuple[str, str], Tensor]
+    judge: Classifier, photos: dict[str, Tensor], made: dict[tuple[str, str], Tensor]
 ) -> dict[str, Measurement]:
     """Means over all photographs and styles."""
     count, tiny = len(made), TINY_CLASSIFIER
     decibels = [float(psnr_of(mse(one, truth_of(photos[w], s), UNIT)).clamp(max=99)) for (w, s), one in made.items()]
     edges = [float(edge_correlation(one, photos[word])) for (word, _), one in made.items()]
-    read = [recognised(context.classifier, one, style) for (_, style), one in made.items()]
+    read = [recognised(judge, one, style) for (_, style), one in made.items()]
     measurements = [
         Measurement("PSNR to the exact filter", sum(decibels) / count, "", UNIT, count),
         Measurement(check_tiny("style recognised", tiny), sum(read) / count, tiny, UNIT, count),

@@ -2,8 +2,10 @@
 
 Pictures are crops around one object, or a whole scene that has one object only; the style is that of the object.
 Generated pictures are judged whole, since nobody knows where their object is; so that is learnt as much as crops are.
-Large photographs are judged in cut-outs, which show parts of things or none: those have a style only, and begin
-anywhere in the style's pattern.
+
+Stage `photo-classifier`: the same, gone on with cut-outs of photographs. Large photographs are judged in those, which
+show parts of things or none: they have a style only, and begin anywhere in the style's pattern. It is a network of its
+own, so that what is measured with the first stays comparable.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .pictures import STYLES_TO_TELL_APART, soften, styled_scene
 from .pool import Pool, lone_objects
 
 WHOLE = 0.4  # share of scenes that are not cropped
-PHOTOS = 0.45  # share of pictures that are cut-outs of photographs
+PHOTOS = 0.45  # share of pictures that are cut-outs of photographs, in `photo-classifier`
 BORDER = 24  # pixels around a cut-out: its pattern begins anywhere, its filter sees what lies beside it
 UNKNOWN = -100  # no label: what `cross_entropy` leaves out
 
@@ -55,8 +57,9 @@ def draw_cut_out(random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ..
 class ClassifierLoss:
     """Draws batches and scores them; `self(step)` is what `Trainer` calls."""
 
-    def __init__(self, network: Classifier, pool: Pool, size: int = 48, seed: int = 5) -> None:
-        self.network, self.pool, self.size, self.seed = network, pool, size, seed
+    def __init__(self, network: Classifier, pool: Pool, size: int = 48, seed: int = 5, photos: float = 0.0) -> None:
+        """photos: share of pictures that are cut-outs of photographs."""
+        self.network, self.pool, self.size, self.seed, self.photos = network, pool, size, seed, photos
         self.lone = np.array(lone_objects(pool.facts) or range(len(pool)))
 
     def __call__(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -71,7 +74,9 @@ class ClassifierLoss:
         return torch.stack(list(parts.values())).sum(), {name: float(part.detach()) for name, part in parts.items()}
 
     def _draw(self, random: np.random.Generator) -> tuple[np.ndarray, tuple[int, ...]]:
-        return draw_cut_out(random) if random.random() < PHOTOS else draw_labelled(self.pool, self.lone, random)
+        if self.photos and random.random() < self.photos:
+            return draw_cut_out(random)
+        return draw_labelled(self.pool, self.lone, random)
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The stages in their order: what each one trains, reads and ships.
 
 `run_stage(name, ...)` goes on where the stage was stopped; a finished stage writes its float16 file into the shipped
-weights. Stages: vae, decoder, clip, unet, measure, classifier, sam, one expert per style ("expert:mosaic"), editing.
+weights. Stages: vae, decoder, clip, unet, measure, classifier, photo-classifier, sam, one expert per style
+("expert:mosaic"), editing.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ POOL_SIZE = 12000
 EXPERT_PICTURES = 1000
 EDITING_PAIRS = 2000
 EXPERTS = tuple(f"expert:{style_slug(style)}" for style in STYLES)
-STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "sam", *EXPERTS, "editing")
+STAGES = ("vae", "decoder", "clip", "unet", "measure", "classifier", "photo-classifier", "sam", *EXPERTS, "editing")
 # Share of a time budget that is given for all stages together.
 SHARES = {
     "vae": 0.06,
     "decoder": 0.05,
     "clip": 0.06,
-    "unet": 0.36,
+    "unet": 0.34,
     "measure": 0.03,
     "classifier": 0.03,
+    "photo-classifier": 0.02,
     "sam": 0.05,
     **dict.fromkeys(EXPERTS, 0.2 / len(EXPERTS)),
     "editing": 0.16,
@@ -85,6 +87,7 @@ def run_stage(name: str, run: Run, minutes: float) -> bool:
         "unet": _unet,
         "measure": _measure,
         "classifier": _classifier,
+        "photo-classifier": _photo_classifier,
         "sam": _sam,
         "editing": _editing,
     }
@@ -169,6 +172,22 @@ def _classifier(run: Run, minutes: float) -> bool:
     trainer = run.trainer("classifier", modules, loss, minutes, lr=1e-3, average=0.998)
     if finished := trainer.run():
         write("classifier", trainer.averaged["classifier"].state_dict())
+    return finished
+
+
+def _photo_classifier(run: Run, minutes: float) -> bool:
+    """Starts from the first classifier, unless there is one of its own to go on with."""
+    from ..classifier import Classifier
+    from .classifier_stage import PHOTOS, ClassifierLoss
+
+    network = Classifier()
+    own = bundled("photo_classifier") and not run.from_nothing
+    _fill(network, "photo_classifier" if own else "classifier")
+    modules = nn.ModuleDict({"classifier": network}).to(run.device)
+    loss = ClassifierLoss(network, run.pool(), photos=PHOTOS)
+    trainer = run.trainer("photo-classifier", modules, loss, minutes, lr=1e-3, average=0.998)
+    if finished := trainer.run():
+        write("photo_classifier", trainer.averaged["classifier"].state_dict())
     return finished
 
 

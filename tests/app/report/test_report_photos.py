@@ -9,7 +9,7 @@ from regionstyle.nodes.app.report import rows_photos as rows
 from regionstyle.nodes.app.report.rows import RowContext, all_rows
 from regionstyle.nodes.engine.host.base import LocalHost
 from regionstyle.nodes.metrics.networks.networks import MetricNetworks
-from regionstyle.nodes.tinyworld.classifier import load_classifier
+from regionstyle.nodes.tinyworld.classifier import load_classifier, load_photo_classifier
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_the_numbers_know_the_truth_from_the_source(context):
     photo = held_out_photo("coffee", 256)
     truth = rows.truth_of(photo, "watercolor")
     key = ("coffee", "watercolor")
-    right, wrong = (rows._measured(context, {"coffee": photo}, {key: one}) for one in (truth, photo))
+    right, wrong = (rows._measured(load_photo_classifier(), {"coffee": photo}, {key: one}) for one in (truth, photo))
     assert right["PSNR to the exact filter"].value > 50 > 20 > wrong["PSNR to the exact filter"].value
     assert wrong["edge correlation"].value == pytest.approx(1)
     assert right["edge correlation"].value < 0.95
