@@ -50,8 +50,8 @@ class ClipFolder:
     def read(cls, folder: Path) -> ClipFolder:
         """In float32, which gradients need, whatever its file is in. RegionStyleError for a folder without a CLIP."""
         folder = Path(folder)
-        model, *others = clip_parts(folder)
-        return cls(model.float(), *others, folder.resolve().name)
+        model, tokenizer, mean, deviation = clip_parts(folder)
+        return cls(model.float(), tokenizer, mean, deviation, folder.resolve().name)
 
     def embed_images(self, images: Tensor) -> Tensor:
         mean, deviation = (images.new_tensor(v)[:, None, None] for v in (self._mean, self._deviation))
