@@ -114,8 +114,9 @@ with torch.inference_mode():
         said[f"sentence {detail} {strength}"] = made.warning
     settings = SmsSettings(iterations=2)
     for name, where in (("whole", None), ("mask", mask)):
-        made = match_batch(model, clip, vae, image, where, "", "mosaic", 1.0, settings, Framing())
-        said[f"sms {name}"] = made.warning
+        for detail in ("auto", "native"):
+            made = match_batch(model, clip, vae, image, where, "", "mosaic", 1.0, settings, Framing(detail=detail))
+            said[f"sms {name} {detail}"] = made.warning
     made = style_batch(local_clip_networks(None), image, None, mask, "mosaic", LocalClipSettings(iterations=1))
     said["clip"] = made.warning
 print(json.dumps(said))
@@ -125,12 +126,9 @@ print(json.dumps(said))
 @pytest.mark.slow
 def test_on_the_nodes(run_in_comfy):
     said = run_in_comfy(SCRIPT)
-    assert {name for name, words in said.items() if "enlarged" not in words} == {
-        "region auto 0.35",
-        "sentence auto 0.35",
-    }
+    in_tiles = {"region auto 0.35", "sentence auto 0.35", "sms whole auto", "sms mask auto"}
+    assert {name for name, words in said.items() if "enlarged" not in words} == in_tiles
     assert "own fine detail" in said["region auto 0.6"]
     assert "own fine detail" in said["sentence auto 0.6"]
-    assert all(
-        "enlarged 7.8 times" in words for name, words in said.items() if "enlarged" in words and name != "sms whole"
-    )
+    assert "enlarged 3.9 times" in said.pop("sms whole native")
+    assert all("enlarged 7.8 times" in words for name, words in said.items() if name not in in_tiles)
