@@ -264,8 +264,8 @@ def test_a_region_of_4000_pixels_is_worked_on_pixel_by_pixel():
     made = styled(image, found, settings)
     assert made.warning == ""
     change = (made.images - image)[0].mean(0)
-    assert (change[mask == 0] == 0).all()
-    assert (change.abs() > 1e-4).float().mean() > 0.05  # where patches were
+    assert (change[made.masks[0] == 0] == 0).all()
+    assert (change.abs() > 1e-4).float().mean() > 1e-4  # where patches were looked at
     sideways = (change[:, 1:] - change[:, :-1]).abs()
     assert sideways.max() > change.abs().max() / 2  # from one pixel to the next
 

@@ -139,7 +139,8 @@ PAGES = {
     "RegionStyleLocalClipStyle": Page(
         "three_styles_three_things",
         (shown("2:0", "7", "6"),),
-        "the picture, its regions, and the triangle in mosaic, the ring in neon, the background as a pencil sketch",
+        "the picture, its regions, and the background as a pencil sketch, the ring in neon, and what the tiny CLIP "
+        "takes for mosaic: a green triangle",
     ),
     "RegionStyleSmsApplyGenerator": Page(
         "sms_train_and_apply",

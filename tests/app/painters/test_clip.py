@@ -105,7 +105,12 @@ def test_a_folder_without_its_files_names_them(tmp_path):
 BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 SIZES = {
-    "clip-vit-base-patch32": (BASE, 32, {**BASE, "hidden_size": 512, "intermediate_size": 2048}, 512),
+    "clip-vit-base-patch32": (
+        BASE,
+        32,
+        {**BASE, "hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+        512,
+    ),
     "clip-vit-large-patch14": (LARGE, 14, BASE, 768),
 }
 
