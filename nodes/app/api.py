@@ -38,6 +38,7 @@ from .ground_instruction import Where
 from .harmonize import BUNDLED, HarmonizeRequest
 from .harmonize import harmonize as fit
 from .image_types import given_image, given_mask
+from .local_clip import with_preset
 from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
@@ -135,7 +136,7 @@ def stylize(
             harmonize=_switch("harmonize", harmonize),
             method=method,
             clip=_path("clip", clip),
-            local_clip=_clip_settings(clip_settings),
+            local_clip=_clip_settings(clip_settings, clip),
             composite=_switch("composite", composite),
         )
         check_device(device)
@@ -242,7 +243,7 @@ def _in_python_words() -> Iterator[None]:
         raise type(error)(re.sub(r"(?<![\w-])--([a-z])", r"\1", str(error))) from error
 
 
-def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
+def _clip_settings(given: Mapping[str, Any] | None, folder: Any) -> LocalClipSettings | None:
     if given is None:
         return None
     if not isinstance(given, Mapping):
@@ -250,7 +251,7 @@ def _clip_settings(given: Mapping[str, Any] | None) -> LocalClipSettings | None:
     for name, why in CLIP_ELSEWHERE.items():
         if name in given:
             raise wrong_input("clip_settings", name, f"it without, since {why}", "Leave it out here.")
-    return LocalClipSettings(**checked(LocalClipSettings, **given))
+    return LocalClipSettings(**checked(LocalClipSettings, **with_preset(given, folder)))
 
 
 def _r2r_settings(given: Mapping[str, Any] | None) -> R2RSettings | None:

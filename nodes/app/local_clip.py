@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
 from ..local_clip.networks import LocalClipNetworks
+from ..local_clip.presets import TINY
 from ..local_clip.public_networks import load_public
 from ..tinyworld.classifier import load_classifier
 from ..tinyworld.clip import TinyClip
@@ -74,6 +75,11 @@ class TinyContent:
             x = F.relu(plain)
             found.append(x if rectified else plain)
         return found[-2:]
+
+
+def with_preset(given: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Settings that were given, with the preset for the tiny CLIP where there is no other and none was chosen."""
+    return {**({"preset": TINY.name} if folder is None else {}), **given}
 
 
 def tiny_local_clip() -> LocalClipNetworks:

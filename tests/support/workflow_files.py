@@ -201,9 +201,10 @@ SHEETS = {
         ((1, 2), (3, 4, 7), (5,), (6, 8)),
     ),
     "28 Untrained Style on a Photograph": Sheet(
-        "A style that no expert was trained for, by its word alone. Load a photograph of yours, draw a mask and "
-        "connect it, or let the whole picture change. The tiny CLIP knows only what its word does to colours. For a "
-        "public one: optimise network, preset improved, rate 0, patch 100, 64 patches, 100 to 200 iterations.",
+        "A style that no expert was trained for, by its word alone. What is loaded is the pack's small scene over a "
+        "photograph of a cat: load a photograph of yours, draw a mask and connect it, or let the whole picture change. "
+        "The tiny CLIP knows only what its word does to colours. For a public one: optimise network, preset improved, "
+        "rate 0, patch 100, 64 patches, 100 to 200 iterations.",
         ((1, 2), (3,), (4, 5, 6)),
     ),
     "29 Expert from Pictures and Masks": Sheet(

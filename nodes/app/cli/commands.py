@@ -39,6 +39,7 @@ CLIP_OPTIONS = (
 )  # fmt: skip
 CLIP_UNSET = {  # others: the preset's
     "size": "what suits the networks, 512 or the tiny ones' 128",
+    "preset": "improved, and improved-tiny without --clip",
     "rate": "0.0005 for a network, 0.01 for pixels, 0.05 for a latent",
 }
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
@@ -93,7 +94,7 @@ def _add_local_clip(parser: Parser) -> None:
     unset = {}
     for name in CLIP_OPTIONS:
         known = settings_of(LocalClipSettings)[name]
-        default = CLIP_UNSET.get(name, "the preset's") if known.default == known.none else known.default
+        default = CLIP_UNSET.get(name, "the preset's" if known.default == known.none else known.default)
         text = known.help.split(f"; {known.none} takes")[0].rstrip(".")
         unset[name] = override(default=None, help=f"{text} (default: {default})")
     add_setting_options(group, LocalClipSettings, **unset)

@@ -111,7 +111,8 @@ def _sockets() -> list[Any]:
         regions_input(
             optional=True,
             tooltip="Things found elsewhere: the sentence's words are looked up among theirs, and attention is not "
-            "used. With an empty sentence their own styles count.",
+            'used. With an empty sentence their own styles count; a style alone, such as "mosaic", is for all of '
+            "them.",
         ),
     ]
 

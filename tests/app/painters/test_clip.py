@@ -40,6 +40,24 @@ def test_it_paints_inside_its_region_only_without_an_expert(model, optimise):
     assert not torch.equal(made.image[~outside], image[~outside])
 
 
+def test_the_tiny_clip_has_its_own_preset_unless_another_is_chosen(model, tmp_path):
+    from regionstyle.nodes.app.cli.main import build_parser
+    from regionstyle.nodes.app.cli.stylize import local_clip_settings
+
+    def preset(*options):
+        line = ["stylize", "a.png", "neon", "-o", "b.png", "--method", "clip", *options]
+        return local_clip_settings(build_parser().parse_args(line)).preset.name
+
+    def own(clip):
+        return painter_named("clip", PainterContext(model, EditSettings(), clip=clip)).settings.preset.name
+
+    assert own(None) == "improved-tiny"
+    assert own(tmp_path) == "improved"
+    assert preset("--iterations", "3") == "improved-tiny"
+    assert preset("--preset", "improved") == "improved"
+    assert preset("--iterations", "3", "--clip", "folder") == "improved"
+
+
 def test_it_refuses_before_it_paints(model):
     painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=QUICK))
     with pytest.raises(RegionStyleError, match="clip with --steps"):

@@ -155,6 +155,8 @@ def wrong():
     out["size"] = message(lambda: sample(family, made.model, made.positive, size=(16, 8)))
     out["twice"] = message(lambda: guided(family, made.model))
     out["absent"] = message(lambda: guided(family, model, regions_of(("green cat", "mosaic", square()))))
+    flow = comfy_model("flux")
+    out["flux"] = message(lambda: guided("flux", flow, form="gradient"))
     out["no style"] = message(lambda: guided(family, model, regions_of(("blue ring", "", square())), words="style"))
     nothing = guided(family, model, regions_of(("red star", "mosaic", empty)))
     out["empty"] = [nothing.warning, nothing.model is model]
@@ -268,6 +270,8 @@ def test_mistakes_have_one_sentence(guided, version):
     assert found["some"] == ["'red star': an empty mask, not guided", False]
     assert "latent: got a part of" in found["area"]
     assert "gradient: SD1.5, SD2 and SDXL" in found["stranger"], "the table"
+    assert "gradient" in found["flux"]
+    assert "bias" in found["flux"], "what it can do instead"
     assert "outside of a sampler" in found["outside"]
     assert found["longer"][0]
     assert found["guider"] < 1e-4
