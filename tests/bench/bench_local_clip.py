@@ -15,6 +15,7 @@ processor seconds on a CPU and wall clock on a GPU. Not a test.
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 import statistics
 import time
@@ -123,9 +124,20 @@ def seconds(action: Callable[[], None], device: torch.device) -> float:
     return clock() - began
 
 
-def main() -> None:
-    import copy
+def pair_of(host: LocalHost, patches: int, *, half: bool = False) -> tuple[Published, LocalOptimisation]:
+    """The transcription and ours, on copies of the same networks."""
+    clip, vgg = networks(host.device)
+    picture = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1)).to(host.device)
+    mask = torch.zeros(1, 1, 512, 512, device=host.device)
+    mask[..., BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
+    direction = F.normalize(torch.randn(512, generator=torch.Generator().manual_seed(2)), dim=0).to(host.device)
+    published = Published(clip, copy.deepcopy(vgg).requires_grad_(False), picture, mask, direction, patches)
+    settings = LocalClipSettings(preset=REFERENCE, patches=patches, half=half)
+    frozen = copy.deepcopy(clip).requires_grad_(False)  # not its layers that the transcription uses
+    return published, ours(frozen, vgg.requires_grad_(False), picture, mask, direction, settings, host)
 
+
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--patches", type=int, default=64)
@@ -133,15 +145,7 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="ours with CLIP in half precision")
     args = parser.parse_args()
     host = LocalHost(args.device)
-    clip, vgg = networks(host.device)
-    picture = torch.rand(1, 3, 512, 512, generator=torch.Generator().manual_seed(1)).to(host.device)
-    mask = torch.zeros(1, 1, 512, 512, device=host.device)
-    mask[..., BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
-    direction = F.normalize(torch.randn(512, generator=torch.Generator().manual_seed(2)), dim=0).to(host.device)
-    published = Published(clip, copy.deepcopy(vgg).requires_grad_(False), picture, mask, direction, args.patches)
-    settings = LocalClipSettings(preset=REFERENCE, patches=args.patches, half=args.half)
-    frozen = copy.deepcopy(clip).requires_grad_(False)  # not its layers that the transcription uses
-    run = ours(frozen, vgg.requires_grad_(False), picture, mask, direction, settings, host)
+    published, run = pair_of(host, args.patches, half=args.half)
     pairs = [(seconds(published.step, host.device), seconds(run.step, host.device)) for _ in range(args.runs + 1)][1:]
     first, second = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)

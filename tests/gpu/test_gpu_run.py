@@ -14,7 +14,8 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 IN_COMFY = {"server-dynamic", "server-static", "server-gradients", "attention-maps", "experts-sd15", "experts-sdxl"}
-ALONE = {"kernel-tests", "mechanism-tests", "sms", "attention-capture", "kernel-rates", "poisson", "training"}
+ALONE = {"kernel-tests", "mechanism-tests", "sms", "attention-capture", "kernel-rates", "poisson", "local-clip",
+         "training"}  # fmt: skip
 
 PARTS = """
 import subprocess, sys, time
