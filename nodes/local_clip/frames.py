@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..engine.region.boxes import mask_box
 from ..engine.region.crop import RegionCrop
 from ..engine.region.feather import feather_mask
 from ..engine.region.seamless import seamless
@@ -122,7 +123,11 @@ def frame_of(mask: Tensor, size: int, settings: LocalClipSettings, grid: int = G
     height, width = mask.shape[-2:]
     if settings.preset.frame != "region":
         return WholeFrame.of(int(height), int(width), size, square=settings.preset.frame == "square", grid=grid)
-    crop = RegionCrop.around(mask, native=size, grid=grid, margin=settings.margin, largest_scale=settings.largest_scale)
+    x0, y0, x1, y1 = mask_box(mask)
+    longest = max(x1 - x0, y1 - y0)
+    # a region that fits keeps its own pixels: what does not fit beside it is margin
+    margin = settings.margin if longest > size else min(settings.margin, (size / longest - 1) / 2)
+    crop = RegionCrop.around(mask, native=size, grid=grid, margin=margin, largest_scale=settings.largest_scale)
     return WindowFrame(crop)
 
 

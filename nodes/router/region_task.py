@@ -17,7 +17,8 @@ from ..engine.region.region import feather_mask
 # From the region in the crop `[1,n,n]`, and the function that cuts any other mask like the picture, to the gates.
 GateOf = Callable[[Tensor, Callable[[Tensor], Tensor]], Gates | None]
 SHARPER = "Choose detail auto or full to work at the picture's own size."
-KEPT = "Choose detail full, or a strength of 0.5 or less, to keep it."  # what tiles over an enlarged crop have lost
+# what tiles over an enlarged crop have lost
+KEPT = "Choose detail full, or auto with a strength of 0.5 or less, to keep it."
 
 
 def _no_gates(region: Tensor, cut: Callable[[Tensor], Tensor]) -> Gates | None:

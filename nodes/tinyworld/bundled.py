@@ -86,7 +86,7 @@ def read(name: str) -> dict[str, Tensor]:
     if not path.exists():
         raise RegionStyleError(
             f"tiny world: {path.name} is missing from {path.parent}. Install the package again, or "
-            "train it: regionstyle train tinyworld"
+            "train it: regionstyle train tinyworld --time-budget 360"
         )
     return load_file(path)
 

@@ -113,7 +113,7 @@ def test_a_ring_keeps_patches_that_show_little_of_it():
     mask = mask_of(2, 2, 30, 30) - mask_of(3, 3, 29, 29)
     source = torch.rand(1, 3, 32, 32, dtype=torch.float64)
     direction = style_direction(NETWORKS.clip, "mosaic", IMPROVED)
-    settings = LocalClipSettings(patches=8, patch=256)
+    settings = LocalClipSettings(patches=8, patch=256, threshold=0.0)  # no patch is satisfied
     objective = RegionObjective(
         NETWORKS, source, mask, direction, settings, LocalHost("cpu"), torch.Generator().manual_seed(0)
     )

@@ -7,6 +7,7 @@ reads the exact filter's own crops says how far it can be believed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -61,11 +62,13 @@ def held_out_photo(word: str, side: int) -> Tensor:
     """A photograph nobody trained on, its longer side at `side` pixels, `[1,3,H,W]`."""
     from PIL import Image as files
 
-    if side < SIZE:
-        raise wrong_input("--side", side, f"{SIZE} pixels or more", "Smaller pictures fit the model as they are.")
     photo = files.open(photograph_path(HELD_OUT_PHOTOS[word])).convert("RGB")
-    scale = side / max(photo.size)
-    sized = photo.resize((round(photo.width * scale), round(photo.height * scale)), files.Resampling.LANCZOS)
+    size = (round(photo.width * side / max(photo.size)), round(photo.height * side / max(photo.size)))
+    if min(size) < SIZE:
+        least = math.ceil(SIZE * max(photo.size) / min(photo.size))
+        remedy = f"Its shorter side must hold a crop of {SIZE} pixels."
+        raise wrong_input("--side", side, f"{least} pixels or more for {word!r}", remedy)
+    sized = photo.resize(size, files.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(sized, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()
 
 

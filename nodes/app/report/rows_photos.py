@@ -62,7 +62,8 @@ def photographs(context: RowContext) -> RowResult:
             progress.update(number + 1)
     remark = (
         f"{len(photos)} held-out photographs of {side} pixels, styles {', '.join(styles)}. The judge reads 16 crops of "
-        "128 pixels of each; what it makes of the exact filter's own crops says how far it can be believed there."
+        "128 pixels of each; what it makes of the exact filter's own crops says how far it can be believed there. "
+        "Tiles start from the picture's own noise, so that their repetitions are one picture and their spread is 0."
     )
     better = {"PSNR to the exact filter": "higher", "style recognised-tiny": "higher", "edge correlation": "higher"}
     return RowResult(values, {}, panels, [remark], len(photos) * len(styles), better)

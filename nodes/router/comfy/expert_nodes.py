@@ -71,6 +71,13 @@ class StyleExpert(Node):
         return expert_mark(expert)
 
     @classmethod
+    def validate_inputs(cls, expert: str | None = None) -> bool | str:
+        """Names with "/" are right on Windows too, whose lists hold others."""
+        from .experts import missing_expert
+
+        return missing_expert(expert)
+
+    @classmethod
     def execute(cls, model: Any, expert: str, strength: float, mask: Any, style_words: str) -> io.NodeOutput:
         from .experts import attach
 

@@ -21,7 +21,7 @@ from ...engine.lora.inverting import share_inverted
 from ...engine.lora.style_words import words_of_style
 from ...engine.predictor.comfy import ComfyPredictor
 from ...engine.region.unchanged import why_unchanged
-from ..restyle import Restyled, restyle_region
+from ..restyle import COMPOSES, Restyled, restyle_region
 from ..settings import RestyleSettings
 
 
@@ -58,6 +58,16 @@ def _free_name(name: str, taken: list[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
+def missing_expert(name: str | None) -> bool | str:
+    """True, or what is wrong with the name of an expert's file, as a node's check of its inputs wants it."""
+    try:
+        if name is not None:
+            find_expert(name)
+    except RegionStyleError as error:
+        return str(error)
+    return True
+
+
 @dataclass(frozen=True)
 class RestyledBatch:
     """image `[B,H,W,3]`, mask `[B,H,W]`, how many were restyled, and what was not changed and why ("": nothing)."""
@@ -73,7 +83,8 @@ def restyle_batch(
 ) -> RestyledBatch:
     """Restyle every picture of a batch; one with an empty mask stays as it is and is named in the notice.
 
-    In tiles it starts from as much of the picture's own noise as the attached experts want.
+    In tiles it starts from as much of the picture's own noise as the attached experts want, unless tiles alone are to
+    draw it anew.
     """
     if not prompt.strip():
         raise RegionStyleError(
@@ -82,7 +93,7 @@ def restyle_batch(
     images = images_of(image)
     masks = masks_of(mask, images)
     check_gate_batches(attached_gates(model), len(images))
-    settings = replace(settings, inverted=share_inverted(weights.source for weights in attached_experts(model)))
+    settings = replace(settings, inverted=_share_inverted(model, settings))
     predictor = ComfyPredictor(model, clip, vae, ComfyHost())
     names = {"prompt": prompt, "negative": negative if settings.cfg != 1 else None}
     with predictor.loaded():
@@ -90,10 +101,17 @@ def restyle_batch(
             _restyle_one(predictor, model, picture[None], region, number, names, settings)
             for number, (picture, region) in enumerate(zip(images, masks, strict=True))
         ]
-    return _batch(images, masks, restyled)
+    return _batch(images, masks, restyled, seedless=settings.inverted == 1)
 
 
-def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None]) -> RestyledBatch:
+def _share_inverted(model: Any, settings: RestyleSettings) -> float:
+    """How much of the noise is the picture's own: none where tiles alone draw it anew, so that the seed counts."""
+    if settings.detail == "full" and settings.strength > COMPOSES:
+        return 0.0
+    return share_inverted(weights.source for weights in attached_experts(model))
+
+
+def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None], *, seedless: bool) -> RestyledBatch:
     """All pictures together; those that were not restyled (None) as they are."""
     each = list(zip(images, masks, restyled, strict=True))
     made = torch.cat([picture[None] if one is None else one.image for picture, _, one in each])
@@ -101,7 +119,12 @@ def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None]) -> Re
     done = [one for one in restyled if one is not None]
     unchanged = why_unchanged(images, made, masks, joined_reasons(one.idle for one in done))
     warning = "\n".join(dict.fromkeys(filter(None, [unchanged, *(one.note for one in done)])))
-    tiled = {"native": "", "full": ", in tiles at full size", "both": ", as a whole and then in tiles at full size"}
+    own = " from the picture's own noise, in which seed has no part" if seedless else ""
+    tiled = {
+        "native": "",
+        "full": f", in tiles at full size{own}",
+        "both": ", as a whole and then in tiles at full size",
+    }
     ways = dict.fromkeys(tiled[one.detail] for one in done)
     notice = f"restyled {len(done)} of {len(restyled)}{''.join(ways)}"
     return RestyledBatch(image_of(made), torch.stack([mask.cpu() for mask in blended]), notice, warning)

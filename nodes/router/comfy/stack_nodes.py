@@ -79,6 +79,13 @@ class ExpertStack(Node):
         return expert_mark(expert)
 
     @classmethod
+    def validate_inputs(cls, expert: str | None = None) -> bool | str:
+        """Names with "/" are right on Windows too, whose lists hold others."""
+        from .experts import missing_expert
+
+        return missing_expert(expert)
+
+    @classmethod
     def execute(cls, expert: str, phrases: str, strength: float, name: str, experts: Any) -> io.NodeOutput:
         from .routing import stacked
 

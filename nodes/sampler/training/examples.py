@@ -129,11 +129,16 @@ def _example(
     return Example(mark, pair.prompt, latent, source, area, targets, skipped)
 
 
+def _grids(size: Size) -> list[Size]:
+    """The latent's, and those of half, a quarter and an eighth of its rows and columns."""
+    return [(max(1, size[0] // by), max(1, size[1] // by)) for by in (1, 2, 4, 8)]
+
+
 def _useless(mask: Tensor, size: Size, band: float) -> str:
-    """Why a mask `[h,w]` says nothing on the latent's grid or on a transformer's, of half as many; "" where it does."""
+    """Why a mask `[h,w]` says nothing on a grid that attention may have; "" where it does on all."""
     if not bool(has_contrast(mask)):
         return "has a mask that is the same everywhere, not supervised"
-    for grid in (size, (max(1, size[0] // 2), max(1, size[1] // 2))) if band else ():
+    for grid in _grids(size) if band else ():
         if not bool(usable_masks(masks_on_grid(mask[None, None].float(), grid), band)):
             nothing = f"nothing that is surely inside, or outside, on a grid of {grid[1]} x {grid[0]} at band {band:g}"
             return f"has {nothing}, not supervised in layers of that size"

@@ -16,7 +16,7 @@ import torch
 import comfy.sd, comfy.utils, folder_paths
 from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
-from regionstyle.nodes.router.comfy.experts import attach, expert_choices, region_gates, restyle_batch
+from regionstyle.nodes.router.comfy.experts import attach, expert_choices, missing_expert, region_gates, restyle_batch
 from regionstyle.nodes.router.restyle import restyle_region
 from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
@@ -74,8 +74,13 @@ with torch.inference_mode():
     result |= {"tiled": tiled.notice, "tiled_warning": tiled.warning,
                "tiled_outside": bool(torch.equal(tiled.image[region == 0], large[region == 0])),
                "tiled_inside": float((tiled.image - large)[region == 1].abs().mean())}
+    anew = replace(one, strength=0.8, detail="full")
+    drawn = [restyle_batch(ours, clip, vae, large, region, "a picture in mosaic style", "", replace(anew, seed=seed))
+             for seed in (0, 1)]
+    result |= {"seeds": bool(torch.equal(drawn[0].image, drawn[1].image)), "anew": drawn[0].notice}
     smear = RestyleSettings(strength=0.2, steps=1, cfg=1.0, detail="native")
     result["smear"] = restyle_batch(ours, clip, vae, large, region, "a picture in mosaic style", "", smear).warning
+    result["names"] = [missing_expert(name) for name in (None, FILE, "tinyworld/none.safetensors")]
     try:
         attach(model, "tinyworld/none.safetensors", 1.0, None)
     except ValueError as error:
@@ -104,7 +109,10 @@ def check(result: dict) -> None:
     assert result["inside"] > 0.01
     assert result["notice"] == "restyled 1 of 2"
     assert result["warning"] == "empty mask, unchanged: image 0"
-    assert result["tiled"] == "restyled 1 of 1, in tiles at full size"
+    own = " from the picture's own noise, in which seed has no part"
+    assert result["tiled"] == f"restyled 1 of 1, in tiles at full size{own}"
+    assert not result["seeds"]
+    assert result["anew"] == "restyled 1 of 1, in tiles at full size"
     assert result["tiled_warning"] == ""
     assert result["inverted_1"], "a shipped expert's tiles start from the picture's own noise"
     assert not result["inverted_0"]
@@ -112,6 +120,8 @@ def check(result: dict) -> None:
     assert result["tiled_inside"] > 0.01
     assert "enlarged 2.6 times" in result["smear"]
     assert "none.safetensors" in result["missing"]
+    assert result["names"][:2] == [True, True]
+    assert "none.safetensors" in result["names"][2]
     assert "got 3 entries, expected 1 or 2" in result["three"]
 
 
