@@ -47,7 +47,7 @@ RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance
 # that are not held out.
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
-    "mosaic": {"strength": 0.45},
+    "mosaic": {"strength": 0.35},
     "neon": {"strength": 0.5},
     "oil paint": {"strength": 0.4},
     "pencil sketch": {"strength": 0.55},
