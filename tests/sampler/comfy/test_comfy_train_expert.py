@@ -98,6 +98,9 @@ print(json.dumps(result))
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def found(run_in_comfy):
     return run_in_comfy(SCRIPT)
