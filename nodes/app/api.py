@@ -38,7 +38,7 @@ from .ground_instruction import Where
 from .harmonize import BUNDLED, HarmonizeRequest
 from .harmonize import harmonize as fit
 from .image_types import given_image, given_mask
-from .local_clip import with_preset
+from .local_clip import usual_settings
 from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
@@ -251,7 +251,7 @@ def _clip_settings(given: Mapping[str, Any] | None, folder: Any) -> LocalClipSet
     for name, why in CLIP_ELSEWHERE.items():
         if name in given:
             raise wrong_input("clip_settings", name, f"it without, since {why}", "Leave it out here.")
-    return LocalClipSettings(**checked(LocalClipSettings, **with_preset(given, folder)))
+    return usual_settings(given, folder)
 
 
 def _r2r_settings(given: Mapping[str, Any] | None) -> R2RSettings | None:

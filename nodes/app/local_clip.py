@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..engine.errors import wrong_input
+from ..engine.settings.checks import checked
 from ..local_clip.networks import LocalClipNetworks
 from ..local_clip.presets import TINY
 from ..local_clip.public_networks import load_public
+from ..local_clip.settings import LocalClipSettings
 from ..tinyworld.classifier import load_classifier
 from ..tinyworld.clip import TinyClip
 from ..tinyworld.networks import TEXT_LENGTH
@@ -77,9 +79,13 @@ class TinyContent:
         return found[-2:]
 
 
-def with_preset(given: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """Settings that were given, with the preset for the tiny CLIP where there is no other and none was chosen."""
-    return {**({"preset": TINY.name} if folder is None else {}), **given}
+def usual_settings(given: Mapping[str, Any], folder: Path | None) -> LocalClipSettings:
+    """Settings that were given, with the preset for the tiny CLIP where there is no other and none was chosen.
+
+    RegionStyleError for a name or a value that is none.
+    """
+    usual = {"preset": TINY.name} if folder is None else {}
+    return LocalClipSettings(**checked(LocalClipSettings, **{**usual, **given}))
 
 
 def tiny_local_clip() -> LocalClipNetworks:

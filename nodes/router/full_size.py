@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..engine.adapters.acting import joined_reasons, watching_experts
 from ..engine.adapters.gates import Gates
@@ -21,7 +20,7 @@ from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import partial_times
 from ..engine.tiles.canvas import Canvas
 from ..engine.tiles.denoise import TiledDenoiser, TiledRegion, denoise_tiles, inpainting_in_tiles, invert_tiles
-from ..engine.tiles.grid import TileGrid, fused
+from ..engine.tiles.grid import TileGrid, fused, shrunk
 from ..engine.tiles.noise import noise_at
 from .region_task import RegionTask, Restyled, fitted, gate_region, united, without_overlaps
 from .settings import RestyleSettings
@@ -108,7 +107,4 @@ class TiledWork:
 
     def preview(self, latent: Tensor) -> Tensor:
         """A small picture `[3,h,w]` of a canvas of latents: its longer side is the native size."""
-        scale = self.grid.side / max(latent.shape[-2:])
-        size = [max(1, round(side * scale)) for side in latent.shape[-2:]]
-        small = F.interpolate(latent, size, mode="area") if scale < 1 else latent
-        return self.predictor.decode(small)[0]
+        return self.predictor.decode(shrunk(self.grid, latent))[0]

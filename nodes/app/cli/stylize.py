@@ -7,12 +7,11 @@ import sys
 
 from torch import Tensor
 
-from ...engine.settings.checks import checked
 from ...grounding.finders.attention import AttentionSettings
 from ...local_clip.settings import LocalClipSettings
 from ..edit import EditSettings
 from ..ground_instruction import NothingFound, Where
-from ..local_clip import with_preset
+from ..local_clip import usual_settings
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture
 from ..stylize import StylizeRequest, stylize
@@ -75,4 +74,4 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
 def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:
     """The options of --method clip that were given; None for none."""
     given = {name: getattr(args, name) for name in CLIP_OPTIONS if getattr(args, name) is not None}
-    return LocalClipSettings(**checked(LocalClipSettings, **with_preset(given, args.clip))) if given else None
+    return usual_settings(given, args.clip) if given else None

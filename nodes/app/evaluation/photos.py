@@ -73,7 +73,7 @@ def held_out_photo(word: str, side: int) -> Tensor:
 
 
 def _row(model: LocalModel, judge: Classifier, photo: Tensor, style: str) -> tuple[Numbers, Tensor]:
-    truth = torch.from_numpy(apply_style(photo[0].permute(1, 2, 0).numpy(), style)).permute(2, 0, 1)[None]
+    truth = truth_of(photo, style)
     began = time.monotonic()
     full = painted(model, photo, style, "auto")
     seconds = time.monotonic() - began
@@ -93,11 +93,16 @@ def _row(model: LocalModel, judge: Classifier, photo: Tensor, style: str) -> tup
     return numbers, full
 
 
-def painted(model: LocalModel, photo: Tensor, style: str, detail: str) -> Tensor:
+def truth_of(photo: Tensor, style: str) -> Tensor:
+    """The exact filter of a photograph `[1,3,H,W]`."""
+    return torch.from_numpy(apply_style(photo[0].permute(1, 2, 0).numpy(), style)).permute(2, 0, 1)[None]
+
+
+def painted(model: LocalModel, photo: Tensor, style: str, detail: str, seed: int = 0) -> Tensor:
     """A whole photograph in a style by its expert."""
     region = region_of("whole picture", torch.ones(photo.shape[-2:]), style=style)
     painter = ExpertPainter(model.predictor, model.usual, tiled=model.usual_in_tiles)
-    return edit(photo, [region], painter, EditSettings(seed=0, detail=detail)).image.clamp(0, 1)
+    return edit(photo, [region], painter, EditSettings(seed=seed, detail=detail)).image.clamp(0, 1)
 
 
 def recognised(judge: Classifier, image: Tensor, style: str) -> float:

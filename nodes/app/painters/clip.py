@@ -107,8 +107,6 @@ class PredictorCoder:
 @painter("clip")
 def clip_painter(context: PainterContext) -> ClipPainter:
     """The CLIP of the context, the tiny one where it names none; settings that suit it where there are none."""
-    from ...local_clip.presets import IMPROVED, TINY
-    from ...local_clip.settings import LocalClipSettings
+    from ..local_clip import usual_settings
 
-    usual = LocalClipSettings(preset=TINY if context.clip is None else IMPROVED)
-    return ClipPainter(context.clip, context.local_clip or usual, context.model.predictor)
+    return ClipPainter(context.clip, context.local_clip or usual_settings({}, context.clip), context.model.predictor)

@@ -16,12 +16,10 @@ from ...metrics.pixels import mse, psnr_of
 from ...metrics.structure import edge_correlation
 from ...tinyworld.backgrounds import HELD_OUT_PHOTOS
 from ...tinyworld.classifier import Classifier, load_photo_classifier
-from ...tinyworld.styles import apply_style
-from ..edit import EditSettings, edit
-from ..evaluation.photos import held_out_photo, recognised
+from ..edit import edit
+from ..evaluation.photos import held_out_photo, painted, recognised, truth_of
 from ..local_model import TINY, LocalModel, open_model
 from ..metric_networks import TINY_CLASSIFIER
-from ..painters.expert import ExpertPainter
 from ..painters.generator import GeneratorPainter, find_generator
 from .rows import RowContext, RowResult, row
 
@@ -44,8 +42,8 @@ def photographs(context: RowContext) -> RowResult:
     judge = load_photo_classifier()
     methods: dict[str, Callable[[Tensor, str, int], Tensor]] = {
         PHOTO: lambda photo, style, seed: photo,
-        FULL: lambda photo, style, seed: _by_expert(model, photo, style, seed, "full"),
-        NATIVE: lambda photo, style, seed: _by_expert(model, photo, style, seed, "native"),
+        FULL: lambda photo, style, seed: painted(model, photo, style, "full", seed),
+        NATIVE: lambda photo, style, seed: painted(model, photo, style, "native", seed),
         GENERATOR: lambda photo, style, seed: _by_generator(model, photo, style),
         EXACT: lambda photo, style, seed: truth_of(photo, style),
     }
@@ -67,17 +65,6 @@ def photographs(context: RowContext) -> RowResult:
     )
     better = {"PSNR to the exact filter": "higher", "style recognised-tiny": "higher", "edge correlation": "higher"}
     return RowResult(values, {}, panels, [remark], len(photos) * len(styles), better)
-
-
-def truth_of(photo: Tensor, style: str) -> Tensor:
-    """The exact filter of a photograph `[1,3,H,W]`."""
-    return torch.from_numpy(apply_style(photo[0].permute(1, 2, 0).numpy(), style)).permute(2, 0, 1)[None]
-
-
-def _by_expert(model: LocalModel, photo: Tensor, style: str, seed: int, detail: str) -> Tensor:
-    painter = ExpertPainter(model.predictor, model.usual, tiled=model.usual_in_tiles)
-    region = region_of("whole picture", torch.ones(photo.shape[-2:]), style=style)
-    return edit(photo, [region], painter, EditSettings(seed=seed, detail=detail)).image
 
 
 def _by_generator(model: LocalModel, photo: Tensor, style: str) -> Tensor:

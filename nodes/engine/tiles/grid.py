@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Corner = tuple[int, int]
 OVERLAP = 0.25  # share of a tile's side that it has in common with the next one
@@ -114,6 +115,13 @@ def fused(
             fusion.add(corner, tile)
     assert fusion is not None
     return fusion.result()[None]
+
+
+def shrunk(grid: TileGrid, latents: Tensor) -> Tensor:
+    """Latents `[B,C,h,w]` of a canvas for a preview: their longer side is a tile's, where it is longer."""
+    scale = grid.side / max(latents.shape[-2:])
+    size = [max(1, round(side * scale)) for side in latents.shape[-2:]]
+    return F.interpolate(latents, size, mode="area") if scale < 1 else latents
 
 
 def _starts(length: int, side: int, stride: int) -> list[int]:

@@ -21,7 +21,7 @@ from ..adapters.gates import Gate, Gates, RegionGate
 from ..predictor.base import NoisePredictor, Prediction, Text
 from ..predictor.inpainting import Inpainting, latent_mask, masked_pictures
 from ..predictor.schedule import Time
-from .grid import Corner, Fusion, TileGrid
+from .grid import Corner, Fusion, TileGrid, shrunk
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -109,9 +109,7 @@ class TiledPredictor(NoisePredictor):
 
     def preview(self, latents: Tensor) -> Tensor:
         """Small pictures: their longer side is the native size."""
-        scale = self.grid.side / max(latents.shape[-2:])
-        size = [max(1, round(side * scale)) for side in latents.shape[-2:]]
-        return self.inner.preview(F.interpolate(latents, size, mode="area") if scale < 1 else latents)
+        return self.inner.preview(shrunk(self.grid, latents))
 
     def encode_text(self, texts: list[str]) -> Text:
         return self.inner.encode_text(texts)
