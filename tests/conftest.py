@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from comfy_fork import run_forked
 
 from comfy_script import REPOSITORY, has_gpu, run_script
 from comfy_server import ComfyServer
@@ -131,7 +132,7 @@ def run_in_comfy(comfy_path, comfy_python):
     """`run_in_comfy(script, args=())`: the JSON on the last line that the script writes to stdout."""
 
     def run(script: str, **options) -> dict:
-        return run_script(comfy_path, comfy_python, script, **options)
+        return run_forked(comfy_path, comfy_python, script, **options)
 
     return run
 
@@ -153,7 +154,7 @@ def run_in_old_comfy(comfy_old_path, comfy_old_python):
     """The same on ComfyUI 0.3.64."""
 
     def run(script: str, **options) -> dict:
-        return run_script(comfy_old_path, comfy_old_python, script, **options)
+        return run_forked(comfy_old_path, comfy_old_python, script, **options)
 
     return run
 

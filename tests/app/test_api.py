@@ -227,6 +227,7 @@ def test_wrong_options(pixels, options, said):
     assert "--" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_thing_that_is_not_there_is_an_error_of_its_own():
     grey = np.full((128, 128, 3), 120, np.uint8)
     with pytest.raises(NothingFound, match="second star from the left"):
@@ -251,6 +252,7 @@ class TestFind:
         alone, listed = (regionstyle.find(Image.fromarray(pixels), asked, device="cpu") for asked in (phrase, [phrase]))
         assert torch.equal(alone.items[0].mask, listed.items[0].mask)
 
+    @pytest.mark.slow
     def test_what_is_not_there_has_nothing(self):
         regions = regionstyle.find(np.full((128, 128, 3), 120, np.uint8), "second star from the left", device="cpu")
         assert (regions.missing, len(regions)) == (regions.items, 1)

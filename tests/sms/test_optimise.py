@@ -361,6 +361,7 @@ def test_the_network_is_as_before(predictor):
         assert torch.equal(made, fresh.predict(x, 0.3, text).eps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["forward", "backward"])
 def test_where_memory_is_short_the_result_is_the_same(when):
     """A device with room for one picture; forward passes and training steps are halved until they fit."""

@@ -35,6 +35,15 @@ def run_script(
 
     args: further ComfyUI options, for example ("--base-directory", str(folder)); without `cpu` ComfyUI takes a GPU.
     """
+    done = subprocess.run(
+        [str(python), "-c", PREAMBLE + script],
+        cwd=comfy, env=environment_of(comfy, args, cpu), capture_output=True, text=True, timeout=seconds,
+    )  # fmt: skip
+    return result_of(done)
+
+
+def environment_of(comfy: Path, args: tuple[str, ...] = (), cpu: bool = True) -> dict[str, str]:
+    """What `PREAMBLE` reads, and this process's own variables."""
     environment = {
         **os.environ,
         "REGIONSTYLE_TEST_ARGS": json.dumps(["--cpu", *args] if cpu else list(args)),
@@ -43,10 +52,11 @@ def run_script(
         "HF_HUB_OFFLINE": "1",
     }
     environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [str(python), "-c", PREAMBLE + script],
-        cwd=comfy, env=environment, capture_output=True, text=True, timeout=seconds,
-    )  # fmt: skip
+    return environment
+
+
+def result_of(done: subprocess.CompletedProcess) -> dict:
+    """The last line's JSON; AssertionError with what the script said when it failed or wrote nothing."""
     if done.returncode:
         raise AssertionError(f"the script failed ({done.returncode}):\n{done.stderr[-6000:]}\n{done.stdout[-2000:]}")
     lines = done.stdout.strip().splitlines()

@@ -167,6 +167,7 @@ def test_a_file_gives_it_back_and_is_small(tiny, tmp_path, monkeypatch):
         bundled_adapter(tiny.network)
 
 
+@pytest.mark.slow
 def test_pairs_follow_from_their_number_and_the_loss_falls(tiny, pool, tmp_path):
     source = latent_file(tmp_path / "s.npy", tiny.vae, pool, 6)
     edited = edited_latents(tmp_path / "e.npy", tiny.vae, pool, 6)

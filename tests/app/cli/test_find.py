@@ -46,7 +46,7 @@ def test_masks_scores_and_an_overlay(scene_file, tmp_path, capsys):
         assert written.score == pytest.approx(found.score)
 
 
-@pytest.mark.parametrize(("more", "code"), [([], 0), (["--strict"], 3)])
+@pytest.mark.parametrize(("more", "code"), [([], 0), pytest.param(["--strict"], 3, marks=pytest.mark.slow)])
 def test_nothing_where_it_is_not(grey_file, tmp_path, capsys, more, code):
     assert find(grey_file, "second star from the left", "-o", tmp_path / "out", *more) == code
     shown = capsys.readouterr()

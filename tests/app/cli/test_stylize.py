@@ -58,6 +58,7 @@ def test_an_empty_mask_is_said_and_with_strict_writes_nothing(scene_file, tmp_pa
     assert (np.asarray(Image.open(out)) == np.asarray(Image.open(scene_file[0]))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "code"), [([], 2), (["--strict"], 3)])
 def test_a_thing_that_is_not_there(tmp_path, capsys, more, code):
     """A picture of one colour: whatever is looked for is not in it."""

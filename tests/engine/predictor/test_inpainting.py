@@ -113,6 +113,7 @@ def test_restyle_tells_the_region_and_gives_what_the_plain_network_does(plain, w
     torch.testing.assert_close(again[0][0, 5:], inside, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sms_tells_the_region_also_while_the_fake_predictor_learns(plain, wide):
     settings = SmsSettings(iterations=3, preview_every=3)
     seen, made = Seen(wide.unet), []

@@ -267,6 +267,7 @@ def encode():
     return load_predictor(LocalHost("cpu")).encode_text
 
 
+@pytest.mark.slow
 def test_it_learns_which_expert_a_prompt_is_for_and_knows_others_like_it(encode):
     styles = ("mosaic", "neon", "watercolor")
     examples = [GateExample(prompt, style) for prompt, style in style_prompts(count=200) if style in styles]
