@@ -31,7 +31,7 @@ from ..engine.settings.checks import checked
 from ..engine.settings.setting import LARGEST_SEED
 from ..grounding.finders.attention import AttentionSettings
 from ..harmonizer.r2r.settings import R2RSettings
-from ..local_clip.settings import LocalClipSettings
+from ..local_clip.settings import ELSEWHERE, LocalClipSettings
 from . import stylize as use_case
 from .edit import EditSettings
 from .ground_instruction import Where
@@ -42,7 +42,11 @@ from .local_clip import usual_settings
 from .local_model import TINY, check_device
 
 PathLike = str | os.PathLike[str]
-CLIP_ELSEWHERE = {"seed": "seed is an argument of stylize", "next_iterations": "there is one picture"}
+CLIP_ELSEWHERE = {
+    **ELSEWHERE,
+    "keep_best": "a call is interrupted, not cancelled",
+    "preview_every": "a call shows no previews",
+}
 log = logging.getLogger("regionstyle")
 
 
@@ -84,6 +88,7 @@ def stylize(
     clip: PathLike | None = None,
     clip_settings: Mapping[str, Any] | None = None,
     composite: bool = False,
+    start_image: Any = None,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -105,10 +110,10 @@ def stylize(
 
     method: "expert", or "clip": each thing is optimised towards the words for its style, which needs no expert; clip, a
     CLIP's folder (None: the tiny one, which knows the tiny world's styles); clip_settings, for example {"iterations":
-    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`. Or "edit", for pictures of the
-    tiny world, 128 pixels square: all of the picture is drawn anew as the words want it, no mask takes part, and what
-    is outside the thing is close to what it was, not equal, unless composite lays it over the picture by the mask that
-    was found.
+    100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`; start_image, a picture of the
+    same size in any kind that image may have: what the things are at first. Or "edit", for pictures of the tiny world,
+    128 pixels square: all of the picture is drawn anew as the words want it, no mask takes part, and what is outside
+    the thing is close to what it was, not equal, unless composite lays it over the picture by the mask that was found.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -138,6 +143,7 @@ def stylize(
             clip=_path("clip", clip),
             local_clip=_clip_settings(clip_settings, clip),
             composite=_switch("composite", composite),
+            start_image=None if start_image is None else given_image(start_image, "start_image").image,
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
@@ -236,11 +242,12 @@ def _number(name: str, value: Any) -> float:
 
 @contextmanager
 def _in_python_words() -> Iterator[None]:
-    """Errors name arguments as Python does: the command line's `--mask FILE` is `mask` here."""
+    """Errors name arguments as Python does: the command line's `--start-image FILE` is `start_image`."""
     try:
         yield
     except RegionStyleError as error:
-        raise type(error)(re.sub(r"(?<![\w-])--([a-z])", r"\1", str(error))) from error
+        words = re.sub(r"(?<![\w-])--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(error))
+        raise type(error)(words) from error
 
 
 def _clip_settings(given: Mapping[str, Any] | None, folder: Any) -> LocalClipSettings | None:

@@ -71,7 +71,8 @@ class EditResult:
     """image `[B,3,H,W]` in 0..1; mask `[B,H,W]`, the composited one: where it is 0 the image equals the input bit for
     bit; regions: what was asked for, in order; those that were not found have an empty mask; idle: the experts that
     were to act -> why they did not, "" for those that did; notes: what else the user should know of the result;
-    said: how it was made, for whoever wants to know."""
+    said: how it was made, for whoever wants to know; stopped: whether the user has cancelled, so that this is the best
+    so far and what comes after it is left out."""
 
     image: Tensor
     mask: Tensor
@@ -79,6 +80,7 @@ class EditResult:
     idle: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     said: str = ""
+    stopped: bool = False
 
     @property
     def changed(self) -> bool:
@@ -133,25 +135,31 @@ def edit(
     for region in asked:
         painter.check(region, settings)
     there = [region for region in asked if bool((region.mask > 0).any())]
-    edited = [
-        _in_turn(image[None], [region for region in there if region.image == index], painter, settings)
-        for index, image in enumerate(images)
-    ]
+    edited: list[EditResult] = []
+    stopped = False
+    for index, image in enumerate(images):
+        own = [region for region in there if region.image == index and not stopped]
+        edited.append(_in_turn(image[None], own, painter, settings))
+        stopped = stopped or edited[-1].stopped
     pictures, masks = (torch.cat([getattr(one, name) for one in edited]) for name in ("image", "mask"))
     notes = tuple(dict.fromkeys(note for one in edited for note in one.notes))
-    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited), notes)
+    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited), notes, stopped=stopped)
 
 
 def _in_turn(image: Tensor, regions: Sequence[Region], painter: Painter, settings: EditSettings) -> EditResult:
     """One picture `[1,3,H,W]` and the mask `[1,H,W]` of all that was blended in."""
     mask, idle = torch.zeros(1, *image.shape[-2:]), []
     notes: list[str] = []
+    stopped = False
     for group in _groups(image, regions, painter, settings):
         painted = _painted(image, group, painter, settings)
         image, mask = painted.image, torch.maximum(mask, painted.mask.float().cpu())
         idle.append(painted.idle)
         notes += painted.notes
-    return EditResult(image, mask, idle=joined_reasons(idle), notes=tuple(notes))
+        stopped = painted.stopped
+        if stopped:
+            break
+    return EditResult(image, mask, idle=joined_reasons(idle), notes=tuple(notes), stopped=stopped)
 
 
 def _groups(

@@ -47,17 +47,18 @@ class GivenImage:
         return int(self.image.shape[-2]), int(self.image.shape[-1])
 
 
-def given_image(image: Any) -> GivenImage:
-    """A caller's picture. RegionStyleError for any other kind, shape, type of number, or range."""
+def given_image(image: Any, name: str = "image") -> GivenImage:
+    """A caller's picture; name: what errors call it. RegionStyleError for any other kind, shape, type of number, or
+    range."""
     if isinstance(image, (str, os.PathLike)):
-        return _of_picture(read_picture(Path(image)))
+        return _of_picture(read_picture(Path(image), name))
     if isinstance(image, np.ndarray):
-        return _of_array(image)
+        return _of_array(image, name)
     if isinstance(image, Tensor):
-        return _of_tensor(image)
+        return _of_tensor(image, name)
     if is_pil(image):
-        return _of_picture(decoded(image))
-    raise wrong_input("image", f"a {type(image).__name__}", ACCEPTED, "Convert it first.")
+        return _of_picture(decoded(image, name))
+    raise wrong_input(name, f"a {type(image).__name__}", ACCEPTED, "Convert it first.")
 
 
 def given_mask(mask: Any, size: tuple[int, int]) -> Tensor:
@@ -100,14 +101,14 @@ def _in_range(name: str, values: Tensor, accepts: str) -> Tensor:
     return values
 
 
-def _of_array(array: np.ndarray) -> GivenImage:
+def _of_array(array: np.ndarray, name: str) -> GivenImage:
     if array.ndim != 3 or array.shape[-1] != 3:
-        raise wrong_input("image", f"an array {list(array.shape)}", ACCEPTED, "Put the colours last.")
+        raise wrong_input(name, f"an array {list(array.shape)}", ACCEPTED, "Put the colours last.")
     try:
         values = torch.from_numpy(np.ascontiguousarray(array))
     except TypeError:
-        raise wrong_input("image", f"numbers of type {array.dtype}", ACCEPTED, "Convert them first.") from None
-    given = _in_range("image", values, ACCEPTED)
+        raise wrong_input(name, f"numbers of type {array.dtype}", ACCEPTED, "Convert them first.") from None
+    given = _in_range(name, values, ACCEPTED)
 
     def returned(image: Tensor, mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
         return _kept(values, image, mask).numpy(), mask[0].numpy()
@@ -115,12 +116,12 @@ def _of_array(array: np.ndarray) -> GivenImage:
     return GivenImage(given.permute(2, 0, 1)[None], returned)
 
 
-def _of_tensor(tensor: Tensor) -> GivenImage:
+def _of_tensor(tensor: Tensor, name: str) -> GivenImage:
     picture = tensor[0] if tensor.ndim == 4 and len(tensor) == 1 else tensor
     if picture.ndim != 3 or picture.shape[-1] != 3:
         remedy = "Put the colours last: image.permute(1, 2, 0). One picture at a time."
-        raise wrong_input("image", f"a tensor {list(tensor.shape)}", ACCEPTED, remedy)
-    given = _in_range("image", picture, ACCEPTED)
+        raise wrong_input(name, f"a tensor {list(tensor.shape)}", ACCEPTED, remedy)
+    given = _in_range(name, picture, ACCEPTED)
 
     def returned(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         result = _kept(picture.detach(), image, mask)

@@ -36,9 +36,9 @@ class StylizeRequest:
     "tinyworld" or a folder in diffusers' layout; expert: the style's LoRA for it; generator: a file, a bundled one's
     style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
     restyled to the light around it afterwards; method: "expert" (or a generator), or "clip": towards the words for the
-    style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published), or "edit": the tiny
-    world draws all of the picture anew as the words want it, no mask says where; composite: then keep what is outside
-    the things that were found."""
+    style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published), beginning with
+    start_image `[1,3,H,W]`, or "edit": the tiny world draws all of the picture anew as the words want it, no mask says
+    where; composite: then keep what is outside the things that were found."""
 
     prompt: str
     style: str | None = None
@@ -52,6 +52,7 @@ class StylizeRequest:
     clip: Path | None = None
     local_clip: LocalClipSettings | None = None
     composite: bool = False
+    start_image: Tensor | None = None
 
     @property
     def painter(self) -> str:
@@ -77,7 +78,7 @@ class StylizeRequest:
         if self.method not in METHODS:
             raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
         of_experts = {"--expert": self.expert, "--generator": self.generator}
-        of_clip = {"--clip": self.clip, "its settings": self.local_clip}
+        of_clip = {"--clip": self.clip, "--start-image": self.start_image, "its settings": self.local_clip}
         of_edit = {"--composite": self.composite or None}
         options: dict[str, dict[str, Any]] = {EXPERT: of_experts, CLIP: of_clip, EDIT: of_edit}
         for other in METHODS:
@@ -113,6 +114,7 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
     NothingFound for a thing that is not there.
     """
     request.check()
+    _check_start(images, request)
     instruction = _instruction(request)
     if request.method == EDIT:
         _check_taught(images, instruction)
@@ -123,7 +125,7 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
         painter: Painter = painter_named(request.painter, _painter_context(request, model))
         edited = edit(images, found.regions, painter, request.settings)
     edited = replace(edited, notes=(*found.outlined, *edited.notes), said=found.said)
-    return harmonized(edited, host) if request.harmonize else edited
+    return harmonized(edited, host) if request.harmonize and not edited.stopped else edited
 
 
 def harmonized(edited: EditResult, host: Host) -> EditResult:
@@ -149,8 +151,9 @@ def harmonized(edited: EditResult, host: Host) -> EditResult:
 
 def _painter_context(request: StylizeRequest, model: LocalModel) -> PainterContext:
     return PainterContext(
-        model, request.settings, request.generator, request.clip, request.local_clip, request.composite
-    )
+        model, request.settings, request.generator, request.clip, request.local_clip, request.composite,
+        request.start_image,
+    )  # fmt: skip
 
 
 def _instruction(request: StylizeRequest) -> Instruction:
@@ -174,6 +177,20 @@ def _known_styles(request: StylizeRequest) -> Sequence[str] | None:
     if request.method == EDIT:
         return list(STYLES)
     return known_clip_styles(request.clip) if request.method == CLIP else known_styles(request.model)
+
+
+def _check_start(images: Tensor, request: StylizeRequest) -> None:
+    """RegionStyleError for a start image of another size than the picture's, or where the settings want noise."""
+    start = request.start_image
+    if start is None:
+        return
+    if start.shape[-2:] != images.shape[-2:]:
+        sizes = [f"{one.shape[-1]} x {one.shape[-2]} pixels" for one in (start, images)]
+        remedy = "Give another method's result for the same picture."
+        raise wrong_input("--start-image", sizes[0], f"{sizes[1]}, as the picture", remedy)
+    if request.local_clip is not None and request.local_clip.start != "picture":
+        accepts, remedy = "it with --start picture", "Leave out --start, or the start image."
+        raise wrong_input("--start-image", f"it with --start {request.local_clip.start}", accepts, remedy)
 
 
 def _check_taught(images: Tensor, instruction: Instruction) -> None:

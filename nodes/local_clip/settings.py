@@ -22,6 +22,8 @@ PATCH_OF = 512  # pixels of the frame that `patch` is given for
 PRESETS_OWN = -1.0  # what users give for a weight of the preset
 OF_PRESET = ("direction_weight", "patch_weight", "content_weight", "variation_weight", "threshold")
 SMALLEST = 16  # pixels of a side that is worked on, which the networks can halve as often as they do
+# What a call for one picture, on the command line or from Python, says elsewhere or has no use for, and why
+ELSEWHERE = {"seed": "seed is an argument of stylize", "next_iterations": "there is one picture"}
 LARGEST = 4096  # what pixels can be optimised at within a few GB: patches are cut from it at its own resolution
 
 
@@ -55,7 +57,7 @@ class LocalClipSettings:
         "picture",
         choices=STARTS,
         advanced=True,
-        help="What the region is at first, where no start image is connected: the picture, or noise.",
+        help="What the region is at first, where no start image is given: the picture, or noise.",
     )
     direction_weight: float | None = _of_preset(1e6, 50.0, "How much the region as a whole is pulled to the style")
     patch_weight: float | None = _of_preset(1e6, 500.0, "How much its small parts are: strokes and texture")

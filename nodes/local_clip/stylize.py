@@ -37,7 +37,8 @@ FRAMES = 8  # pictures of the progression strip, at most
 class LocalStyled:
     """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones: where they are 0 nothing has changed; frames: the first
     picture's regions now and then, `[3,h,w]`; history: its losses; notice: how it was made; warning: what it lacks,
-    since it was cancelled, or worked on much smaller than it is; "" where it lacks nothing."""
+    since it was cancelled, or worked on much smaller than it is; "" where it lacks nothing; stopped: whether it was
+    cancelled, so that this is the best so far."""
 
     images: Tensor
     masks: Tensor
@@ -45,6 +46,7 @@ class LocalStyled:
     history: History
     notice: str = ""
     warning: str = ""
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def stylize_local(
 
     start `[1 or B,3,H,W]`: what the regions are at first, another method's result for example (None: as the settings
     say). Regions with an empty mask are left out. Shows previews and can be cancelled at every iteration; with
-    `keep_best` that ends the run, and the best picture so far counts.
+    `keep_best` that ends the run, and the best picture so far counts. Cancelled before there is any, it raises.
 
     RegionStyleError, before anything is optimised, for a style that is empty, too long or no style to CLIP, images of
     another size than the regions' or the start's, and settings that do not fit each other.
@@ -131,7 +133,8 @@ class _Run:
         self._progress = self.by.host.progress(max(total, 1), "local CLIP style")
         made = [self._picture(index, groups) for index, groups in enumerate(runs)]
         images, masks = (torch.cat(each) for each in zip(*made, strict=True))
-        return LocalStyled(images, masks, self.frames, self.history, self._notice(), self._warning())
+        stopped = bool(self.stopped)
+        return LocalStyled(images, masks, self.frames, self.history, self._notice(), self._warning(), stopped)
 
     def _groups(self, index: int) -> list[list[Region]]:
         """The regions of a picture that are optimised at once: each by itself, or all of them."""
@@ -151,9 +154,19 @@ class _Run:
         for number, group in enumerate(groups):
             if self.stopped:
                 break
-            image, blended = self._group(image, group, index, number, len(groups))
+            try:
+                image, blended = self._group(image, group, index, number, len(groups))
+            except BaseException as error:
+                if not (self.done and self._kept(error)):
+                    raise
+                self.stopped = "cancelled: what was finished is kept"
+                break
             mask = torch.maximum(mask, blended.float().cpu())
         return image, mask
+
+    def _kept(self, error: BaseException) -> bool:
+        """Whether an error is a cancel after which what there is so far counts."""
+        return is_cancel(error) and self.settings.keep_best
 
     def _group(
         self, image: Tensor, group: Sequence[Region], index: int, number: int, groups: int
@@ -222,7 +235,7 @@ class _Run:
                 if run.finished:
                     break
         except BaseException as error:
-            if not (is_cancel(error) and self.settings.keep_best and run.best is not None):
+            if run.best is None or not self._kept(error):
                 raise
             self.stopped = f"cancelled after {run.iteration} of {iterations} iterations: the best picture so far"
         result = run.best if self.stopped and run.best is not None else run.picture()
@@ -241,8 +254,8 @@ class _Run:
         self._progress.update(self.done, preview)
 
     def _notice(self) -> str:
-        """How far it came, and by whose judgement."""
-        lines = [self.stopped or f"{self.done} iterations", f"judged by {self.by.networks.name}"]
+        """How far it came, and by whose judgement; that it was cancelled is the warning's to say."""
+        lines = [f"{self.done} iterations", f"judged by {self.by.networks.name}"]
         easy = self.by.networks.clip.name.endswith("-tiny") and self.settings.satisfied >= IMPROVED.threshold
         return "; ".join([*lines, "which is soon satisfied: preset improved-tiny goes further"] if easy else lines)
 

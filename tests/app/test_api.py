@@ -55,9 +55,28 @@ def test_by_clip_any_style_it_knows_without_an_expert(pixels):
         (5, "names and"),
         ({"seed": 3}, "clip_settings: got seed, expected it without, since seed is an argument"),
         ({"next_iterations": 3}, "clip_settings: got next_iterations"),
+        ({"preview_every": 3}, "clip_settings: got preview_every"),
+        ({"keep_best": False}, "clip_settings: got keep_best"),
     ):
         with pytest.raises(RegionStyleError, match=said):
             regionstyle.stylize(pixels, "make it posterised", **options, clip_settings=settings)
+
+
+def test_by_clip_from_another_methods_result(pixels):
+    options = {"box": BOX, "device": "cpu", "method": "clip"}
+    still = {"iterations": 1, "patches": 2, "optimise": "pixels", "rate": 1e-9, "feather": 0}
+    start = np.full_like(pixels, 255 if pixels.dtype == np.uint8 else 1)
+    start[..., 0] = 0
+    made = regionstyle.stylize(pixels, "neon", **options, clip_settings=still, start_image=start)
+    inside = made.mask == 1
+    assert inside.any()
+    far = np.abs(made.image[inside].astype(float) - start[inside])
+    assert far.mean() < 1e-2 * start.max()  # but for the seam of what was resized
+    for given, said in ((start[:-1], "start_image: got"), (5, "start_image: got a int")):
+        with pytest.raises(RegionStyleError, match=said):
+            regionstyle.stylize(pixels, "neon", **options, start_image=given)
+    with pytest.raises(RegionStyleError, match="'expert' with start_image"):
+        regionstyle.stylize(pixels, PROMPT, box=BOX, device="cpu", start_image=start)
 
 
 def test_by_words_alone_nothing_is_masked(pixels):

@@ -155,8 +155,9 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
     found = regions(region(4, 4, 20, 20), region(30, 10, 50, 34), region(4, 4, 20, 20, image=1), batch=2)
     stop = Stopping(2)
     result = styled(images, found, replace(QUICK, preview_every=1), stop.host())
-    assert "cancelled after 2 of 3 iterations" in result.notice
-    assert "cancelled after 2 of 3 iterations" in result.warning
+    assert result.warning == "cancelled after 2 of 3 iterations: the best picture so far"
+    assert result.notice == "2 iterations; judged by small CLIP, small features"  # the warning says the rest
+    assert result.stopped
     assert not torch.equal(result.images[0, :, 4:20, 4:20], images[0, :, 4:20, 4:20])
     assert torch.equal(result.images[0, :, :, 28:], images[0, :, :, 28:])
     assert torch.equal(result.images[1], images[1])
@@ -166,6 +167,20 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
         styled(images, found, replace(QUICK, keep_best=False), Stopping(2).host())
     with pytest.raises(Cancelled):  # before there is anything to keep
         styled(images, found, QUICK, Stopping(0).host())
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_cancelled_between_regions_it_keeps_what_was_finished(batch):
+    """The second region, or the second picture's, has not had an iteration yet."""
+    images, second = pictures(batch), region(30, 10, 50, 34, image=batch - 1)
+    found = regions(region(4, 4, 20, 20), second, batch=batch)
+    assert not styled(images, found).stopped
+    result = styled(images, found, QUICK, Stopping(3).host())
+    assert result.stopped
+    assert "what was finished is kept" in result.warning
+    assert not torch.equal(result.images[0, :, 4:20, 4:20], images[0, :, 4:20, 4:20])
+    assert torch.equal(result.images[-1, :, 10:34, 30:50], images[-1, :, 10:34, 30:50])
+    assert not bool(result.masks[-1, 10:34, 30:50].any())
 
 
 def test_it_stops_when_all_patches_are_satisfied():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-DONE, PARTLY_FAILED, USER_ERROR, NOTHING_TO_DO = 0, 1, 2, 3  # exit codes
+DONE, PARTLY_FAILED, USER_ERROR, NOTHING_TO_DO, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes
 DEFAULT = "default: %(default)s"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...engine.settings.setting import override, settings_of
 from ...engine.training.settings import TrainSettings
 from ...grounding.settings import OutlineSettings
-from ...local_clip.settings import LocalClipSettings
+from ...local_clip.settings import ELSEWHERE, OF_PRESET, LocalClipSettings
 from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings
 from ...sms.presets import REFERENCE
@@ -20,7 +20,7 @@ from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box
 from .expert_commands import add_train_expert
 from .harmony_commands import add_train_harmonizer
 from .r2r_commands import add_train_r2r
-from .setting_options import add_setting_options
+from .setting_options import add_setting_options, add_unset_options
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
@@ -33,14 +33,18 @@ METHOD = (
 )
 COMPOSITE = "with --method edit: lay it over the picture by the mask that was found, so that the rest stays bit for bit"
 CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
-CLIP_OPTIONS = (
-    "iterations", "optimise", "order", "content_weight", "patch_weight", "threshold", "rate", "patches", "patch",
-    "preset", "size", "blending",
-)  # fmt: skip
-CLIP_UNSET = {  # others: the preset's
+START_IMAGE = "what the things are at first: another method's result for the same picture; best with --optimise pixels"
+CLIP_OPTIONS = tuple(name for name in settings_of(LocalClipSettings) if name not in ELSEWHERE)
+CLIP_UNSET = {
+    **dict.fromkeys(OF_PRESET, "the preset's"),
     "size": "what suits the networks, 512 or the tiny ones' 128",
     "preset": "improved, and improved-tiny without --clip",
     "rate": "0.0005 for a network, 0.01 for pixels, 0.05 for a latent",
+    "preview_every": "none are written",
+}
+CLIP_HELP = {  # where the command line does it in its own way
+    "keep_best": override(help="Write nothing on Ctrl-C, which otherwise ends it with the best picture so far"),
+    "preview_every": override(help="Iterations between two previews, written into a folder of the output's name"),
 }
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
@@ -91,13 +95,8 @@ def _add_local_clip(parser: Parser) -> None:
     parser.add_argument("--composite", action="store_true", help=COMPOSITE)
     group = parser.add_argument_group("options of --method clip")
     group.add_argument("--clip", type=Path, metavar="FOLDER", help=CLIP)
-    unset = {}
-    for name in CLIP_OPTIONS:
-        known = settings_of(LocalClipSettings)[name]
-        default = CLIP_UNSET.get(name, "the preset's" if known.default == known.none else known.default)
-        text = known.help.split(f"; {known.none} takes")[0].rstrip(".")
-        unset[name] = override(default=None, help=f"{text} (default: {default})")
-    add_setting_options(group, LocalClipSettings, **unset)
+    group.add_argument("--start-image", type=Path, metavar="FILE", help=START_IMAGE)
+    add_unset_options(group, LocalClipSettings, *CLIP_OPTIONS, usual=CLIP_UNSET, **CLIP_HELP)
 
 
 def add_find(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -324,10 +323,7 @@ def _add_score_options(parser: Parser) -> None:
     """What the papers leave open, or vary, about their scores; None where it is not given, since a data set has one of
     the two scores only."""
     group = parser.add_argument_group("options of the regional score, which its paper leaves open")
-    for name in ("margin", "sentence", "background", "pixel_range"):
-        known = settings_of(RegionalStyleSettings)[name]
-        unset = override(default=None, help=f"{known.help.rstrip('.')} (default: {known.default})")
-        add_setting_options(group, RegionalStyleSettings, **{name: unset})
+    add_unset_options(group, RegionalStyleSettings, "margin", "sentence", "background", "pixel_range")
     group.add_argument("--hard-mask", action="store_true", help="cut soft masks at 0.5 first")
     group = parser.add_argument_group("options of the harmonisation score")
     group.add_argument("--full-resolution", action="store_true", help="the truth's own size (default: 256 x 256)")

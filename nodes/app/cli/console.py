@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from ...engine.io.pictures import Picture
 
 
+Shown = Callable[[int, "Tensor"], None]  # the steps that are done, and a preview `[3,H,W]`
+
+
 class _Bars:
     """One bar at a time; a new label closes the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: Shown | None) -> None:
         from tqdm import tqdm
 
         self._make: Any = tqdm
+        self._shown = shown
         self._bar: Any = None
         self._key = ("", 0)
 
@@ -32,6 +36,8 @@ class _Bars:
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()
+        if self._shown is not None and preview is not None:
+            self._shown(done, preview)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -39,16 +45,27 @@ class _Bars:
         self._bar = None
 
 
-def console_host(device: str | None, cancelled: Callable[[], bool] | None = None) -> LocalHost:
+def console_host(
+    device: str | None, cancelled: Callable[[], bool] | None = None, shown: Shown | None = None
+) -> LocalHost:
     """A host that shows a bar per loop; device: "cpu", "cuda" or None for the best there is.
 
-    cancelled: asked between steps.
+    cancelled: asked between steps; shown: gets the previews.
     RegionStyleError when CUDA is asked for and there is none.
     """
     from ..local_model import check_device
 
     check_device(device)
-    return LocalHost(device, on_progress=_Bars(), cancelled=cancelled)
+    bars = _Bars(shown)
+
+    def asked() -> bool:
+        """Closes the bar of a loop that ends here, so that what is said next has a line of its own."""
+        stop = cancelled is not None and cancelled()
+        if stop:
+            bars.close()
+        return stop
+
+    return LocalHost(device, on_progress=bars, cancelled=asked)
 
 
 def say_lines(message: str) -> None:

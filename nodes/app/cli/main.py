@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from io import TextIOWrapper
 
-from .arguments import USER_ERROR, Parser
+from .arguments import INTERRUPTED, USER_ERROR, Parser
 from .commands import (
     add_apply,
     add_benchmark,
@@ -29,7 +29,6 @@ from .commands import (
 from .harmony_commands import add_harmonize, add_make, add_paste
 
 INTERNAL_ERROR = 1
-INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

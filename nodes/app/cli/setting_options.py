@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...engine.errors import RegionStyleError
@@ -24,8 +25,35 @@ def add_setting_options(
     its help then says what holds otherwise.
     """
     for one in chosen(settings, names, overrides):
-        flag = (options or {}).get(one.field) or f"--{'no-' * (one.default is True)}{one.field.replace('_', '-')}"
-        parser.add_argument(flag, **_keywords(one))
+        parser.add_argument((options or {}).get(one.field) or flag_of(one), **_keywords(one))
+
+
+def add_unset_options(
+    parser: Any, settings: type, *names: str, usual: Mapping[str, str] | None = None, **overrides: Mapping[str, Any]
+) -> None:
+    """The same, each None where it is not given, as a command needs it that has no use for them without another option.
+
+    usual: what holds then, in words, by the names of fields; for others the help names the setting's default.
+    """
+    for one in chosen(settings, names, overrides):
+        text = _uncapitalised(_without_default(one)).replace("%", "%%")
+        if one.kind == "bool":
+            keywords = {"action": "store_const", "const": not one.default, "dest": one.field}
+            text = text.rstrip(".")
+        else:
+            keywords = _keywords(replace(one, default=None))
+            text = f"{text.rstrip('.')} (default: {(usual or {}).get(one.field, one.default)})"
+        parser.add_argument(flag_of(one), **{**keywords, "help": text})
+
+
+def flag_of(one: Setting) -> str:
+    """What a setting is called on the command line: what it is set by, or of a switch that is on, turned off by."""
+    return f"--{'no-' * (one.default is True)}{one.field.replace('_', '-')}"
+
+
+def _without_default(one: Setting) -> str:
+    """A setting's help without what a value for None stands for: leaving an option out says it better."""
+    return one.help if one.none is None else one.help.split(f"; {one.none:g} takes")[0]
 
 
 def _keywords(one: Setting) -> dict[str, Any]:

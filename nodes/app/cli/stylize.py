@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from torch import Tensor
 
+from ...engine.errors import Cancelled, wrong_input
+from ...engine.settings.setting import settings_of
 from ...grounding.finders.attention import AttentionSettings
 from ...local_clip.settings import LocalClipSettings
-from ..edit import EditSettings
+from ..edit import EditResult, EditSettings
 from ..ground_instruction import NothingFound, Where
 from ..local_clip import usual_settings
 from ..picture_files import picture_format, save_edited
-from ..pictures import read_mask, read_picture
-from ..stylize import StylizeRequest, stylize
-from .arguments import DONE, NOTHING_TO_DO
+from ..pictures import read_mask, read_picture, save_image
+from ..stylize import CLIP, StylizeRequest, stylize
+from .arguments import DONE, INTERRUPTED, NOTHING_TO_DO
 from .commands import CLIP_OPTIONS
-from .console import console_host, say, say_lines, say_lost
+from .console import Shown, console_host, say, say_lines, say_lost
+from .interrupts import noted_interrupts
+from .setting_options import flag_of
 
 
 def run_stylize(args: argparse.Namespace) -> int:
-    """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`; with --strict nothing is written when nothing was changed."""
+    """`regionstyle stylize IMAGE "PROMPT" -o OUT.png`; with --strict nothing is written when nothing was changed.
+
+    Ctrl-C in a method that optimises ends it, and what it has reached is written: the exit code is that of Ctrl-C.
+    """
     picture_format(args.output)
     picture = read_picture(args.image)
     image = picture.image
     request = stylize_request(args, image)
     try:
-        result = stylize(image, request, console_host(args.device))
+        result = _stylized(args, image, request)
     except NothingFound as error:
         if not args.strict:
             raise
@@ -40,11 +49,33 @@ def run_stylize(args: argparse.Namespace) -> int:
     lost = save_edited(picture, result.image, result.mask, args.output)
     say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")
-    return DONE
+    return INTERRUPTED if result.stopped else DONE
+
+
+def _stylized(args: argparse.Namespace, image: Tensor, request: StylizeRequest) -> EditResult:
+    """The result, or what there is of it at Ctrl-C. KeyboardInterrupt where there is nothing to keep."""
+    noted: AbstractContextManager[list[int]] = noted_interrupts() if args.method == CLIP else nullcontext([])
+    with noted as interrupted:
+        try:
+            return stylize(image, request, console_host(args.device, lambda: bool(interrupted), _previews(args)))
+        except Cancelled:
+            raise KeyboardInterrupt from None
+
+
+def _previews(args: argparse.Namespace) -> Shown | None:
+    """Writes the previews that --preview-every asks for into a folder of the output's name; None for none."""
+    if args.preview_every is None:
+        return None
+
+    def shown(step: int, frame: Tensor) -> None:
+        save_image(frame[None], Path(args.output).with_suffix("") / f"step-{step:06d}.png")
+
+    return shown
 
 
 def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
-    """What the options ask for in a picture `[1,3,H,W]`. RegionStyleError for a mask that is not of its size."""
+    """What the options ask for in a picture `[1,3,H,W]`. RegionStyleError for a mask that is not of its size, and for
+    options of --method clip without it."""
     where = Where(
         mask=None if args.mask is None else read_mask(args.mask, (image.shape[-2], image.shape[-1]), say),
         box=args.box,
@@ -68,10 +99,23 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         args.clip,
         local_clip_settings(args),
         args.composite,
+        None if args.start_image is None else _start_image(args.start_image),
     )
 
 
 def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:
-    """The options of --method clip that were given; None for none."""
+    """The options of --method clip that were given; None for none. RegionStyleError for some with another method."""
     given = {name: getattr(args, name) for name in CLIP_OPTIONS if getattr(args, name) is not None}
+    if given and args.method != CLIP:
+        flags = [flag_of(settings_of(LocalClipSettings)[name]) for name in given]
+        got, accepts = f"{args.method!r} with {' and '.join(flags)}", f"it without, or {CLIP!r}"
+        raise wrong_input("--method", got, accepts, "Leave out one or the other.")
     return usual_settings(given, args.clip) if given else None
+
+
+def _start_image(path: Path) -> Tensor:
+    """The picture of --start-image, `[1,3,H,W]`; what reading it left out is said."""
+    picture = read_picture(path, "--start-image")
+    for notice in picture.notices:
+        say(f"{path.name}: {notice}")
+    return picture.image

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,27 +53,20 @@ def check_style_state(state: Path, resume: bool) -> None:
 
 @contextmanager
 def interruptible(state: Path) -> Iterator[list[int]]:
-    """Ctrl-C is noted, and looked at between two steps, so that the state is whole; a second one stops at once.
+    """Ctrl-C is noted, so that the state is whole; a second one stops at once.
 
     A training that is cancelled says on stderr where its state is, and ends as Ctrl-C does (KeyboardInterrupt).
     """
     from ...engine.errors import Cancelled
+    from .interrupts import noted_interrupts
 
-    seen: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        seen.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
     try:
-        yield seen
+        with noted_interrupts() as seen:
+            yield seen
     except Cancelled:
         kept = f"; the state is kept in {state}; the same command with --resume goes on" if state.is_file() else ""
         sys.stderr.write(f"regionstyle: stopped{kept}\n")
         raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _trained(args: argparse.Namespace, state: Path, interrupted: list[int]) -> Trained:

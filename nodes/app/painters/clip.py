@@ -26,11 +26,12 @@ REDRAWING = ("strength", "steps", "cfg", "detail")  # the settings that only an 
 @dataclass(frozen=True)
 class ClipPainter:
     """folder: a public CLIP's, None for the tiny one; settings: of the optimisation; predictor: whose autoencoder a
-    latent is optimised with, and whose host it runs on."""
+    latent is optimised with, and whose host it runs on; start_image `[1,3,H,W]`: what the regions are at first."""
 
     folder: Path | None
     settings: LocalClipSettings
     predictor: Any
+    start_image: Tensor | None = None
 
     def check(self, region: Region, settings: EditSettings) -> None:
         """RegionStyleError for settings that ask for redrawing, a style that CLIP cannot use, and missing files."""
@@ -50,10 +51,8 @@ class ClipPainter:
     def together(
         self, size: tuple[int, int], regions: Sequence[Region], settings: EditSettings
     ) -> list[Sequence[Region]]:
-        """All of them in one optimisation, or each by itself, as `order` says."""
-        if self.settings.order == "in turn" or not regions:
-            return [[region] for region in regions]
-        return [regions]
+        """All of them: whether in one optimisation or in turn, `order` says, and a cancel keeps those that are done."""
+        return [regions] if regions else []
 
     def paint_together(self, image: Tensor, regions: Sequence[Region], settings: EditSettings) -> EditResult:
         """The regions of a picture `[1,3,H,W]` in their styles."""
@@ -65,10 +64,11 @@ class ClipPainter:
         coder = PredictorCoder(self.predictor) if own.optimise == "latent" else None
         items = tuple(replace(region, image=0) for region in regions)
         there = Regions(items, int(image.shape[-2]), int(image.shape[-1]))
-        made = stylize_local(image, there, LocalClip(self._networks, self.predictor.host, coder), own)
+        by = LocalClip(self._networks, self.predictor.host, coder)
+        made = stylize_local(image, there, by, own, self.start_image)
         phrases = ", ".join(region.phrase for region in regions)
         notes = (f"{phrases}: {made.warning}",) if made.warning else ()
-        return EditResult(made.images, made.masks, tuple(regions), notes=notes)
+        return EditResult(made.images, made.masks, tuple(regions), notes=notes, stopped=made.stopped)
 
     @cached_property
     def _networks(self) -> LocalClipNetworks:
@@ -109,4 +109,5 @@ def clip_painter(context: PainterContext) -> ClipPainter:
     """The CLIP of the context, the tiny one where it names none; settings that suit it where there are none."""
     from ..local_clip import usual_settings
 
-    return ClipPainter(context.clip, context.local_clip or usual_settings({}, context.clip), context.model.predictor)
+    settings = context.local_clip or usual_settings({}, context.clip)
+    return ClipPainter(context.clip, settings, context.model.predictor, context.start_image)

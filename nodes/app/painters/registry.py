@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+from torch import Tensor
+
 from ...engine.errors import wrong_input
 from ...local_clip.settings import LocalClipSettings
 from ..edit import EditSettings, Painter
@@ -26,8 +28,9 @@ from ..local_model import LocalModel
 @dataclass(frozen=True)
 class PainterContext:
     """model: the user's, with its experts; settings: what the user chose; generator: a file, a bundled one's style, or
-    None; clip: a CLIP's folder (None: the tiny one), and local_clip: how it is optimised, for the painter "clip";
-    composite: whether the painter "words" keeps what is outside the things."""
+    None; clip: a CLIP's folder (None: the tiny one), local_clip: how it is optimised, and start_image `[1,3,H,W]`: what
+    is at first where the things are (None: as local_clip says), for the painter "clip"; composite: whether the painter
+    "words" keeps what is outside the things."""
 
     model: LocalModel
     settings: EditSettings
@@ -35,6 +38,7 @@ class PainterContext:
     clip: Path | None = None
     local_clip: LocalClipSettings | None = None
     composite: bool = False
+    start_image: Tensor | None = None
 
 
 Factory = Callable[[PainterContext], Painter]

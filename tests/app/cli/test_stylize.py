@@ -1,5 +1,7 @@
 """`regionstyle stylize` on pictures of the tiny world: several things, and what it says when nothing was changed."""
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,7 +123,16 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
     ("more", "message"),
     [
         (["--method", "clip", "--generator", "neon"], "'clip' with --generator"),
-        (["--iterations", "3"], "'expert' with its settings"),
+        (["--iterations", "3"], "'expert' with --iterations"),
+        (["--no-keep-best", "--margin", "1"], "'expert' with --margin and --no-keep-best"),
+        (["--method", "edit", "--feather", "1"], "'edit' with --feather"),
+        (["--start-image", "START"], "'expert' with --start-image"),
+        (
+            ["--method", "clip", "--start-image", "START", "--start", "noise"],
+            "--start-image: got it with --start noise",
+        ),
+        (["--method", "clip", "--start-image", "nowhere.png"], "--start-image: got 'nowhere.png'"),
+        (["--method", "clip", "--patience", "3", "--threshold", "0"], "patience: got 3"),
         (["--clip", "nowhere"], "'expert' with --clip"),
         (["--method", "clip", "--steps", "3"], "clip with --steps"),
         (["--method", "clip", "--detail", "full"], "clip with --detail"),
@@ -139,8 +150,49 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
 def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, more, message):
     prompt, out = f"make the {scene_file[1][0]} neon", str(tmp_path / "o.png")
     ask = ["stylize", str(scene_file[0]), prompt, "-o", out, "--device", "cpu", "--box", "20,20,60,70"]
-    assert main([*ask, *more]) == 2
+    assert main([*ask, *(str(scene_file[0]) if one == "START" else one for one in more)]) == 2
     assert message in capsys.readouterr().err
+
+
+BY_CLIP = ("--device", "cpu", "--box", "20,20,60,70", "--method", "clip", "--optimise", "pixels", "--patches", "2")
+
+
+def test_a_start_image_is_what_the_thing_is_at_first(scene_file, tmp_path, capsys):
+    path, start, out = scene_file[0], tmp_path / "start.png", tmp_path / "o.png"
+    ask = ["stylize", str(path), "neon", "-o", str(out), *BY_CLIP, "--start-image", str(start), "--iterations", "1"]
+    Image.new("RGB", (128, 128), (10, 200, 90)).save(start)
+    assert main([*ask, "--rate", "1e-9", "--feather", "0"]) == 0
+    made, before = (np.asarray(Image.open(one).convert("RGB")).astype(int) for one in (out, path))
+    assert abs(made[25:65, 25:55] - (10, 200, 90)).max() <= 1
+    assert (made[:20] == before[:20]).all()
+    Image.new("RGB", (96, 128)).save(start)
+    assert main(ask) == 2
+    assert "--start-image: got 96 x 128 pixels, expected 128 x 128 pixels" in capsys.readouterr().err
+
+
+def test_ctrl_c_writes_the_best_so_far_and_says_so_once(scene_file, tmp_path, capsys, monkeypatch):
+    """The signal comes with the third preview, which is written before the loop looks whether to go on."""
+    from regionstyle.nodes.app.cli import stylize
+
+    def save(frame, place):
+        save_image(frame, place)
+        if place.name == "step-000002.png":
+            signal.raise_signal(signal.SIGINT)
+
+    save_image, before = stylize.save_image, signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(stylize, "save_image", save)
+    out = tmp_path / "o.png"
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--preview-every", "1", "--iterations", "5"]
+    assert main([*ask, "--no-keep-best"]) == 130
+    assert not out.exists()
+    assert "regionstyle: cancelled" in capsys.readouterr().err
+    assert main([*ask, "--harmonize"]) == 130
+    said = capsys.readouterr()
+    assert said.err.count("cancelled") == said.err.count("cancelled after 2 of 5 iterations") == 1
+    assert f"wrote {out}" in said.out
+    assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
+    assert sorted(one.name for one in (tmp_path / "o").iterdir()) == [f"step-{step:06d}.png" for step in range(3)]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_editing_by_words(scene_file, tmp_path, capsys):

@@ -58,6 +58,27 @@ def test_the_tiny_clip_has_its_own_preset_unless_another_is_chosen(model, tmp_pa
     assert preset("--iterations", "3", "--clip", "folder") == "improved"
 
 
+def test_the_command_line_has_every_setting_of_the_node():
+    from regionstyle.nodes.app.cli.main import build_parser
+    from regionstyle.nodes.app.cli.stylize import local_clip_settings
+
+    def read(*options):
+        line = ["stylize", "a.png", "neon", "-o", "b.png", "--method", "clip", *options]
+        return local_clip_settings(build_parser().parse_args(line))
+
+    given = {
+        "--iterations": 7, "--optimise": "pixels", "--order": "together", "--start": "noise", "--direction-weight": 1.5,
+        "--patch-weight": 2.5, "--content-weight": 3.5, "--variation-weight": 0.5, "--threshold": 0.3, "--rate": 0.25,
+        "--patches": 9, "--patch": 33, "--scales": "three", "--size": 64, "--margin": 0.75, "--largest-scale": 8.0,
+        "--feather": -3, "--patience": 5, "--preview-every": 6, "--preset": "paper", "--blending": "poisson",
+    }  # fmt: skip
+    made = read(*(f"{flag}={value}" for flag, value in given.items()), "--half", "--no-keep-best")
+    values = {**vars(made), "preset": made.preset.name}
+    assert {flag: values.pop(flag[2:].replace("-", "_")) for flag in given} == given
+    assert values == {"half": True, "keep_best": False, "seed": 0, "next_iterations": 0}
+    assert read() is None
+
+
 def test_it_refuses_before_it_paints(model):
     painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=QUICK))
     with pytest.raises(RegionStyleError, match="clip with --steps"):
@@ -90,13 +111,11 @@ def test_the_order_is_followed(model):
     def made(order):
         settings = LocalClipSettings(iterations=1, patches=2, optimise="pixels", order=order)
         painter = painter_named("clip", PainterContext(model, EditSettings(), local_clip=settings))
-        groups = painter.together((128, 128), asked, EditSettings())
-        return [len(group) for group in groups], edit(image, asked, painter, EditSettings())
+        return edit(image, asked, painter, EditSettings())
 
     apart, together = made("in turn"), made("together")
-    assert (apart[0], together[0]) == ([1, 1], [2])
-    assert torch.equal(apart[1].mask, together[1].mask)
-    assert not torch.equal(apart[1].image, together[1].image)
+    assert torch.equal(apart.mask, together.mask)
+    assert not torch.equal(apart.image, together.image)
 
 
 def test_the_tiny_networks_say_so_and_are_frozen():

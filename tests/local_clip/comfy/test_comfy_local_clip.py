@@ -67,8 +67,9 @@ with torch.inference_mode():
         if value == 1:
             management.interrupt_current_processing()
     comfy.utils.ProgressBar.update_absolute = stop
-    kept = run(iterations=5)[0]
-    result["cancelled"] = [len(calls), float((kept - image).abs().max())]
+    kept = node(iterations=5)
+    result["cancelled"] = [len(calls), float((kept.args[0] - image).abs().max())]
+    result["told"] = kept.ui.as_dict()["text"][0]
     calls.clear()
     try:
         run(iterations=5, keep_best=False)
@@ -101,4 +102,8 @@ def test_regions_masks_latents_and_cancel(run, request):
     assert starts == ["style", "mask", "style", "style", "style", "optimise", "vae", "clip"]
     assert result["cancelled"][0] == 2
     assert result["cancelled"][1] > 0.05
+    assert result["told"].count("cancelled") == 1
+    assert result["told"].startswith(
+        "cancelled after 1 of 5 iterations: the best picture so far\n1 iterations; judged by"
+    )
     assert result["stopped"] == "InterruptProcessingException"
