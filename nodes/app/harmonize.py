@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..engine.errors import wrong_input
 from ..engine.host.base import Host
-from ..harmonizer.base import Harmonizer
+from ..harmonizer.base import Harmonizer, enlarged_result
 from ..harmonizer.paste import paste_back
 from ..harmonizer.r2r.settings import R2RSettings
 
@@ -141,7 +141,10 @@ def harmonize(
         else:
             empty.append(index + 1)
         progress.update(index + 1, result[index])
-    return HarmonizeResult(result, masks, _warning(images, result, empty))
+    size = (images.shape[-2], images.shape[-1])
+    enlarged = enlarged_result(harmonizer, size) if len(empty) < len(images) else ""
+    warning = "\n".join(filter(None, [_warning(images, result, empty), enlarged]))
+    return HarmonizeResult(result, masks, warning)
 
 
 def what_is_seen(

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.region.enlarged import SMEAR
 
 # Steps done, steps in all, and the picture so far `[3,h,w]` in 0..1 or None. Raises when the user has cancelled.
 OnStep = Callable[[int, int, "Tensor | None"], None]
@@ -35,6 +36,28 @@ class Harmonizer(Protocol):
         reference_mask `[1,1,h,w]` in 0..1: the region whose light and colours the foreground is to have (without a
         mask all of the reference); default: what surrounds it in the composite. seed: of what it draws at random.
         """
+
+
+@runtime_checkable
+class WorksAtItsOwnSize(Protocol):
+    """A harmoniser that shrinks what is larger, and enlarges its result."""
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width a picture of a height and width is worked on at."""
+
+
+def enlarged_result(harmonizer: object, size: tuple[int, int]) -> str:
+    """A line about a result of a height and width that was worked on much smaller; "" where it was not."""
+    if not isinstance(harmonizer, WorksAtItsOwnSize):
+        return ""
+    height, width = harmonizer.working_size(size)
+    times = max(size[0] / height, size[1] / width)
+    if times <= SMEAR:
+        return ""
+    return (
+        f"harmonised at {width} x {height} pixels and enlarged {times:.1f} times: light and colours are no finer than "
+        "that, texture is the composite's. Raise resolution (0: the picture's own size)"
+    )
 
 
 def check_composite(composite: Tensor, mask: Tensor) -> None:

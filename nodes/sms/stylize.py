@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..engine.adapters.gates import Gate, RegionGate
 from ..engine.errors import wrong_input
 from ..engine.predictor.base import NoisePredictor
+from ..engine.region.unchanged import looks_alike
 from .optimise import BaseModel, History, Prompts, StyleMatcher
 from .settings import Framing, SmsSettings
 from .work import Work, works_of
@@ -23,7 +24,8 @@ FRAMES = 8  # pictures of the progression strip, at most
 class Matched:
     """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones (1 everywhere without a mask); frames: the first
     picture now and then, `[3,h,w]`; history: losses and the like per iteration; note: what the user should know of the
-    result's sharpness, "" for nothing; tiles: how many an iteration took at the picture's own size, 0 for none."""
+    result's sharpness, "" for nothing; tiles: how many an iteration took at the picture's own size, 0 for none; seen:
+    whether the iterations changed anything of the first picture that can be seen, at any of its sizes."""
 
     images: Tensor
     masks: Tensor
@@ -31,6 +33,7 @@ class Matched:
     history: History
     note: str = ""
     tiles: int = 0
+    seen: bool = True
 
 
 def scaled_gates(gates: Mapping[str, Gate], strength: float) -> dict[str, Gate]:
@@ -78,24 +81,27 @@ def match_style(
         raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
     works = works_of(predictor, images, masks, framing or Framing())
     run = _Run(predictor, base, list(captions), style_words, style, fake, settings)
-    begun, made = images, None
+    begun, made, seen = images, None, False
     for number, work in enumerate(works):
         first, last = (round(settings.iterations * at / len(works)) for at in (number, number + 1))
         made = run.stage(work, images, begun, first, last)
-        begun = made.begun
+        begun, seen = made.begun, seen or made.seen
     assert made is not None
     stylized, blended = made.pasted
-    return Matched(stylized, blended, [*run.frames, made.frame], run.history, works[-1].note, works[-1].tiles)
+    frames = [*run.frames, made.frame]
+    return Matched(stylized, blended, frames, run.history, works[-1].note, works[-1].tiles, seen)
 
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
     """What the iterations at one size made. pasted: pictures and masks; begun: pictures `[B,3,H,W]` for another size to
-    begin from; frame: the first one to look at, `[3,h,w]`."""
+    begin from; frame: the first one to look at, `[3,h,w]`; seen: whether it looks otherwise than before them. Both are
+    decoded for that: coding alone makes no difference."""
 
     pasted: tuple[Tensor, Tensor]
     begun: Tensor
     frame: Tensor
+    seen: bool
 
 
 @dataclass(eq=False)
@@ -119,6 +125,7 @@ class _Run:
         with torch.no_grad(), predictor.loaded():
             source = _encoded(predictor, work.cut(images), self.settings)
             start = source if begun is images else predictor.encode(work.cut(begun))
+            before = predictor.preview(start[:1])[0].cpu()
             prompts = Prompts.of(predictor, self.captions, self.style_words, self.settings.preset)
         other = None if base is None else _base_model(base, self.captions, self.style_words, self.settings)
         with ExitStack() as told:
@@ -138,7 +145,8 @@ class _Run:
             begun = images
             if last < self.settings.iterations:  # what was changed, added to the pictures, which keep their sharpness
                 begun = (images + pasted[0] - work.paste(predictor.decode(source).to(images))[0]).clamp(0, 1)
-            return _Stage(pasted, begun, predictor.preview(latent[:1])[0].cpu())
+            frame = predictor.preview(latent[:1])[0].cpu()
+            return _Stage(pasted, begun, frame, not looks_alike(before, frame))
 
 
 def _encoded(predictor: NoisePredictor, images: Tensor, settings: SmsSettings) -> Tensor:

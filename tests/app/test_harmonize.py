@@ -13,6 +13,7 @@ from regionstyle.nodes.app.harmonize import HARMONIZERS, HarmonizeRequest, harmo
 from regionstyle.nodes.app.stylize import harmonized
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
+from regionstyle.nodes.harmonizer.base import enlarged_result
 from regionstyle.nodes.harmonizer.r2r.files import load_r2r, save_r2r
 from regionstyle.nodes.harmonizer.r2r.pipeline import R2RHarmonizer
 from regionstyle.nodes.harmonizer.r2r.settings import R2RSettings
@@ -88,6 +89,29 @@ def test_r2r_with_its_weights(weights):
     expected = R2RHarmonizer(load_r2r(weights), LocalHost("cpu"), R2RSettings(steps=1, resolution=64))
     asked = expected.harmonize(composite, mask[None, None])
     assert torch.allclose(first[mask > 0], asked[0].permute(1, 2, 0)[mask > 0], atol=1e-5)
+
+
+def test_r2r_says_how_far_it_enlarged(weights, caplog):
+    """In the log and the result; not within the 1.5 times that the eye forgives, and not at the picture's own size."""
+    _, composite, mask = pasted()
+    large = torch.nn.functional.interpolate(composite, (120, 160))[0].permute(1, 2, 0)
+    region = torch.nn.functional.interpolate(mask[None, None], (120, 160))[0, 0]
+
+    def warning(region):
+        short = {"steps": 1, "resolution": 64}
+        return regionstyle.harmonize(
+            large, region, method="r2r", weights=weights, r2r_settings=short, device="cpu"
+        ).warning
+
+    said = warning(region)
+    assert said.startswith("harmonised at 64 x 64 pixels and enlarged 2.5 times")
+    assert "Raise resolution" in said
+    assert said in caplog.text
+    assert "enlarged" not in warning(region * 0)
+    networks = load_r2r(weights)
+    for resolution in (128, 0):
+        harmonizer = R2RHarmonizer(networks, LocalHost("cpu"), R2RSettings(resolution=resolution))
+        assert enlarged_result(harmonizer, (120, 160)) == ""
 
 
 def test_an_empty_mask_is_said(caplog):

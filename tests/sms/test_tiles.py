@@ -206,6 +206,13 @@ class TestRegions:
         assert not torch.allclose(full.images, made.images, atol=1e-3)
 
     @pytest.mark.slow
+    def test_both_sees_on_a_square_picture_that_nothing_changed(self):
+        """A preview of the canvas is as large as one of the crop: the two are never compared with each other."""
+        still = SmsSettings(iterations=2, seed=3, rate=1e-6)
+        assert not run(pictures(96, 96), None, "both", still).seen
+        assert run(pictures(96, 96), None, "both", SmsSettings(iterations=2, seed=3, rate=0.1)).seen
+
+    @pytest.mark.slow
     def test_both_settles_at_each_size_by_its_own_iterations(self):
         settled = SmsSettings(iterations=12, window=3, tolerance=100.0)
         assert len(run(pictures(128, 128), None, "both", settled).history.style) == 6

@@ -22,7 +22,10 @@ from comfy_server import ComfyServer
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is downloaded."
 PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
-SAM_H = "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller)"
+SAM_H = (
+    "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller). "
+    "`regionstyle download"
+)
 
 CHECKPOINT = (
     "Weights: `v1-5-pruned-emaonly-fp16.safetensors` in `models/checkpoints` (Stable Diffusion 1.5, CreativeML Open "
@@ -131,14 +134,14 @@ SHEETS = {
         ((1, 2), (4, 3, 5), (6,), (7,), (8,)),
         "Needs all files of IDEA-Research/grounding-dino-tiny (Apache-2.0) in "
         "`models/grounding_dino/grounding-dino-tiny` and "
-        f"{SAM_H}.",
+        f"{SAM_H} grounding-dino-tiny sam-vit-h` fetches both.",
     ),
     "16 Read Request with VLM": Sheet(
         "A request in free words: a vision-language model reads it and the picture, Segment Anything "
         "outlines what it means.",
         ((1, 2), (4, 3, 5), (6,), (7,), (8,)),
         "Needs all files of Qwen/Qwen2.5-VL-7B-Instruct (Apache-2.0) in `models/LLM/Qwen2.5-VL-7B-Instruct` and "
-        f"{SAM_H}.",
+        f"{SAM_H} qwen2.5-vl-7b sam-vit-h` fetches both.",
     ),
     "17 Score Result": Sheet(
         "Restyles a thing, then measures the result beside its source, compares side by side, and saves a report.",
@@ -171,7 +174,8 @@ SHEETS = {
         "editing between encoding and decoding.",
         ((1, 2, 3), (4,), (5, 6), (7, 8)),
         "Needs stabilityai/sd-vae-ft-mse-original's `vae-ft-mse-840000-ema-pruned.safetensors` (MIT) in `models/vae` "
-        "and R2R's published files, which state no licence, in `models/regionstyle_r2r/region2region`.",
+        "and R2R's published files, which state no licence, in `models/regionstyle_r2r/region2region`. "
+        "`regionstyle download vae-ft-mse region2region` fetches both.",
     ),
     "23 Guided Layout": Sheet(
         "Draws a new picture with things where another picture has them: words of the prompt are held to their "

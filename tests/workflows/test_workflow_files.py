@@ -1,6 +1,7 @@
 """Files of the browser form: no nulls, nothing overlaps, and they say the same as the API form."""
 
 import json
+import re
 from pathlib import PurePosixPath
 
 import pytest
@@ -8,6 +9,7 @@ from workflow_files import LOADERS, PREVIEW, SHEETS, WORKFLOWS, api_name, socket
 
 from regionstyle.nodes.app.downloads.catalogue import load_catalogue
 from regionstyle.nodes.app.workflow.workflow import read_workflow
+from regionstyle.nodes.engine.language.nouns import article
 
 TITLE_BAR = 30  # pixels that a node's title takes above its position
 
@@ -114,3 +116,24 @@ def test_public_weights_are_offered_by_name_address_and_folder(title):
         assert [model["name"] for model in offered] == named
         assert all(PurePosixPath(model["directory"], model["name"]) in places for model in offered)
         assert all(model["url"].startswith("https://huggingface.co/") for model in offered)
+
+
+@pytest.mark.parametrize("title", [title for title in SHEETS if title[:2] in ("15", "16", "22")])
+def test_files_of_other_loaders_are_offered_too_and_the_note_names_the_command(title):
+    nodes, catalogue = load(title)["nodes"], load_catalogue().models
+    (offered,) = [model for node in nodes if node["type"] in LOADERS for model in node["properties"]["models"]]
+    assert offered["name"] in [value for node in nodes for value in node["widgets_values"]]
+    (part,) = [
+        part for model in catalogue.values() for part in model.parts for file in part.files
+        if part.place(file) == PurePosixPath(offered["directory"], offered["name"])
+    ]  # fmt: skip
+    assert offered["url"] == part.address(offered["name"])
+    named = re.search(r"`regionstyle download ([^`]+)`", SHEETS[title].weights)
+    assert named is not None
+    assert set(named[1].split()) <= set(catalogue)
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.rglob("*.json")), ids=lambda path: path.stem)
+def test_articles_fit_their_words(path):
+    found = re.findall(r"\b(an?) ([a-z]\w+)", path.read_text(encoding="utf-8"), re.IGNORECASE)
+    assert [words for words in found if words[0].lower() != article(words[1])] == []

@@ -2,7 +2,7 @@
 
 A text in a node's output (`ui.PreviewText`) is kept in /history, but neither front end draws it. What both draw is the
 server's progress text, on 0.3.64 as well. It stays on the node until the node says something else: also where a later
-run takes the node's result from the cache. A page that is loaded anew has none.
+run takes the node's result from the cache. A page that is loaded anew draws it from /history (nodes/web/messages.js).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from ....kernels import poisson_blend
 from ...engine.errors import RegionStyleError, wrong_input
 from ...engine.host.comfy import ComfyHost
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
-from ..base import Harmonizer
+from ..base import Harmonizer, enlarged_result
 from ..data.random_poisson import random_poisson_blend
 from ..paste import paste_back
 from ..place import lay_into, on_canvas
@@ -77,14 +77,14 @@ def harmonize_in_comfy(
     there = [index for index in range(len(images)) if bool((mask[index] > 0).any())]
     empty = [str(index + 1) for index in range(len(images)) if index not in there]
     result, failed = images.clone(), {}
-    host = ComfyHost()
+    host, harmonizer = ComfyHost(), harmonizer or SmallHarmonizer()
     progress = host.progress(max(1, len(there)), "harmonising")
     for done, index in enumerate(there):
         at = slice(index, index + 1)
         pick = None if guide is None else guide[at] if len(guide) == len(images) else guide
         pick_mask = None if guide_mask is None else guide_mask[at] if len(guide_mask) == len(images) else guide_mask
         try:
-            made = (harmonizer or SmallHarmonizer()).harmonize(
+            made = harmonizer.harmonize(
                 images[at], mask[at], reference=pick, reference_mask=pick_mask, seed=settings.seed,
                 on_step=lambda step, total, preview: host.check(),
             )  # fmt: skip
@@ -98,6 +98,8 @@ def harmonize_in_comfy(
     warning = "\n".join([*told, *(f"picture {number} stays as it is: {error}" for number, error in failed.items())])
     if not warning and torch.equal(result, images):
         warning = "the result equals the composite"
+    enlarged = enlarged_result(harmonizer, (images.shape[-2], images.shape[-1])) if there else ""
+    warning = "\n".join(filter(None, [warning, enlarged]))
     return Harmonized(image_of(result), mask[:, 0].float().cpu(), warning)
 
 

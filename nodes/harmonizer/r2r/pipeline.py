@@ -50,6 +50,10 @@ class R2RHarmonizer:
         """The same networks with other settings."""
         return R2RHarmonizer(self.networks, self.host, replace(self.settings, **changes))
 
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width a picture of a height and width is worked on at."""
+        return working_size(size, self.settings)
+
     @torch.no_grad()
     def harmonize(
         self,
@@ -97,7 +101,7 @@ class R2RHarmonizer:
         self, composite: Tensor, mask: Tensor, reference: Tensor | None, region: Tensor | None, seed: int,
         report: _Report,
     ) -> Tensor:  # fmt: skip
-        size = working_size(_sides(composite), self.settings)
+        size = self.working_size(_sides(composite))
         dtype = next(self.networks.vae.parameters()).dtype
 
         def work(tile: int) -> Tensor:

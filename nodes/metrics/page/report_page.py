@@ -87,23 +87,46 @@ def note(text: str) -> str:
 
 def page_of(title: str, data: Any, pictures: Sequence[Tensor]) -> str:
     """A page for any JSON value: lists of numbers as tables, the rest as nested lists, pictures below."""
-    parts = [section("Measurements", _json_html(data))]
+    parts = [section("Measurements", _Tables().html(data))]
     if pictures:
         parts.append(section("Pictures", grid([(f"picture {i + 1}", p) for i, p in enumerate(pictures)])))
     return page(title, parts)
 
 
-def _json_html(data: Any) -> str:
-    if isinstance(data, Mapping) and data and all(isinstance(v, Mapping) and "value" in v for v in data.values()):
-        columns = list(dict.fromkeys(key for v in data.values() for key in v if key != "name"))
+class _Tables:
+    """Any JSON value as HTML, where a table that stood before under another heading is only named: the mean of one
+    picture, the mean of its foreground ratio and its own numbers are the same."""
+
+    def __init__(self) -> None:
+        self._headings: dict[str, str] = {}  # of the tables so far
+
+    def html(self, data: Any, heading: str = "") -> str:
+        if isinstance(data, Mapping):
+            rows = _table_of(data)
+            return "".join(self._part(*item) for item in data.items()) if rows is None else self._once(rows, heading)
+        if isinstance(data, list):
+            return "<ol>" + "".join(f"<li>{self.html(value)}</li>" for value in data) + "</ol>"
+        return f"<p>{escape(_shown(data))}</p>"
+
+    def _part(self, key: Any, value: Any) -> str:
+        return f"<h3>{escape(str(key))}</h3>{self.html(value, str(key))}"
+
+    def _once(self, rows: str, heading: str) -> str:
+        if rows in self._headings:
+            return note(f"The same as {self._headings[rows]}.")
+        if heading:
+            self._headings[rows] = heading
+        return rows
+
+
+def _table_of(data: Mapping[str, Any]) -> str | None:
+    """The table of measurements, or of names and values; None for what holds anything deeper, and for nothing."""
+    if data and all(isinstance(value, Mapping) and "value" in value for value in data.values()):
+        columns = list(dict.fromkeys(key for value in data.values() for key in value if key != "name"))
         return table(["metric", *columns], [[k, *(_shown(v.get(c, "")) for c in columns)] for k, v in data.items()])
-    if isinstance(data, Mapping) and data and not any(isinstance(v, Mapping | list) for v in data.values()):
+    if data and not any(isinstance(value, Mapping | list) for value in data.values()):
         return table(["name", "value"], [[key, _shown(value)] for key, value in data.items()])
-    if isinstance(data, Mapping):
-        return "".join(f"<h3>{escape(str(key))}</h3>{_json_html(value)}" for key, value in data.items())
-    if isinstance(data, list):
-        return "<ol>" + "".join(f"<li>{_json_html(value)}</li>" for value in data) + "</ol>"
-    return f"<p>{escape(_shown(data))}</p>"
+    return None
 
 
 def _shown(value: Any) -> str:

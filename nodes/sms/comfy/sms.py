@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from ...engine.host.compiled import original_network
 from ...engine.io.comfy_tensors import image_of, images_of, masks_of
 from ...engine.io.curves import strip
 from ...engine.predictor.comfy import ComfyPredictor
-from ...engine.region.unchanged import looks_alike, why_unchanged
+from ...engine.region.unchanged import why_unchanged
 from ..fake import init_fake
 from ..pictures import curves
 from ..settings import Framing, SmsSettings
@@ -58,17 +57,9 @@ def match_batch(
     with watching_experts() as watch:
         matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing, plain)
     warning = why_unchanged(images, matched.images, masks, watch.idle_reasons(Gates(style_gates)))
-    # Both frames are decoded: coding alone makes no difference here.
-    if not warning and _all_alike(matched.frames):
+    if not warning and not matched.seen:
         warning = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
     return _batch(matched, settings, "\n".join(filter(None, [warning, matched.note])))
-
-
-def _all_alike(frames: Sequence[Tensor]) -> bool:
-    """Whether nothing is to be seen between the first and the last frame of each size: a run may have two sizes."""
-    sizes = {frame.shape for frame in frames}
-    rows = [[frame for frame in frames if frame.shape == size] for size in sizes]
-    return all(looks_alike(row[0], row[-1]) for row in rows)
 
 
 def with_fake(

@@ -15,6 +15,12 @@ LOAD = """async (prompt) => {
     await app.loadApiJson(prompt, "messages");
     await app.loadGraphData(app.graph.serialize());  // as a saved workflow is opened
 }"""
+OPEN_ANOTHER = """async (prompt) => {
+    await app.loadApiJson(prompt, "another");
+    const graph = app.graph.serialize();
+    graph.nodes.push({...graph.nodes[0], id: 99, outputs: [], inputs: []});  // 0.3.64 tells workflows by their nodes
+    await app.loadGraphData({...graph, id: crypto.randomUUID()});
+}"""
 QUEUE = "async () => { await app.queuePrompt(0); }"
 # The text that can be seen on the page, without its invisible spaces.
 SEEN = "() => document.body.innerText.replaceAll('\\u200b', '')"
@@ -74,6 +80,14 @@ def wait_for(page, text):
     assert text in page.evaluate(SEEN)
 
 
+def wait_until_gone(page, text):
+    for _ in range(LONG // 500):
+        if text not in page.evaluate(SEEN):
+            return
+        page.wait_for_timeout(500)
+    assert text not in page.evaluate(SEEN)
+
+
 def empty_mask(phrase):
     return {
         "1": node("SolidMask", value=0.0, width=16, height=16),
@@ -90,6 +104,44 @@ def test_messages_can_be_read_on_their_nodes(page):
     page.evaluate(QUEUE)  # everything is cached now, and still to be read
     page.wait_for_timeout(SHORT)
     wait_for(page, f"'{phrase}' not found in image 0: empty mask")
+
+
+def test_messages_are_there_again_on_a_page_that_is_loaded_anew_and_for_a_cached_run(page):
+    phrase = uuid.uuid4().hex
+    said = f"'{phrase}' not found in image 0: empty mask"
+    run(page, empty_mask(phrase))
+    wait_for(page, said)
+    wait_for(page, "wrote regions/browser_")
+    page.wait_for_timeout(2 * SHORT)  # until the front end has kept the workflow
+    page.reload()
+    page.wait_for_function(READY, timeout=LONG)
+    wait_for(page, said)
+    wait_for(page, "wrote regions/browser_")
+    page.evaluate(OPEN_ANOTHER, empty_mask(phrase))  # of the same nodes: everything is cached
+    page.wait_for_timeout(SHORT)
+    assert said not in page.evaluate(SEEN), "a message of another workflow"
+    page.evaluate(QUEUE)
+    wait_for(page, said)
+    wait_for(page, "wrote regions/browser_")
+
+
+def test_a_message_that_was_drawn_again_goes_when_its_node_says_nothing(page):
+    red = {"1": node("EmptyImage", width=64, height=64, batch_size=1, color=0xFF0000)}
+    mask = {"2": node("SolidMask", value=0.0, width=64, height=64)}
+    blend = {
+        "3": node("RegionStylePoissonBlend", foreground=["1", 0], background=["1", 0], mask=["2", 0]),
+        "4": node("PreviewImage", images=["3", 0]),
+    }
+    said = "the mask is empty above 0.5"
+    run(page, red | mask | blend)
+    wait_for(page, said)
+    page.wait_for_timeout(2 * SHORT)
+    page.reload()
+    page.wait_for_function(READY, timeout=LONG)
+    wait_for(page, said)
+    page.evaluate("() => { app.graph.getNodeById(2).widgets[0].value = 1; }")
+    page.evaluate(QUEUE)
+    wait_until_gone(page, said)
 
 
 def test_an_error_can_be_read_without_a_click(page):

@@ -27,6 +27,10 @@ class Green:
         on_step(1, 1, None)
         return torch.zeros_like(composite) + torch.tensor([0.0, 1.0, seed / 10]).view(1, 3, 1, 1)
 
+class Enlarges(Green):
+    def working_size(self, size):
+        return size[0] // 4, size[1] // 4
+
 class Cancels:
     def harmonize(self, *places, **names):
         import comfy.model_management
@@ -52,6 +56,7 @@ with torch.inference_mode():
     tiny[:, 5, 5:9] = 1
     mixed = HarmonizeComposite.execute(torch.cat([tiny, mask]), composite=composite.repeat(2, 1, 1, 1))
     green = HarmonizeComposite.execute(mask, composite=composite, harmonizer=Green(), seed=5).result[0]
+    enlarged = HarmonizeComposite.execute(mask, composite=composite, harmonizer=Enlarges()).ui.as_dict()
     guided = HarmonizeComposite.execute(mask, composite=composite, reference=truth * 0.2).result[0]
     matched = MatchColourStatistics.execute(composite, mask, method="mkl").result[0]
     blended, where = PoissonBlend.execute(truth[:, :20, :20], truth, torch.ones(1, 20, 20), x=8, y=8).result
@@ -66,6 +71,7 @@ with torch.inference_mode():
         "mixed": [bool(torch.equal(mixed.result[0][0], composite[0])), bool(torch.equal(mixed.result[0][1], image[0])),
                   str(mixed.ui.as_dict())],
         "green": green[0, 20, 30].tolist(),
+        "enlarged": str(enlarged),
         "guided": float((guided - image).abs().max()),
         "matched": bool(torch.equal(matched[outside], composite[outside]) and not torch.equal(matched, composite)),
         "blended": float(where.sum()),
@@ -128,6 +134,7 @@ def test_a_picture_that_cannot_be_harmonised_does_not_stop_its_batch(seen):
 def test_another_harmoniser_and_a_reference(seen):
     assert seen["green"] == pytest.approx([0, 1, 0.5])
     assert seen["guided"] > 0.02
+    assert "harmonised at 16 x 12 pixels and enlarged 4.0 times" in seen["enlarged"]
 
 
 def test_the_other_nodes(seen):

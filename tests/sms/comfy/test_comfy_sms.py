@@ -54,6 +54,9 @@ with torch.inference_mode():
     result["both sizes"] = list(wide.image.shape), list(wide.strip.shape)[:2]
     result["tiled"] = tiled.notice, bool(torch.equal(tiled.image[tiled.mask == 0], large[tiled.mask == 0]))
     result["tiled inside"] = float((tiled.image - large)[region == 1].abs().mean())
+    square = match_batch(styled, clip, vae, image[:1, :96, :96].repeat(1, 2, 2, 1), None, "a red star", style, 0.8,
+                         SmsSettings(iterations=2, seed=1, rate=1e-6), Framing(detail="both"))
+    result["square"] = square.warning
     try:
         run(model, mask)
     except ValueError as error:
@@ -73,6 +76,7 @@ def check(result: dict) -> None:
     assert result["tiled"] == ["2 of 2 iterations, in 4 tiles at full size", True]
     assert result["tiled inside"] > 0.005
     assert result["both sizes"] == [[1, 150, 230, 3], [1, 192]]
+    assert "the iterations changed nothing that can be seen" in result["square"]
     assert result["trace"]
     assert result["frozen"]
     assert "Attach Style Expert" in result["bare"]
