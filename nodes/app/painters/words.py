@@ -21,10 +21,7 @@ from ..edit import EditResult, EditSettings
 from .registry import PainterContext, painter
 
 FOLLOWED = ("seed", "steps", "cfg")
-REDRAWN = (
-    "all of the picture was drawn anew: what is outside the things is close to what it was, not equal. "
-    "Composite it to keep the rest bit for bit"
-)
+REDRAWN = "all of the picture was drawn anew: composite it to keep the rest bit for bit"
 
 
 @dataclass(frozen=True)
