@@ -11,6 +11,8 @@ from pathlib import Path
 EXAMPLE = Path(__file__).resolve().parents[2] / "workflows" / "regionstyle_scene.png"
 PAINTED = EXAMPLE.with_name("regionstyle_painted.png")  # the scene with a mask, as ComfyUI's mask editor saves one
 PASTE = EXAMPLE.with_name("regionstyle_paste.png")  # a composite; what is transparent is its foreground
+PHOTO = EXAMPLE.with_name("regionstyle_photo.jpg")  # "Chelsea the cat" by Stefan van der Walt, CC0, out of scikit-image
+PICTURES = (EXAMPLE, PAINTED, PASTE, PHOTO)
 
 
 def put_example(folder: Path, picture: Path = EXAMPLE) -> Path | None:

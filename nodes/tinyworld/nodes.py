@@ -45,8 +45,8 @@ def register() -> None:
     import folder_paths
 
     from .comfy_tinyworld import register_experts
-    from .example_picture import EXAMPLE, PAINTED, PASTE, put_example
+    from .example_picture import PICTURES, put_example
 
     register_experts()
-    for picture in (EXAMPLE, PAINTED, PASTE):
+    for picture in PICTURES:
         put_example(Path(folder_paths.get_input_directory()), picture)

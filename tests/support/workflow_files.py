@@ -22,6 +22,7 @@ from comfy_server import ComfyServer
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 WEIGHTS = "Weights: the tiny world that ships with this pack, MIT. Nothing is downloaded."
 PASTED = "Nothing is downloaded. Picture: coffee by Rachel Michetti, public domain, out of scikit-image."
+PHOTO = "Picture: the cat Chelsea by Stefan van der Walt, CC0, out of scikit-image."
 SAM_H = (
     "`sam_vit_h_4b8939.pth` in `models/sams` (Segment Anything, Apache-2.0; `sam_vit_b_01ec64.pth` is smaller). "
     "`regionstyle download"
@@ -205,11 +206,12 @@ SHEETS = {
         ((1, 2), (3, 4, 7), (5,), (6, 8)),
     ),
     "28 Untrained Style on a Photograph": Sheet(
-        "A style that no expert was trained for, by its word alone. What is loaded is the pack's small scene over a "
-        "photograph of a cat: load a photograph of yours, draw a mask and connect it, or let the whole picture change. "
-        "The tiny CLIP knows only what its word does to colours. For a public one: optimise network, preset improved, "
+        "A style that no expert was trained for, by its word alone, on a photograph: load one of yours, draw a mask "
+        "and connect it, or let the whole picture change. "
+        "The tiny CLIP knows only what its word does to colours. For a public one: preset improved, "
         "rate 0, patch 100, 64 patches, 100 to 200 iterations.",
         ((1, 2), (3,), (4, 5, 6)),
+        f"{WEIGHTS} {PHOTO}",
     ),
     "29 Expert from Pictures and Masks": Sheet(
         "Teaches an expert where its style belongs: pictures before and after, and the masks of what was restyled. "

@@ -172,7 +172,7 @@ VIEWS: dict[str, tuple[tuple[Shot, ...], Callable[[Pictures], Image.Image]]] = {
     "attention_map": ((Shot((("4", 0), ("4", 1), ("4", 2), ("6", 1))),), grid(2)),
     "three_styles_three_things": ((Shot((("6", 0),)),), grid(1)),
     "untrained_style_on_a_photograph": (
-        (Shot((("2:0", 0), ("4", 0)), (PHOTOGRAPH,)),), halves,
+        (Shot((("2:0", 0), ("4", 0))),), halves,
     ),
     "expert_from_pictures_and_masks": (
         (Shot((("2:0", 0), ("5", 0), ("mask", 0), ("14", 0)), nodes=(("mask", RESTYLED),)),), grid(2),

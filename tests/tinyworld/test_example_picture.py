@@ -1,5 +1,6 @@
 """The workflows' picture comes to where Load Image lists it, and never over a file of the user's."""
 
+import json
 import logging
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from regionstyle.nodes.app.evaluation.scenes import demo_scene
-from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, PAINTED, PASTE, put_example
+from regionstyle.nodes.tinyworld.example_picture import EXAMPLE, PAINTED, PHOTO, PICTURES, put_example
 
 
 def test_it_is_copied_whole_and_nothing_else_stays(tmp_path):
@@ -43,4 +44,25 @@ def test_the_painted_picture_is_the_scene_with_the_triangle_painted():
 def test_a_fresh_comfyui_lists_it(comfy_server):
     choices = comfy_server.get("/object_info/LoadImage")["LoadImage"]["input"]["required"]["image"]
     listed = choices[0] if isinstance(choices[0], list) else choices[1]["options"]
-    assert {EXAMPLE.name, PAINTED.name, PASTE.name} <= set(listed)
+    assert {picture.name for picture in PICTURES} <= set(listed)
+
+
+def test_every_picture_that_a_workflow_loads_comes_along_and_no_other():
+    loaded = {
+        node["inputs"]["image"]
+        for path in (EXAMPLE.parent / "api").glob("*.json")
+        for node in json.loads(path.read_text(encoding="utf-8")).values()
+        if node["class_type"] in ("LoadImage", "LoadImageMask")
+    }
+    assert loaded == {picture.name for picture in PICTURES}
+
+
+def test_the_photograph_is_small_and_is_the_one_its_licence_is_told_of():
+    from regionstyle.nodes.tinyworld.backgrounds import photograph
+
+    with Image.open(PHOTO) as picture:
+        assert max(picture.size) <= 512
+        assert np.abs(np.asarray(picture) / 255 - photograph("chelsea.png")).mean() < 0.02
+    assert PHOTO.stat().st_size < 150_000
+    page = EXAMPLE.parents[1] / "nodes" / "web" / "docs" / "RegionStyleTinyWorldLoader" / "en.md"
+    assert "Stefan van der Walt, CC0" in page.read_text(encoding="utf-8")

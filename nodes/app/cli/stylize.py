@@ -45,7 +45,7 @@ def run_stylize(args: argparse.Namespace) -> int:
     say_lines(result.said)
     say_lines(result.warning(image))
     if args.strict and not result.differs(image):
-        return NOTHING_TO_DO
+        return INTERRUPTED if result.stopped else NOTHING_TO_DO
     lost = save_edited(picture, result.image, result.mask, args.output)
     say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")

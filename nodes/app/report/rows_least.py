@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from ..painters.expert import ExpertPainter
 from .rows import RowContext, RowResult, row
 
 STYLES = ("mosaic", "neon", "pencil sketch")
-THINGS, QUICK_THINGS = (2, 3), (2,)  # in the scenes of one repetition
+THINGS = (2, 3)  # in the scenes of one repetition; each number has rows of its own
 ITERATIONS, QUICK_ITERATIONS = 20, 6  # for each region; the paper takes 200
 # few steps, at a rate eight times the published one, and patches of half the frame: the tiny CLIP knows whole things
 SETTINGS = LocalClipSettings(preset=TINY, patches=4, patch=256, size=64, rate=4e-3, feather=0)
@@ -37,6 +38,7 @@ PIXELS = replace(SETTINGS, optimise="pixels", rate=2e-2)
 SOURCE, EXPERT, TRUTH = "source, unchanged", "style LoRA", "exact filter"
 WHOLE, IN_TURN, TOGETHER = "whole picture (CLIPstyler)", "LEAST, in turn", "LEAST, together"
 NOISE, FROM_EXPERT = "pixels, from noise", "pixels, from the expert's result"
+Values = dict[str, dict[str, list[Measurement]]]  # a method's row -> metric -> one for each repetition
 BETTER = {"PSNR to the exact filter": "higher", "background MSE": "lower", "background equal": "higher"}
 BETTER |= {"masked-crop CLIP score-tiny": "higher", "content distance-tiny": "lower"}
 
@@ -131,8 +133,8 @@ def measure(context: RowContext, tasks: Sequence[Task], results: Sequence[Tensor
 )
 def least(context: RowContext) -> RowResult:
     """Every method on the same scenes and seeds."""
-    things, iterations = (QUICK_THINGS, QUICK_ITERATIONS) if context.quick else (THINGS, ITERATIONS)
-    rounds = [tasks_of(repetition, seed, things) for repetition, seed in enumerate(context.seeds)]
+    iterations = QUICK_ITERATIONS if context.quick else ITERATIONS
+    rounds = [tasks_of(repetition, seed, THINGS) for repetition, seed in enumerate(context.seeds)]
     predictor = load_predictor(context.inner_host(), [load_bundled_expert(style) for style in STYLES])
     by = LocalClip(tiny_local_clip(), context.inner_host())
     network, pixels = replace(SETTINGS, iterations=iterations), replace(PIXELS, iterations=iterations)
@@ -145,38 +147,45 @@ def least(context: RowContext) -> RowResult:
         FROM_EXPERT: lambda task: optimised(by, task, pixels, repainted(predictor, task)),
         EXPERT: lambda task: repainted(predictor, task),
     }
-    values: dict[str, dict[str, list[Measurement]]] = {}
+    values: Values = {}
     shown: dict[str, Tensor] = {}
     for name, method in methods.items():
         progress = context.host.progress(len(rounds), name)
         for repetition, tasks in enumerate(rounds):
-            results = [method(task).float().cpu().clamp(0, 1) for task in tasks]
-            for metric, measurement in measure(context, tasks, results).items():
-                values.setdefault(name, {}).setdefault(metric, []).append(measurement)
-            shown.setdefault(name, results[-1][0])
+            for task in tasks:
+                result = method(task).float().cpu().clamp(0, 1)
+                for metric, measurement in measure(context, [task], [result]).items():
+                    values.setdefault(of_things(name, task), {}).setdefault(metric, []).append(measurement)
+                shown.setdefault(of_things(name, task), result[0])
             progress.update(repetition + 1)
-    shown[TRUTH] = rounds[0][-1].truth[0]
-    return RowResult(values, {}, list(shown.items()), _remarks(len(rounds), things, iterations, values), 4, BETTER)
+    shown |= {of_things(TRUTH, task): task.truth[0] for task in rounds[0]}
+    by_things = dict(sorted(values.items(), key=lambda row: row[0].rpartition(", ")[2]))
+    return RowResult(by_things, {}, list(shown.items()), _remarks(len(rounds), iterations, values), 4, BETTER)
 
 
-def _remarks(
-    repetitions: int, things: Sequence[int], iterations: int, values: dict[str, dict[str, list[Measurement]]]
-) -> list[str]:
+def of_things(name: str, task: Task) -> str:
+    """What a method's row for scenes of so many things is called."""
+    return f"{name}, {len(task.styles)} things"
+
+
+def _remarks(repetitions: int, iterations: int, values: Values) -> list[str]:
     return [
-        f"{repetitions} repetitions of scenes with {' and '.join(map(str, things))} things, each in a style of its own "
+        f"{repetitions} repetitions of scenes with {' and '.join(map(str, THINGS))} things, each in a style of its own "
         f"({', '.join(STYLES)}), by exact masks; {iterations} iterations for each region (the paper: 200), preset "
         "'improved-tiny', 4 patches, 64 pixels. The whole picture is optimised towards each of the styles in turn.",
-        _order(values),
+        *(_order(values, count) for count in THINGS),
+        "The CLIP that it was optimised with judges it here, which flatters every method that optimises.",
     ]
 
 
-def _order(values: dict[str, dict[str, list[Measurement]]]) -> str:
-    """Whether the paper's order appears: a CLIP score not above the whole picture's, and an untouched background."""
-    score = {name: sum(m.value for m in values[name]["masked-crop CLIP score-tiny"]) for name in (WHOLE, IN_TURN)}
-    below, count = score[IN_TURN] < score[WHOLE], len(values[WHOLE]["background MSE"])
-    means = {name: score[name] / count for name in score}
+def _order(values: Values, count: int) -> str:
+    """Whether the paper's order appears in scenes of so many things: a CLIP score below the whole picture's."""
+    inside, whole = (
+        fmean(m.value for m in values[f"{name}, {count} things"]["masked-crop CLIP score-tiny"])
+        for name in (IN_TURN, WHOLE)
+    )
+    appears = "appears" if inside < whole else "does not appear"
     return (
-        f"The paper's order, a CLIP score below the whole picture's, {'appears' if below else 'does not appear'}: "
-        f"{means[IN_TURN]:.2f} against {means[WHOLE]:.2f}. The CLIP that it was optimised with judges it here, "
-        "which flatters every method that optimises."
+        f"{count} things: the paper's order, a CLIP score below the whole picture's, {appears}: {inside:.2f} against "
+        f"{whole:.2f}."
     )
