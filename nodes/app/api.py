@@ -40,11 +40,16 @@ from .harmonize import harmonize as fit
 from .image_types import given_image, given_mask
 from .local_clip import usual_settings
 from .local_model import TINY, check_device
+from .sms import SHARED, SmsChoice, usual_sms
 
 PathLike = str | os.PathLike[str]
 CLIP_ELSEWHERE = {
     **ELSEWHERE,
     "keep_best": "a call is interrupted, not cancelled",
+    "preview_every": "a call shows no previews",
+}
+SMS_ELSEWHERE = {
+    **dict.fromkeys(SHARED, "every method has it: it is an argument of stylize"),
     "preview_every": "a call shows no previews",
 }
 log = logging.getLogger("regionstyle")
@@ -89,6 +94,7 @@ def stylize(
     clip_settings: Mapping[str, Any] | None = None,
     composite: bool = False,
     start_image: Any = None,
+    sms_settings: Mapping[str, Any] | None = None,
 ) -> Stylized:
     """Restyle what a sentence names in a picture; everything else stays as it is.
 
@@ -111,9 +117,12 @@ def stylize(
     method: "expert", or "clip": each thing is optimised towards the words for its style, which needs no expert; clip, a
     CLIP's folder (None: the tiny one, which knows the tiny world's styles); clip_settings, for example {"iterations":
     100, "optimise": "pixels"}: fields of `nodes.local_clip.settings.LocalClipSettings`; start_image, a picture of the
-    same size in any kind that image may have: what the things are at first. Or "edit", for pictures of the tiny world,
-    128 pixels square: all of the picture is drawn anew as the words want it, no mask takes part, and what is outside
-    the thing is close to what it was, not equal, unless composite lays it over the picture by the mask that was found.
+    same size in any kind that image may have: what the things are at first. Or "sms": each thing is optimised until the
+    style's expert takes it for one of its own, slower than "expert", and more of the thing is kept; sms_settings, for
+    example {"iterations": 40, "content": 0.001}, are what the node SMS Stylize has. Or "edit", for pictures of the tiny
+    world, 128 pixels square: all of the picture is drawn anew as the words want it, no mask takes part, and what is
+    outside the thing is close to what it was, not equal, unless composite lays it over the picture by the mask that was
+    found.
 
     RegionStyleError for wrong input, and its subclass `NothingFound` (in `nodes.app.ground_instruction`) for a thing
     that is not in the picture.
@@ -144,6 +153,7 @@ def stylize(
             local_clip=_clip_settings(clip_settings, clip),
             composite=_switch("composite", composite),
             start_image=None if start_image is None else given_image(start_image, "start_image").image,
+            sms=_sms_settings(sms_settings, model),
         )
         check_device(device)
         result = use_case.stylize(given.image, request, LocalHost(device))
@@ -259,6 +269,17 @@ def _clip_settings(given: Mapping[str, Any] | None, folder: Any) -> LocalClipSet
         if name in given:
             raise wrong_input("clip_settings", name, f"it without, since {why}", "Leave it out here.")
     return usual_settings(given, folder)
+
+
+def _sms_settings(given: Mapping[str, Any] | None, model: PathLike | None) -> SmsChoice | None:
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise wrong_input("sms_settings", repr(given), "names and values", "Give for example {'iterations': 40}.")
+    for name, why in SMS_ELSEWHERE.items():
+        if name in given:
+            raise wrong_input("sms_settings", name, f"it without, since {why}", "Leave it out here.")
+    return usual_sms(given, _model(model) == TINY)
 
 
 def _r2r_settings(given: Mapping[str, Any] | None) -> R2RSettings | None:

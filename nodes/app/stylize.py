@@ -24,10 +24,12 @@ from .local_clip import known_clip_styles
 from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
 from .painters.generator import check_settings
 from .painters.registry import PainterContext, painter_named
+from .sms import SmsChoice
 
 OFF = "off"
-EXPERT, CLIP, EDIT = "expert", "clip", "edit"
-METHODS = (EXPERT, CLIP, EDIT)
+EXPERT, CLIP, SMS, EDIT = "expert", "clip", "sms", "edit"
+METHODS = (EXPERT, CLIP, SMS, EDIT)
+BY_EXPERTS = (EXPERT, SMS)  # the methods that need the style's expert
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +39,9 @@ class StylizeRequest:
     style, "off", or None (a bundled one where it fits); settings: what else was chosen; harmonize: fit what was
     restyled to the light around it afterwards; method: "expert" (or a generator), or "clip": towards the words for the
     style, by clip, a CLIP's folder (None: the tiny one), as local_clip says (None: as published), beginning with
-    start_image `[1,3,H,W]`, or "edit": the tiny world draws all of the picture anew as the words want it, no mask says
-    where; composite: then keep what is outside the things that were found."""
+    start_image `[1,3,H,W]`, or "sms": optimised by the style's expert, as sms says (None: as published, or as suits the
+    tiny world), or "edit": the tiny world draws all of the picture anew as the words want it, no mask says where;
+    composite: then keep what is outside the things that were found."""
 
     prompt: str
     style: str | None = None
@@ -53,12 +56,13 @@ class StylizeRequest:
     local_clip: LocalClipSettings | None = None
     composite: bool = False
     start_image: Tensor | None = None
+    sms: SmsChoice | None = None
 
     @property
     def painter(self) -> str:
         """The name of the painter that this asks for."""
-        if self.method in (CLIP, EDIT):
-            return {CLIP: CLIP, EDIT: "words"}[self.method]
+        if self.method != EXPERT:
+            return {EDIT: "words"}.get(self.method, self.method)
         if self.generator is None:
             return "automatic"
         return "expert" if self.generator == OFF else "generator"
@@ -77,10 +81,13 @@ class StylizeRequest:
         """RegionStyleError for an unknown method, and options that belong to the other one."""
         if self.method not in METHODS:
             raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
-        of_experts = {"--expert": self.expert, "--generator": self.generator}
-        of_clip = {"--clip": self.clip, "--start-image": self.start_image, "its settings": self.local_clip}
-        of_edit = {"--composite": self.composite or None}
-        options: dict[str, dict[str, Any]] = {EXPERT: of_experts, CLIP: of_clip, EDIT: of_edit}
+        lora = {} if self.method in BY_EXPERTS else {"--expert": self.expert}
+        options: dict[str, dict[str, Any]] = {
+            EXPERT: {**lora, "--generator": self.generator},
+            CLIP: {"--clip": self.clip, "--start-image": self.start_image, "its settings": self.local_clip},
+            SMS: {"settings of sms": self.sms},
+            EDIT: {"--composite": self.composite or None},
+        }
         for other in METHODS:
             given = [name for name, value in options[other].items() if value is not None and other != self.method]
             if given:
@@ -89,6 +96,9 @@ class StylizeRequest:
         self._check_model_used()
         if self.method == EDIT:
             self._check_edit()
+        if self.method == SMS and self.model != TINY and self.expert is None:
+            accepts = "the style's LoRA, by which sms paints"
+            raise wrong_input("--expert", f"nothing with --model {self.model}", accepts, "Give its file.")
 
     def _check_edit(self) -> None:
         """RegionStyleError for a model that was not taught to edit, and for a region: words say where."""
@@ -118,7 +128,7 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
     instruction = _instruction(request)
     if request.method == EDIT:
         _check_taught(images, instruction)
-    styles = [asked.style for asked in instruction.requests] if request.method == EXPERT else []
+    styles = [asked.style for asked in instruction.requests] if request.method in BY_EXPERTS else []
     model = open_model(request.model, host, styles=styles, expert=request.expert)
     with model.predictor.loaded():
         found = check_all_found(_found(images, instruction, request.where, model))
@@ -152,7 +162,7 @@ def harmonized(edited: EditResult, host: Host) -> EditResult:
 def _painter_context(request: StylizeRequest, model: LocalModel) -> PainterContext:
     return PainterContext(
         model, request.settings, request.generator, request.clip, request.local_clip, request.composite,
-        request.start_image,
+        request.start_image, request.sms,
     )  # fmt: skip
 
 

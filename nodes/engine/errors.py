@@ -36,6 +36,11 @@ class Cancelled(RuntimeError):
     """The user cancelled. Whoever raises it has restored what it changed; a preview shown so far stays."""
 
 
+def is_cancel(error: BaseException) -> bool:
+    """Whether an exception is a host's way to say that the user has cancelled: ComfyUI has its own."""
+    return isinstance(error, Cancelled) or type(error).__name__ == "InterruptProcessingException"
+
+
 def wrong_input(name: str, got: object, accepts: str, remedy: str) -> RegionStyleError:
     """The error for one input, in the wording that all of them share; the caller raises it."""
     return RegionStyleError(f"{name}: got {printable(shortened(str(got)))}, expected {accepts}. {remedy}")

@@ -1,4 +1,4 @@
-"""Blocks in which the networks may be differentiated, on either host, and what a cancelled run raises."""
+"""Blocks in which the networks may be differentiated, on either host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ..engine.errors import Cancelled
 from ..engine.host.base import Host
 from ..engine.host.comfy import ComfyHost
 
@@ -27,8 +26,3 @@ def differentiable(host: Host, modules: tuple[Any, ...], patcher: Any = None) ->
     with torch.inference_mode(False), torch.enable_grad():
         host.load(*modules)
         yield None
-
-
-def is_cancel(error: BaseException) -> bool:
-    """Whether an exception is a host's way to say that the user has cancelled."""
-    return isinstance(error, Cancelled) or type(error).__name__ == "InterruptProcessingException"

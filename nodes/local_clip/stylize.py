@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..engine.errors import wrong_input
+from ..engine.errors import is_cancel, wrong_input
 from ..engine.host.base import Host
 from ..engine.region.enlarged import enlarged_note
 from ..engine.region.region import Region
 from ..engine.region.regions import Regions
 from .canvases import Canvas, LatentCanvas, LatentCoder, NetworkCanvas, PixelCanvas
-from .differentiable import differentiable, is_cancel
+from .differentiable import differentiable
 from .directions import style_direction
 from .frames import adjusted_contrast, frame_of, put_back
 from .networks import LocalClipNetworks

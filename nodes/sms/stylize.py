@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.adapters.gates import Gate, RegionGate
-from ..engine.errors import wrong_input
+from ..engine.errors import is_cancel, wrong_input
 from ..engine.predictor.base import NoisePredictor
 from ..engine.region.unchanged import looks_alike
 from .optimise import BaseModel, History, Prompts, StyleMatcher
@@ -18,6 +18,7 @@ from .settings import Framing, SmsSettings
 from .work import Work, works_of
 
 FRAMES = 8  # pictures of the progression strip, at most
+UNSEEN = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,8 @@ class Matched:
     """images `[B,3,H,W]`; masks `[B,H,W]`, the composited ones (1 everywhere without a mask); frames: the first
     picture now and then, `[3,h,w]`; history: losses and the like per iteration; note: what the user should know of the
     result's sharpness, "" for nothing; tiles: how many an iteration took at the picture's own size, 0 for none; seen:
-    whether the iterations changed anything of the first picture that can be seen, at any of its sizes."""
+    whether the iterations changed anything of the first picture that can be seen, at any of its sizes; stopped: how far
+    it came when it was cancelled, "" for all the way."""
 
     images: Tensor
     masks: Tensor
@@ -34,6 +36,7 @@ class Matched:
     note: str = ""
     tiles: int = 0
     seen: bool = True
+    stopped: str = ""
 
 
 def scaled_gates(gates: Mapping[str, Gate], strength: float) -> dict[str, Gate]:
@@ -63,6 +66,8 @@ def match_style(
     settings: SmsSettings,
     framing: Framing | None = None,
     base: NoisePredictor | None = None,
+    *,
+    keep: bool = False,
 ) -> Matched:
     """Give pictures `[B,3,H,W]` in 0..1 the look of the attached style experts, each in its mask `[B,H,W]` if given.
 
@@ -71,8 +76,9 @@ def match_style(
     where the composited mask is 0 it stays bit for bit. framing.detail: at which size they are worked on; "both" gives
     the first half of the iterations, whose noise composes, to the native size and the rest to tiles. base: a plain
     model that real and fake predict on, the fake expert attached to it (None: all three on `predictor`). Shows previews
-    and can be cancelled at every iteration. RegionStyleError for empty style words, a mask without a region, captions
-    that do not fit, or a base with other latents.
+    and can be cancelled at every iteration. keep: a cancel, of which the host tells once, ends the iterations, and the
+    picture so far counts, unless there is none yet. RegionStyleError for empty style words, a mask without a region,
+    captions that do not fit, or a base with other latents.
     """
     style_words = style_words.strip()
     if not style_words:
@@ -80,16 +86,18 @@ def match_style(
     if len(captions) not in (1, len(images)):
         raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
     works = works_of(predictor, images, masks, framing or Framing())
-    run = _Run(predictor, base, list(captions), style_words, style, fake, settings)
+    run = _Run(predictor, base, list(captions), style_words, style, fake, settings, keep)
     begun, made, seen = images, None, False
     for number, work in enumerate(works):
         first, last = (round(settings.iterations * at / len(works)) for at in (number, number + 1))
         made = run.stage(work, images, begun, first, last)
         begun, seen = made.begun, seen or made.seen
+        if run.stopped:
+            break
     assert made is not None
     stylized, blended = made.pasted
     frames = [*run.frames, made.frame]
-    return Matched(stylized, blended, frames, run.history, works[-1].note, works[-1].tiles, seen)
+    return Matched(stylized, blended, frames, run.history, work.note, work.tiles, seen, run.stopped)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +123,8 @@ class _Run:
     style: Mapping[str, Gate]
     fake: Sequence[nn.Parameter]
     settings: SmsSettings
+    keep: bool = False
+    stopped: str = ""
     history: History = field(default_factory=History)
     frames: list[Tensor] = field(default_factory=list)
 
@@ -138,7 +148,7 @@ class _Run:
                 predictor, source.clone(), prompts, self.style, self.fake, self.settings, mask, other, start.clone()
             )
             matcher.go_on(self.history, first)
-            self.frames += _run(matcher, last)
+            self._iterate(matcher, last)
             latent = matcher.latent.clone()
         with torch.no_grad(), predictor.loaded():
             pasted = work.paste(predictor.decode(latent).to(images))
@@ -147,6 +157,17 @@ class _Run:
                 begun = (images + pasted[0] - work.paste(predictor.decode(source).to(images))[0]).clamp(0, 1)
             frame = predictor.preview(latent[:1])[0].cpu()
             return _Stage(pasted, begun, frame, not looks_alike(before, frame))
+
+    def _iterate(self, matcher: StyleMatcher, last: int) -> None:
+        """All iterations before `last`, or those that were done when the user cancelled and something is to be kept."""
+        try:
+            _run(matcher, last, self.frames)
+        except BaseException as error:
+            # The first iteration has a learning rate of 0: after it alone the picture is what it was.
+            if not (self.keep and is_cancel(error) and matcher.iteration > 1):
+                raise
+            done, all_of_them = matcher.iteration, self.settings.iterations
+            self.stopped = f"cancelled after {done} of {all_of_them} iterations: the picture so far"
 
 
 def _encoded(predictor: NoisePredictor, images: Tensor, settings: SmsSettings) -> Tensor:
@@ -162,9 +183,9 @@ def _base_model(base: NoisePredictor, captions: Sequence[str], style_words: str,
         return BaseModel(base, Prompts.of(base, captions, style_words, settings.preset))
 
 
-def _run(matcher: StyleMatcher, last: int) -> list[Tensor]:
-    """All iterations before `last`, or fewer when it settles; returns the frames."""
-    settings, predictor, frames = matcher.settings, matcher.predictor, []
+def _run(matcher: StyleMatcher, last: int, frames: list[Tensor]) -> None:
+    """All iterations before `last`, or fewer when it settles; adds to the frames."""
+    settings, predictor = matcher.settings, matcher.predictor
     progress = predictor.host.progress(settings.iterations, "matching style")
     kept = {round(settings.iterations * i / (FRAMES - 1)) for i in range(FRAMES - 1)}
     for index in range(matcher.iteration, last):
@@ -177,7 +198,6 @@ def _run(matcher: StyleMatcher, last: int) -> list[Tensor]:
         if matcher.settled:
             break
     progress.update(last, _decoded(matcher))
-    return frames
 
 
 def _decoded(matcher: StyleMatcher) -> Tensor:

@@ -79,6 +79,29 @@ def test_by_clip_from_another_methods_result(pixels):
         regionstyle.stylize(pixels, PROMPT, box=BOX, device="cpu", start_image=start)
 
 
+def test_by_sms_as_the_command_line_does(pixels, tmp_path):
+    options = {"box": BOX, "device": "cpu", "method": "sms", "seed": 3}
+    made = regionstyle.stylize(pixels, "make it neon", **options, sms_settings={"iterations": 2})
+    outside = made.mask == 0
+    assert (made.image[outside] == pixels[outside]).all()
+    assert (made.image[~outside] != pixels[~outside]).any()
+    source, out = tmp_path / "source.png", tmp_path / "out.png"
+    Image.fromarray(pixels).save(source)
+    command = ["stylize", str(source), "make it neon", "-o", str(out), "--box", ",".join(map(str, BOX))]
+    assert main([*command, "--device", "cpu", "--method", "sms", "--seed", "3", "--sms-iterations", "2"]) == 0
+    assert (np.asarray(Image.open(out).convert("RGB")) == made.image).all()
+    for settings, said in (
+        ({"iterations": 1}, "iterations: got 1"),
+        ({"steps": 3}, "steps: got it"),
+        (5, "names and"),
+        ({"seed": 3}, "sms_settings: got seed, expected it without, since every method has it"),
+    ):
+        with pytest.raises(RegionStyleError, match=said):
+            regionstyle.stylize(pixels, "make it neon", **options, sms_settings=settings)
+    with pytest.raises(RegionStyleError, match="'expert' with settings of sms"):
+        regionstyle.stylize(pixels, "make it neon", box=BOX, device="cpu", sms_settings={})
+
+
 def test_by_words_alone_nothing_is_masked(pixels):
     options = {"device": "cpu", "method": "edit"}
     with pytest.raises(RegionStyleError, match="'edit' with mask, box or whole"):

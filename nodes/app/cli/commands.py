@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that `--help` is instant.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ...engine.settings.setting import override, settings_of
@@ -16,11 +17,12 @@ from ...metrics.settings import RegionalStyleSettings
 from ...router.settings import CropSettings, GateSettings, RestyleSettings
 from ...sms.presets import REFERENCE
 from ...sms.settings import GENERATOR_RATES, ApplySettings, DistillSettings, SmsSettings, StyleStrength
+from ..sms import TINY_USUAL, sms_settings
 from .arguments import DEFAULT, Parser, add_command, add_device, assignment, box, minutes, positive
 from .expert_commands import add_train_expert
 from .harmony_commands import add_train_harmonizer
 from .r2r_commands import add_train_r2r
-from .setting_options import add_setting_options, add_unset_options
+from .setting_options import add_method_options, add_setting_options, add_unset_options
 
 # metrics/datasets/catalogue.py has the same names; a test compares them
 DATASETS = ("coco", "voc", "big", "least", "pie-bench", "lhq", "iharmony4", "realhm")
@@ -28,12 +30,14 @@ MODEL = "a folder in diffusers layout with a model of the SD1.5, SDXL, SD3 or FL
 GENERATOR = "paints in one pass at full size (default: a bundled one, for large pictures in its style); off: the expert"
 WHOLE = "the whole picture"
 METHOD = (
-    "expert: the style's expert repaints it; clip: optimised towards the words, for any style; edit: the tiny world "
+    "expert: the style's expert repaints it; clip: optimised towards the words, for any style; sms: optimised by the "
+    "style's expert, slower than expert, and more of the content is kept; edit: the tiny world "
     "draws the whole picture anew as the words want it, no mask takes part, and the rest is close but not equal"
 )
 COMPOSITE = "with --method edit: lay it over the picture by the mask that was found, so that the rest stays bit for bit"
 CLIP = "a CLIP in the transformers layout, with torchvision's VGG-19 file in it or beside it (default: the tiny one)"
 START_IMAGE = "what the things are at first: another method's result for the same picture; best with --optimise pixels"
+ALIKE = "Let every place change alike, without a relevance map"
 CLIP_OPTIONS = tuple(name for name in settings_of(LocalClipSettings) if name not in ELSEWHERE)
 CLIP_UNSET = {
     **dict.fromkeys(OF_PRESET, "the preset's"),
@@ -86,12 +90,28 @@ def add_stylize(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--harmonize", action="store_true", help="then fit what was restyled to the light around it")
     parser.add_argument("--strict", action="store_true", help="exit with 3, and write nothing, if nothing was changed")
     _add_local_clip(parser)
+    _add_sms(parser)
     add_device(parser)
+
+
+def _add_sms(parser: Parser) -> None:
+    """What belongs to the method "sms": every setting of its node that not all methods have."""
+    group = parser.add_argument_group(
+        "options of --method sms", "Ctrl-C ends the iterations and writes the picture so far."
+    )
+    settings = sms_settings()
+    settings["relevance"] = replace(settings["relevance"], help=ALIKE)
+    usual = {name: "the preset's" for name, one in settings.items() if one.default is None}
+    for name, value in TINY_USUAL.items():
+        usual[name] = f"{usual.get(name, settings[name].default)}; {value} in the tiny world"
+    add_method_options(group, "sms", settings, usual)
 
 
 def _add_local_clip(parser: Parser) -> None:
     """What belongs to the method "clip"; None where it is not given, since the other method has none of it."""
-    parser.add_argument("--method", choices=["expert", "clip", "edit"], default="expert", help=f"{METHOD} ({DEFAULT})")
+    parser.add_argument(
+        "--method", choices=["expert", "clip", "sms", "edit"], default="expert", help=f"{METHOD} ({DEFAULT})"
+    )
     parser.add_argument("--composite", action="store_true", help=COMPOSITE)
     group = parser.add_argument_group("options of --method clip")
     group.add_argument("--clip", type=Path, metavar="FOLDER", help=CLIP)
@@ -250,7 +270,7 @@ def _add_generator_settings(parser: Parser) -> None:
         fake_rate=override(help="Learning rate of the fake predictor, which follows the results."),
         guidance=override(default=REFERENCE.guidance),
         balance=override(default=REFERENCE.balance),
-        relevance=override(help="Let every place change alike, without a relevance map"),
+        relevance=override(help=ALIKE),
         preset=override(),
         preview_every=override(default=100, help="Iterations between two pictures of the validation."),
         seed=override(help="Seed of weights, pictures, timesteps and noise."),

@@ -56,6 +56,29 @@ def _without_default(one: Setting) -> str:
     return one.help if one.none is None else one.help.split(f"; {one.none:g} takes")[0]
 
 
+def add_method_options(
+    parser: Any, method: str, settings: Mapping[str, Setting], usual: Mapping[str, str] | None = None
+) -> None:
+    """`--METHOD-NAME` for settings by the names users call them, None where it is not given: other methods have none of
+    it. A switch is turned to what it is not by default. usual: what holds where it is not given, if not the default.
+    """
+    for name, one in settings.items():
+        words = f"{method}-{'no-' * (one.default is True)}{name.replace('_', '-')}"
+        keywords = _keywords(replace(one, default=None if one.kind != "bool" else one.default))
+        if one.kind == "bool":
+            keywords |= {"action": "store_const", "const": not one.default, "default": None}
+        else:
+            default = (usual or {}).get(name, one.default)
+            keywords["help"] = f"{keywords['help'].rstrip('.')} (default: {default})"
+        parser.add_argument(f"--{words}", dest=f"{method}_{name}", **keywords)
+
+
+def given_options(args: argparse.Namespace, method: str, settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """The options that `add_method_options` made and the user gave, by the settings' names."""
+    values = {name: getattr(args, f"{method}_{name}") for name in settings}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _keywords(one: Setting) -> dict[str, Any]:
     text = _uncapitalised(one.help).replace("%", "%%")
     if one.kind == "bool":

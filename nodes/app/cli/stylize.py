@@ -16,14 +16,18 @@ from ...local_clip.settings import LocalClipSettings
 from ..edit import EditResult, EditSettings
 from ..ground_instruction import NothingFound, Where
 from ..local_clip import usual_settings
+from ..local_model import TINY
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture, save_image
-from ..stylize import CLIP, StylizeRequest, stylize
+from ..sms import SmsChoice, sms_settings, usual_sms
+from ..stylize import CLIP, SMS, StylizeRequest, stylize
 from .arguments import DONE, INTERRUPTED, NOTHING_TO_DO
 from .commands import CLIP_OPTIONS
 from .console import Shown, console_host, say, say_lines, say_lost
 from .interrupts import noted_interrupts
-from .setting_options import flag_of
+from .setting_options import flag_of, given_options
+
+KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
 
 
 def run_stylize(args: argparse.Namespace) -> int:
@@ -54,17 +58,25 @@ def run_stylize(args: argparse.Namespace) -> int:
 
 def _stylized(args: argparse.Namespace, image: Tensor, request: StylizeRequest) -> EditResult:
     """The result, or what there is of it at Ctrl-C. KeyboardInterrupt where there is nothing to keep."""
-    noted: AbstractContextManager[list[int]] = noted_interrupts() if args.method == CLIP else nullcontext([])
+    noted: AbstractContextManager[list[int]] = noted_interrupts() if args.method in KEEPING else nullcontext([])
     with noted as interrupted:
+
+        def cancelled() -> bool:
+            """Told once: what is left to do then is to finish the picture."""
+            return bool(interrupted and interrupted.pop())
+
         try:
-            return stylize(image, request, console_host(args.device, lambda: bool(interrupted), _previews(args)))
+            result = stylize(image, request, console_host(args.device, cancelled, _previews(args)))
         except Cancelled:
             raise KeyboardInterrupt from None
+    if result.stopped and not result.changed:
+        raise KeyboardInterrupt
+    return result
 
 
 def _previews(args: argparse.Namespace) -> Shown | None:
-    """Writes the previews that --preview-every asks for into a folder of the output's name; None for none."""
-    if args.preview_every is None:
+    """Writes the previews that --preview-every or --sms-preview-every asks for into a folder of the output's name; None for none."""
+    if args.preview_every is None and args.sms_preview_every is None:
         return None
 
     def shown(step: int, frame: Tensor) -> None:
@@ -86,6 +98,7 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         outline=args.outline,
     )
     settings = EditSettings(strength=args.strength, steps=args.steps, cfg=args.cfg, seed=args.seed, detail=args.detail)
+    sms = _sms_choice(args)
     return StylizeRequest(
         args.prompt,
         args.style,
@@ -100,7 +113,20 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
         local_clip_settings(args),
         args.composite,
         None if args.start_image is None else _start_image(args.start_image),
+        sms,
     )
+
+
+def _sms_choice(args: argparse.Namespace) -> SmsChoice | None:
+    """The options of --method sms that were given; None for none. RegionStyleError for clip's in their place."""
+    names = sms_settings()
+    for name in CLIP_OPTIONS:
+        if args.method == SMS and name in names and getattr(args, name) is not None:
+            flag = name.replace("_", "-")
+            got, accepts = f"it with --method {SMS}", f"--{SMS}-{flag}"
+            raise wrong_input(f"--{flag}", got, accepts, "It belongs to --method clip.")
+    given = given_options(args, SMS, names)
+    return usual_sms(given, args.model == TINY) if given else None
 
 
 def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:

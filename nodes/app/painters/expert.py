@@ -91,11 +91,20 @@ def style_gates(predictor: Any, style: str, inside: Tensor) -> Gates | None:
 
     RegionStyleError when none of several experts is called like the style.
     """
+    chosen = style_experts(predictor, style)
+    return Gates({name: RegionGate(inside) for name in chosen}) if chosen else None
+
+
+def style_experts(predictor: Any, style: str) -> list[str]:
+    """The name of a style's expert; of a single expert whatever its name; none for a model without experts.
+
+    RegionStyleError when none of several experts is called like the style.
+    """
     names = list(predictor.experts.names) if predictor.experts is not None else []
     chosen = names if len(names) < 2 else [name for name in names if name == style]
     if names and not chosen:
         raise wrong_input("style", repr(style), f"one of {', '.join(names)}", "Use one of these.")
-    return Gates({name: RegionGate(inside) for name in chosen}) if chosen else None
+    return chosen
 
 
 @painter("expert")

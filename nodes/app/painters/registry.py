@@ -23,6 +23,7 @@ from ...engine.errors import wrong_input
 from ...local_clip.settings import LocalClipSettings
 from ..edit import EditSettings, Painter
 from ..local_model import LocalModel
+from ..sms import SmsChoice
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class PainterContext:
     """model: the user's, with its experts; settings: what the user chose; generator: a file, a bundled one's style, or
     None; clip: a CLIP's folder (None: the tiny one), local_clip: how it is optimised, and start_image `[1,3,H,W]`: what
     is at first where the things are (None: as local_clip says), for the painter "clip"; composite: whether the painter
-    "words" keeps what is outside the things."""
+    "words" keeps what is outside the things; sms: how the painter "sms" optimises."""
 
     model: LocalModel
     settings: EditSettings
@@ -39,6 +40,7 @@ class PainterContext:
     local_clip: LocalClipSettings | None = None
     composite: bool = False
     start_image: Tensor | None = None
+    sms: SmsChoice | None = None
 
 
 Factory = Callable[[PainterContext], Painter]

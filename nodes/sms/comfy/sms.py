@@ -21,7 +21,7 @@ from ...engine.region.unchanged import why_unchanged
 from ..fake import init_fake
 from ..pictures import curves
 from ..settings import Framing, SmsSettings
-from ..stylize import Matched, has_mask, match_style, scaled_gates
+from ..stylize import UNSEEN, Matched, has_mask, match_style, scaled_gates
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def match_batch(
     with watching_experts() as watch:
         matched = match_style(predictor, images, masks, [caption], style, style_gates, fake, settings, framing, plain)
     warning = why_unchanged(images, matched.images, masks, watch.idle_reasons(Gates(style_gates)))
-    if not warning and not matched.seen:
-        warning = "the iterations changed nothing that can be seen: raise iterations, rate or strength"
+    warning = warning or ("" if matched.seen else UNSEEN)
     return _batch(matched, settings, "\n".join(filter(None, [warning, matched.note])))
 
 

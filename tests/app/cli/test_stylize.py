@@ -141,6 +141,14 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
         (["--method", "clip", "--model", "nowhere"], "--model: got 'nowhere', expected it with --optimise latent"),
         (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
         (["--composite"], "'expert' with --composite"),
+        (["--sms-iterations", "3"], "'expert' with settings of sms"),
+        (["--method", "clip", "--sms-no-relevance"], "'clip' with settings of sms"),
+        (["--method", "sms", "--iterations", "3"], "it with --method sms, expected --sms-iterations"),
+        (["--method", "sms", "--optimise", "pixels"], "'sms' with --optimise, expected it without, or 'clip'"),
+        (["--method", "sms", "--generator", "neon"], "'sms' with --generator"),
+        (["--method", "sms", "--steps", "3"], "sms with --steps"),
+        (["--method", "sms", "--strength", "0.5"], "sms with --strength"),
+        (["--method", "sms", "--model", "nowhere"], "--expert: got nothing with --model nowhere"),
         (["--method", "edit"], "'edit' with --mask, --box or --whole"),
         (["--method", "edit", "--clip", "nowhere"], "'edit' with --clip"),
         (["--method", "edit", "--generator", "neon"], "'edit' with --generator"),
@@ -192,6 +200,61 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so_once(scene_file, tmp_path, ca
     assert f"wrote {out}" in said.out
     assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
     assert sorted(one.name for one in (tmp_path / "o").iterdir()) == [f"step-{step:06d}.png" for step in range(3)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def by_sms(path, out, prompt, *more):
+    few = ["--sms-iterations", "2", "--device", "cpu"]
+    return main(["stylize", str(path), prompt, "-o", str(out), "--method", "sms", *few, *more])
+
+
+def test_by_sms_a_given_region_alone_changes(scene_file, tmp_path, capsys):
+    path, (phrase, _) = scene_file
+    made = {}
+    for name, more in (("one", []), ("other", ["--sms-rate", "0.3", "--sms-preset", "paper", "--sms-no-relevance"])):
+        out = tmp_path / f"{name}.png"
+        assert by_sms(path, out, f"make the {phrase} neon", "--box", "20,20,60,70", *more) == 0
+        made[name] = np.asarray(Image.open(out))
+    before = np.asarray(Image.open(path))
+    changed = (made["one"] != before).any(-1)
+    assert changed[20:70, 20:60].mean() > 0.5
+    changed[16:74, :64] = False
+    assert not changed.any()
+    assert (made["one"] != made["other"]).any()
+    nowhere = tmp_path / "n.png"
+    assert by_sms(path, nowhere, "make it cubist", "--box", "20,20,60,70") == 2
+    assert "cubist" in capsys.readouterr().err
+    Image.new("L", Image.open(path).size, 0).save(tmp_path / "mask.png")
+    assert by_sms(path, nowhere, "make it neon", "--mask", str(tmp_path / "mask.png"), "--strict") == 3
+    assert "empty mask, unchanged: image 0" in capsys.readouterr().err
+    assert not nowhere.exists()
+
+
+@pytest.mark.slow
+def test_by_sms_a_thing_that_is_not_there(tmp_path, capsys):
+    path, out = tmp_path / "grey.png", tmp_path / "o.png"
+    Image.new("RGB", (128, 128), (120, 120, 120)).save(path)
+    assert by_sms(path, out, "make the second star from the left neon") == 2
+    assert "star" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_ctrl_c_writes_the_picture_of_sms_so_far(scene_file, tmp_path, capsys, monkeypatch):
+    """The signal comes with a preview, which is written before the loop looks whether to go on."""
+    from regionstyle.nodes.app.cli import stylize
+
+    def save(frame, place):
+        save_image(frame, place)
+        if place.name == f"step-{at:06d}.png":
+            signal.raise_signal(signal.SIGINT)
+
+    save_image, before, out = stylize.save_image, signal.getsignal(signal.SIGINT), tmp_path / "o.png"
+    monkeypatch.setattr(stylize, "save_image", save)
+    few = ["--sms-iterations", "50", "--sms-preview-every", "1"]
+    for at, said in ((0, "regionstyle: cancelled"), (2, "cancelled after 2 of 50 iterations: the picture so far")):
+        assert by_sms(scene_file[0], out, "make it neon", "--box", "20,20,60,70", *few) == 130
+        assert said in capsys.readouterr().err
+        assert out.exists() == (at > 0)
     assert signal.getsignal(signal.SIGINT) is before
 
 
