@@ -120,10 +120,11 @@ def spectrum_distance(a: Tensor, b: Tensor, threshold: float | Tensor, *, power:
     low = _low_pass_of(a, _cutoffs(threshold, a), compute)
     if power == 1 and moved.requires_grad:
         mean = _LowSpectrum.apply(moved, low)  # type: ignore[no-untyped-call]
+    # The coefficients above the cutoff were never computed: they are zeros that count in the mean.
+    elif power == 1:
+        mean = low.coefficients(moved).abs_().sum().div_(a.numel())
     else:
-        size = low.coefficients(moved).abs()
-        # The coefficients above the cutoff were never computed: they are zeros that count in the mean.
-        mean = (size if power == 1 else size**power).sum() / a.numel()
+        mean = (low.coefficients(moved).abs() ** power).sum() / a.numel()
     return mean if dtype == compute else mean.to(dtype)  # type: ignore[no-any-return]
 
 
@@ -158,7 +159,7 @@ class _LowSpectrum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (corner,), low = ctx.saved_tensors, ctx.low
-        return low.rows.T @ (corner.sgn() * (gradient / ctx.count)) @ low.columns, None
+        return low.rows.T @ corner.sgn().mul_(gradient / ctx.count) @ low.columns, None
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
