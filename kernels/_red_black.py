@@ -55,7 +55,7 @@ class RedBlackGrid:
         # A black pixel was solved when its neighbours were zero: what they now send is what is left.
         left, quarter = (self._neighbours(u, part).mul_(self.inside[part]) for part in _BLACK)
         coarse = F.pad(left, (0, 1, 0, 1))
-        quarter = quarter / 4
+        quarter.mul_(0.25)
         for rows in (slice(None, -1), slice(1, None)):
             for columns in (slice(None, -1), slice(1, None)):
                 coarse[..., rows, columns] += quarter
