@@ -26,6 +26,7 @@ class RedBlackGrid:
         self.frame = frame
         self.degree = torch.stack([self._neighbours(frame, part) for part in range(4)]) * frame
         self.inverse_degree = self.inside / self.degree.clamp_min(1)
+        self._minus_inside = -self.inside
 
     def split(self, x: Tensor) -> Tensor:
         """`[B,C,H,W]` -> `[4,B,C,h,w]`, zeros where the picture has no such pixel."""
@@ -43,9 +44,13 @@ class RedBlackGrid:
 
     def apply(self, u: Tensor) -> Tensor:
         """The operator on u that is 0 outside the mask."""
-        return torch.stack([
-            self.degree[part].mul(u[part]).sub_(self._neighbours(u, part)).mul_(self.inside[part]) for part in range(4)
-        ])  # fmt: skip
+        recorded = torch.is_grad_enabled() and u.requires_grad  # autograd takes no `out`
+        result = None if recorded else torch.empty_like(u)
+        parts = []
+        for part in range(4):
+            total = self._neighbours(u, part, None if result is None else result[part])
+            parts.append(total.addcmul_(self.degree[part], u[part], value=-1).mul_(self._minus_inside[part]))
+        return torch.stack(parts) if result is None else result
 
     def descend(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """One sweep from zero, black then red, and what is left of r, on the next grid `[B,C,h+1,w+1]`."""
@@ -102,10 +107,10 @@ class RedBlackGrid:
         """1 where a row of each parity is in the frame, `[2,ceil(n/2)]`."""
         return F.pad(like.new_ones(n), (0, n % 2)).view(-1, 2).T
 
-    def _neighbours(self, u: Tensor, part: int) -> Tensor:
-        """Sum of the four neighbours of the pixels of one part, as a new array."""
+    def _neighbours(self, u: Tensor, part: int, out: Tensor | None = None) -> Tensor:
+        """Sum of the four neighbours of the pixels of one part, as a new array, or in `out`."""
         across, along = u[part ^ 1], u[part ^ 2]
-        total = across + along
+        total = torch.add(across, along, out=out)
         if part % 2 == 0:
             total[..., 1:] += across[..., :-1]
         else:
