@@ -79,6 +79,7 @@ def test_by_clip_from_another_methods_result(pixels):
         regionstyle.stylize(pixels, PROMPT, box=BOX, device="cpu", start_image=start)
 
 
+@pytest.mark.slow
 def test_by_sms_as_the_command_line_does(pixels, tmp_path):
     options = {"box": BOX, "device": "cpu", "method": "sms", "seed": 3}
     made = regionstyle.stylize(pixels, "make it neon", **options, sms_settings={"iterations": 2})

@@ -50,6 +50,7 @@ CLIP_HELP = {  # where the command line does it in its own way
     "keep_best": override(help="Write nothing on Ctrl-C, which otherwise ends it with the best picture so far"),
     "preview_every": override(help="Iterations between two previews, written into a folder of the output's name"),
 }
+SMS_HELP = {"relevance": override(help=ALIKE), "preview_every": CLIP_HELP["preview_every"]}
 EXPERT = "the style's LoRA, for your own model: a .safetensors file or a PEFT folder"
 
 OUTLINE = "How the thing in --box is outlined (default: sam where it is given, else grabcut where OpenCV is installed)"
@@ -100,8 +101,10 @@ def _add_sms(parser: Parser) -> None:
         "options of --method sms", "Ctrl-C ends the iterations and writes the picture so far."
     )
     settings = sms_settings()
-    settings["relevance"] = replace(settings["relevance"], help=ALIKE)
+    for name, changed in SMS_HELP.items():
+        settings[name] = replace(settings[name], **changed)
     usual = {name: "the preset's" for name, one in settings.items() if one.default is None}
+    usual["preview_every"] = CLIP_UNSET["preview_every"]
     for name, value in TINY_USUAL.items():
         usual[name] = f"{usual.get(name, settings[name].default)}; {value} in the tiny world"
     add_method_options(group, "sms", settings, usual)

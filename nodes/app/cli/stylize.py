@@ -75,7 +75,8 @@ def _stylized(args: argparse.Namespace, image: Tensor, request: StylizeRequest) 
 
 
 def _previews(args: argparse.Namespace) -> Shown | None:
-    """Writes the previews that --preview-every or --sms-preview-every asks for into a folder of the output's name; None for none."""
+    """Writes the previews that --preview-every or --sms-preview-every asks for into a folder of the output's name; None
+    for none."""
     if args.preview_every is None and args.sms_preview_every is None:
         return None
 

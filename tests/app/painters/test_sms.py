@@ -72,6 +72,7 @@ def test_it_paints_inside_its_region_only_and_the_same_each_time(model):
     assert (first.idle, first.notes, first.stopped) == ({"neon": ""}, (), False)
 
 
+@pytest.mark.slow
 def test_several_regions_in_turn_each_by_its_own_expert(model):
     regions = [boxed((4, 4, 50, 50)), boxed((70, 70, 120, 120), "mosaic", "ring")]
     both = painted(model, regions)
