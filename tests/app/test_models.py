@@ -64,6 +64,22 @@ def test_a_folder_with_a_peft_expert(family, folders, photo, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_by_sms(family, folders, photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Flux, "native_size", 128)
+    folder, out = folders(family), tmp_path / "o.png"
+    words = ["stylize", str(photo), "turn it into a mosaic", "--box", "20,30,90,110", "--method", "sms", "-o", str(out)]
+    command = [*words, "--device", "cpu", "--model", str(folder), "--sms-iterations", "2"]
+    assert main(command) == 2
+    assert "--expert: got nothing" in capsys.readouterr().err
+    assert main([*command, "--expert", str(save_peft_folder(network_of(folder), tmp_path / "style"))]) == 0
+    changed = (np.asarray(Image.open(out)) != np.asarray(Image.open(photo))).any(-1)
+    assert changed[30:110, 20:90].mean() > 0.5
+    changed[26:114, 16:94] = False
+    assert not changed.any()
+
+
+@pytest.mark.slow
 def test_settings_fit_the_family(folders):
     settings = {
         family: folder_settings(load_folder(folders(family), None, LocalHost("cpu")), steps=3) for family in FAMILIES
