@@ -48,10 +48,10 @@ RESTYLE = {"steps": 6, "cfg": 1.0}  # its experts need few steps and no guidance
 IN_TILES: dict[str, dict[str, Any]] = {
     "halftone": {"strength": 0.35},
     "mosaic": {"strength": 0.35},
-    "neon": {"strength": 0.5, "weight": 1.15},
+    "neon": {"strength": 0.5},
     "oil paint": {"strength": 0.4},
     "pencil sketch": {"strength": 0.7, "weight": 0.92},
-    "pixel art": {"strength": 0.3, "weight": 1.3},
+    "pixel art": {"strength": 0.38},
     "watercolor": {"strength": 0.52, "weight": 1.25},
 }
 
