@@ -69,6 +69,7 @@ class TiledWork:
         predictor = self.predictor
         mask = gate_region(self.canvas.cut(task.mask), self.reach)
         gates = task.gate(mask, lambda other: self.canvas.cut(fitted(other, task.mask)))
+        gates = gates and gates.scaled(self.settings.weight)
         corners = self.grid.touching(mask[0])
         told = inpainting_in_tiles(predictor, self.grid, self.picture, mask[0], corners)
         negative = None if task.negative is None else predictor.encode_text([task.negative])

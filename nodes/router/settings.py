@@ -33,7 +33,8 @@ class RestyleSettings:
     knows it; steps: sampler steps; cfg: guidance (1: off); seed: of the noise; margin: context around the region, as a
     share of its size; feather: seam in pixels (negative: inwards); largest_scale: how far a small region may be
     enlarged (1: never); detail: at which size a large region is worked on; inverted: in tiles, how much of the noise to
-    start from is the picture's own, found by inverting the sampler (0: none, all of it is drawn).
+    start from is the picture's own, found by inverting the sampler (0: none, all of it is drawn); weight: in tiles, how
+    many times as strongly as their gates say the experts act.
     """
 
     strength: float = setting(
@@ -82,11 +83,14 @@ class RestyleSettings:
     )
 
     inverted: float = 0.0
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         check_settings(self)
         if not 0 <= self.inverted <= 1:
             raise wrong_input("inverted", self.inverted, "0 to 1", "1 keeps most of the picture.")
+        if not 0 < self.weight <= 4:
+            raise wrong_input("weight", self.weight, "more than 0, at most 4", "1 is as the experts were trained.")
 
 
 @dataclass(frozen=True)

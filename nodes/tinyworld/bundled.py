@@ -50,9 +50,9 @@ IN_TILES: dict[str, dict[str, Any]] = {
     "mosaic": {"strength": 0.35},
     "neon": {"strength": 0.5},
     "oil paint": {"strength": 0.4},
-    "pencil sketch": {"strength": 0.55},
+    "pencil sketch": {"strength": 0.7, "weight": 0.92},
     "pixel art": {"strength": 0.38},
-    "watercolor": {"strength": 0.4},
+    "watercolor": {"strength": 0.52, "weight": 1.25},
 }
 
 

@@ -44,6 +44,7 @@ class TestPainter:
         assert small == RestyleSettings(**{**vars(tiny_settings(style)), "detail": "native"})
         assert large == tiny_settings_in_tiles(style)
         assert (large.detail, large.inverted, large.strength) == ("full", 1.0, IN_TILES[style]["strength"])
+        assert (small.weight, large.weight) == (1.0, IN_TILES[style].get("weight", 1.0))
 
     def test_what_is_chosen_counts(self):
         chosen = EditSettings(strength=0.2, steps=3, detail="both")
@@ -97,6 +98,8 @@ def test_strength_0_in_comfyui_is_how_an_expert_paints_tiles():
     assert in_tiles(unset, "Neon", own, tiled) == RestyleSettings(strength=0.5, steps=9, detail="full", inverted=1.0)
     assert in_tiles(unset, "ukiyo-e", own, tiled).strength == 0.4
     assert in_tiles(RestyleSettings(strength=0.0, detail="both"), "neon", own, tiled).detail == "both"
+    heavier = {"neon": {**tiled["neon"], "weight": 1.15}}
+    assert in_tiles(unset, "neon", own, heavier).weight == 1.15
     assert in_tiles(RestyleSettings(strength=0.3), "neon", own, tiled) == RestyleSettings(strength=0.3)
 
 

@@ -80,6 +80,20 @@ def test_outside_the_mask_every_pixel_is_equal(predictor):
         assert made.idle == {"mosaic": ""}
 
 
+def test_weight_is_the_experts_strength(predictor):
+    image, mask = picture(128, 128), torch.ones(128, 128)
+    stronger = Gates({"mosaic": RegionGate(mask[None], 1.5)})
+    by_hand = RegionTask(mask, PROMPT.format("mosaic"), lambda inside, cut: stronger)
+    plain, weighted, wanted = (
+        restyle_in_tiles(predictor, image, [one], replace(FEW, steps=1, weight=weight)).image
+        for one, weight in ((task(mask), 1.0), (task(mask), 1.5), (by_hand, 1.0))
+    )
+    assert torch.equal(weighted, wanted)
+    assert not torch.equal(weighted, plain)
+    with pytest.raises(RegionStyleError, match="weight"):
+        replace(FEW, weight=0.0)
+
+
 def test_the_region_decides_the_tiles_and_the_picture_does_not(predictor):
     """The same region in a picture of 6000 px and in one of 1500 costs the same."""
     counts = []

@@ -85,6 +85,10 @@ class Gates:
         rest = before.rest_visible_tokens if self.rest_visible_tokens is None else self.rest_visible_tokens
         return Gates({**earlier.values, **own.values}, **options, rest_visible_tokens=rest)
 
+    def scaled(self, factor: float) -> Gates:
+        """The same experts at the same places, each `factor` times as strong."""
+        return self if factor == 1 else replace(self, values={n: _scaled(g, factor) for n, g in self.values.items()})
+
     def _option(self, option: str, name: str) -> str:
         chosen = getattr(self, option)
         return chosen.get(name, OPTIONS[option][0]) if isinstance(chosen, Mapping) else chosen
@@ -98,6 +102,13 @@ class Gates:
             option: self._option(option, name) for option in OPTIONS if getattr(gate, option) is None
         }
         return replace(gate, **unset)
+
+
+def _scaled(gate: Gate, factor: float) -> Gate:
+    """A mask says where, so its strength is scaled and not its values."""
+    if isinstance(gate, Tensor) and gate.ndim >= 2:
+        gate = RegionGate(gate)
+    return replace(gate, strength=gate.strength * factor) if isinstance(gate, RegionGate) else gate * factor
 
 
 def check_options(gates: Gates | RegionGate) -> None:

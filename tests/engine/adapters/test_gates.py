@@ -4,7 +4,7 @@ import pytest
 import torch
 from adapter_networks import mask_of
 
-from regionstyle.nodes.engine.adapters.gates import Gates
+from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.adapters.stack import ExpertStack
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.families.token_grid import token_grid
@@ -30,6 +30,18 @@ def test_a_mask_batch_that_does_not_fit_is_an_error(unet, expert, run):
     stack = ExpertStack(unet, [expert])
     with stack, stack.using(Gates({"sketch": mask_of(3, 4, 4)})), pytest.raises(RegionStyleError, match="3 entries"):
         run()
+
+
+def test_scaled_gates_act_at_the_same_places():
+    mask = torch.rand(1, 4, 4)
+    gates = Gates({"number": 0.5, "each": torch.tensor([1.0, 2.0]), "mask": mask, "region": RegionGate(mask, 0.8)})
+    assert gates.scaled(1.0) is gates
+    made = gates.scaled(1.5).values
+    assert made["number"] == 0.75
+    assert made["each"].tolist() == [1.5, 3.0]
+    for name, strength in (("mask", 1.5), ("region", 0.8 * 1.5)):
+        assert made[name].mask is mask
+        assert made[name].strength == pytest.approx(strength)
 
 
 def test_unknown_names_layers_sizes_and_networks_are_errors(unet, expert):
