@@ -20,7 +20,7 @@ from ..engine.predictor.base import NoisePredictor, Prediction
 from ..engine.predictor.sampling import partial_times
 from ..engine.tiles.canvas import Canvas
 from ..engine.tiles.denoise import TiledDenoiser, TiledRegion, denoise_tiles, inpainting_in_tiles, invert_tiles
-from ..engine.tiles.grid import TileGrid, fused, shrunk
+from ..engine.tiles.grid import TileGrid, fused, overlap_without_lines, shrunk
 from ..engine.tiles.noise import noise_at
 from .region_task import RegionTask, Restyled, fitted, gate_region, united, without_overlaps
 from .settings import RestyleSettings
@@ -60,7 +60,7 @@ class TiledWork:
         native, self.reach = side * self.factor, max(self.factor, settings.feather)
         context = max(native // CONTEXT, self.reach)
         self.canvas = Canvas.around(mask, native=native, factor=self.factor, context=context)
-        self.grid = TileGrid.over(self.canvas.cells, side, self.factor)
+        self.grid = TileGrid.over(self.canvas.cells, side, self.factor, overlap_without_lines(side))
         self.picture = self.canvas.cut(image)
         self.corners = self.grid.touching(gate_region(self.canvas.cut(mask), self.reach)[0])
 

@@ -8,7 +8,7 @@ import torch
 from regionstyle.nodes.engine.adapters.gates import Gates, RegionGate
 from regionstyle.nodes.engine.errors import RegionStyleError
 from regionstyle.nodes.engine.host.base import Cancelled, LocalHost
-from regionstyle.nodes.engine.tiles.grid import TileGrid
+from regionstyle.nodes.engine.tiles.grid import TileGrid, overlap_without_lines
 from regionstyle.nodes.router.full_size import TiledWork, restyle_in_tiles
 from regionstyle.nodes.router.restyle import RegionTask, detail_of, restyle_region, restyle_regions
 from regionstyle.nodes.router.settings import RestyleSettings
@@ -102,7 +102,7 @@ def test_the_region_decides_the_tiles_and_the_picture_does_not(predictor):
         work = TiledWork(predictor, image, box_in((side, side), (700, 600, 1000, 900)), FEW)
         counts.append((len(work.corners), work.canvas.height * work.canvas.width))
     assert counts[0] == counts[1]
-    assert counts[0][0] == 16
+    assert counts[0][0] == 25
 
 
 def calls_of(predictor, image, mask, steps=1):
@@ -146,15 +146,15 @@ def test_the_noise_at_a_place_is_the_same_whatever_the_region_and_its_tiles(pred
     assert (top, left) != (0, 0)
     assert torch.equal(small, large[..., top : top + height, left : left + width])
     other = TiledWork(predictor, image, torch.ones(520, 700), FEW)
-    other.grid = TileGrid.over(other.canvas.cells, 16, 8, overlap=0.5)
+    other.grid = TileGrid.over(other.canvas.cells, 16, 8, overlap=0.25)
     assert torch.equal(other.noise(latents[0], [0.5], [], None), large)
 
 
 def test_the_cost_is_linear_in_the_area(predictor):
     sides = (512, 1024, 2048, 4096)
-    tiles = [len(TileGrid.over((side // 8, side // 8), 16, 8).corners) for side in sides]
+    tiles = [len(TileGrid.over((side // 8, side // 8), 16, 8, overlap_without_lines(16)).corners) for side in sides]
     per_megapixel = [count / side**2 * 2**20 for count, side in zip(tiles, sides, strict=True)]
-    assert max(per_megapixel) < 1.25 * min(per_megapixel)
+    assert max(per_megapixel) < 1.3 * min(per_megapixel)  # a strip at the frame is covered once, not twice
 
 
 def test_the_size_of_batches_makes_no_difference(predictor, monkeypatch):
@@ -261,7 +261,7 @@ def test_no_step_at_the_borders_of_tiles(predictor, width):
         image, mask = picture(128, width, seed=seed), torch.ones(128, width)
         made = restyle_in_tiles(predictor, image, [task(mask, "watercolor")], replace(FEW, steps=3)).image
         steps[1:] += (made[..., 1:] - made[..., :-1]).abs().mean((0, 1, 2))
-    starts = {column for _, column in TileGrid.over((16, width // 8), 16, 8).corners}
+    starts = {column for _, column in TileGrid.over((16, width // 8), 16, 8, overlap_without_lines(16)).corners}
     borders = {at for start in starts for at in (start, start + 16)} - {0, width // 8}
     others = set(range(1, width // 8)) - borders
     at_borders, elsewhere = (float(steps[[cell * 8 for cell in cells]].mean()) for cells in (borders, others))

@@ -16,6 +16,12 @@ from torch.nn import functional as F
 
 Corner = tuple[int, int]
 OVERLAP = 0.25  # share of a tile's side that it has in common with the next one
+LEAST_OVERLAP = 8  # cells, at most half of a side: over fewer the change from tile to tile is seen as a line
+
+
+def overlap_without_lines(side: int) -> float:
+    """The share of a tile of `side` cells that neighbours need in common so that no change between them is seen."""
+    return max(OVERLAP, min(0.5, LEAST_OVERLAP / side))
 
 
 @dataclass(frozen=True)
