@@ -129,13 +129,18 @@ class LoraTrainer(ABC, Generic[Sample]):
         return self.done % self.settings.preview_every == 0 or self.done == self.settings.steps
 
     def validate(self) -> None:
-        """Measure the loss on what is held out, once after a step. RegionStyleError where it is not finite."""
-        draws = self._held_out()
-        if not draws or (self.validation and self.validation[-1][0] == self.done):
+        """Measure the loss on what is held out, once after a step; every process measures a part of it.
+
+        RegionStyleError where it is not finite.
+        """
+        held = self._held_out()
+        if not held or (self.validation and self.validation[-1][0] == self.done):
             return
-        loss = with_halving(
-            lambda size: self._measured(draws, size), self.at_once, host=self.predictor.host, name="batch"
+        own = held[self.workers.rank :: self.workers.count]
+        total = with_halving(
+            lambda size: self._measured(own, size), self.at_once, host=self.predictor.host, name="batch"
         )
+        loss = self.workers.mean(total) * self.workers.count / len(held)
         if not math.isfinite(loss):
             raise RegionStyleError(
                 f"training: got a loss of {loss} on what is held out at step {self.done}, expected a finite one. Lower "
@@ -145,13 +150,13 @@ class LoraTrainer(ABC, Generic[Sample]):
 
     @torch.no_grad()
     def _measured(self, draws: Sequence[Sample], size: int) -> float:
-        """The mean loss, `size` samples at once; can be cancelled between any two parts."""
+        """The sum of the losses, `size` samples at once; can be cancelled between any two parts."""
         total = 0.0
         for part in self._parts(draws, size):
             self.predictor.host.check()
             with self._around(part):
                 total += float(self._losses(part).sum())
-        return total / len(draws)
+        return total
 
     def step(self) -> float:
         """One optimiser step; returns its loss. When memory runs out, fewer samples are taken at once from then on.

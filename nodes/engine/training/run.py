@@ -92,7 +92,7 @@ def train_lora(
     progress, frames = trainer.predictor.host.progress(steps, "training"), []
     if resume:
         state.load(trainer)
-    if first and trainer.due:  # before the first step, or where a stop came before the measurement
+    if trainer.due:  # before the first step, or where a stop came before the measurement
         trainer.validate()
     try:
         saved = time.monotonic()
@@ -103,6 +103,8 @@ def train_lora(
             if first and time.monotonic() - saved > SAVE_EVERY:
                 state.save(trainer)
                 saved = time.monotonic()
+            if trainer.due:
+                trainer.validate()
             frame = _due(trainer, draw, state) if first else None
             if frame is not None:
                 frames.append(frame)
@@ -115,9 +117,8 @@ def train_lora(
 
 
 def _due(trainer: LoraTrainer[Any], draw: Draw, state: StateFile) -> Tensor | None:
-    """Now and then, and at the end: the loss on what is held out, the state saved, and a picture."""
+    """Now and then, and at the end: the state saved, and a picture."""
     if not trainer.due:
         return None
-    trainer.validate()
     state.save(trainer)
     return draw()
