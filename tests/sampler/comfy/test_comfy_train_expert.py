@@ -77,7 +77,8 @@ with torch.inference_mode():
     went_on = teach_on_comfy(model, clip, vae, pairs, "stop-3", settings, resolution=0, resume=True)
     def changed(**more):
         return ExpertTrainSettings(**{**vars(settings), **more})
-    twice = teach_on_comfy(model, clip, vae, pairs, "twice", changed(checkpointing=True, preview_every=9), resolution=0, resume=False)
+    checkpointed = changed(checkpointing=True, preview_every=9)
+    twice = teach_on_comfy(model, clip, vae, pairs, "twice", checkpointed, resolution=0, resume=False)
     by_file = lambda file: comfy.utils.load_torch_file(folder_paths.get_full_path("loras", file))
     held = teach_on_comfy(model, clip, vae, pairs, "held", changed(validation=1), resolution=64, resume=False)
     given = teach_on_comfy(model, clip, vae, pairs[:1], "given", settings, resolution=64, resume=False, held=pairs[1:])
