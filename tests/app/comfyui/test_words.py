@@ -83,3 +83,70 @@ def test_both_hosts_agree(run_in_comfy):
 @pytest.mark.slow
 def test_both_hosts_agree_on_the_oldest_version(run_in_old_comfy):
     check(run_in_old_comfy(SCRIPT))
+
+
+HARD = """
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+import comfy.model_management as management, comfy.sd, comfy.utils
+from regionstyle.nodes.app.comfyui.words import edit_pictures
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.tinyworld import bundled, comfy_tinyworld as tiny
+from regionstyle.nodes.tinyworld.settings import WordsEditSettings
+from regionstyle.nodes.tinyworld.world import scene
+
+def novram():
+    '''As under --novram on a GPU: nothing of a network stays on the device, LoRAs are added as each layer runs.'''
+    management.unload_all_models()
+    management.is_device_cpu = lambda device: False
+    management.vram_state = management.vram_set_state = management.VRAMState.NO_VRAM
+    management.get_free_memory = lambda device=None, torch_free_too=False: (1, 1) if torch_free_too else 1
+
+with torch.inference_mode():
+    made = scene(102, split="held-out")
+    image, phrase = torch.from_numpy(made.image)[None], made.objects[0].phrase
+    clip, vae = tiny.load_clip(), tiny.load_vae()
+    lora = comfy.utils.load_torch_file(str(bundled.expert_path("neon")))
+
+    def styled():
+        return comfy.sd.load_lora_for_models(tiny.load_model(), None, lora, 0.5, 0)[0]
+
+    def edited(model):
+        out = edit_pictures(model, clip, vae, image, f"make the {phrase} mosaic",
+                            WordsEditSettings(steps=1, cfg=2.0, seed=3), composite=False, strict=True)
+        return torch.cat([part.flatten() for part in (out.image, out.attention, out.where)])
+
+    def predicted(model):
+        predictor = ComfyPredictor(model, clip, vae, ComfyHost())
+        with predictor.loaded():
+            return predictor.predict(torch.ones(1, 4, 16, 16), 0.4, predictor.encode_text(["a red star"])).eps
+
+    model = styled()
+    expected, bare = edited(model), predicted(model)
+    compiled = model.clone()
+    set_torch_compile_wrapper(model=compiled, backend="eager")
+    before = predicted(compiled)  # compiled without the adapter first, as by a KSampler
+    frames = torch._dynamo.utils.counters["frames"]["ok"]
+    far = lambda one, other: float((one - other).abs().max())
+    result = {"compiled": [far(before, bare), far(edited(compiled), expected), far(predicted(compiled), bare)],
+              "frames": frames}
+    novram()
+    model = styled()
+    result["novram"] = far(edited(model), expected)
+    result["left"] = [model.loaded_size(), model.lowvram_patch_counter()]
+    result["effect"] = far(expected, edited(tiny.load_model()))
+print(json.dumps(result))
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_model_and_one_that_never_fits_are_edited_alike(run_in_comfy):
+    """torch.compile's backend "eager" has the guards and graph breaks of all; see test_comfy_compile.py."""
+    result = run_in_comfy(HARD)
+    assert result["frames"] > 0, "nothing was compiled"
+    assert max(result["compiled"]) < 1e-5
+    assert result["novram"] < 1e-4 < 1e-2 < result["effect"]
+    loaded, patches = result["left"]
+    assert loaded == 0, "something of the network stayed loaded"
+    assert patches > 0, "no LoRA is added as layers run"
