@@ -46,7 +46,11 @@ def add_train_expert(networks: argparse._SubParsersAction[Parser]) -> None:
     add("--checkpointing", action="store_true", help="compute activations twice, to save memory")
     add("--layout", choices=["kohya", "diffusers"], help="of the file (default: what ComfyUI reads)")
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
-    add("--accelerate", action="store_true", help="this is one of several processes of 'accelerate launch'")
+    text = (
+        "this is one of several processes of 'accelerate launch', on one machine or, with its --num_machines, on "
+        "several; --batch is each one's, and to --resume each reads the state"
+    )
+    add("--accelerate", action="store_true", help=text)
     add_device(parser)
 
 
