@@ -13,6 +13,7 @@ from regionstyle.nodes.app import pairs as use_case
 from regionstyle.nodes.app.cli import expert_commands
 from regionstyle.nodes.app.cli import main as cli
 from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.training import run as loop
 from regionstyle.nodes.engine.training.state import read_state
 from regionstyle.nodes.sampler.training.manifest import read_manifest
 
@@ -31,7 +32,8 @@ def pairs(output, *more):
     return ["make", "pairs", "-o", str(output), "--style", "mosaic", "--device", "cpu", *more]
 
 
-def test_pairs_become_a_file_with_previews_and_curve(manifest, tmp_path, capsys):
+def test_pairs_become_a_file_with_previews_and_curve(manifest, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "PREVIEW_STEPS", 2)
     output = tmp_path / "new" / "my-mosaic.safetensors"
     more = ["--preview-every", "1", "--checkpointing", "--precision", "bfloat16", "--background", "2"]
     more += ["--validation", "1"]

@@ -79,8 +79,8 @@ with torch.inference_mode():
     network = original_network(model.model.diffusion_model)
     shares = {"shipped": ours, "off": off}
     for strength in (0.0, 1.0):
-        other = attach_to_comfy(ours, [init_lora(network, "x", "oil", rank=2, layers="all", seed=0)], Gates({"x": strength}))
-        shares[f"another at {strength:.0f}"] = other
+        another = init_lora(network, "x", "oil", rank=2, layers="all", seed=0)
+        shares[f"another at {strength:.0f}"] = attach_to_comfy(ours, [another], Gates({"x": strength}))
     result["shares"] = {name: _share_inverted(one_model, one) for name, one_model in shares.items()}
     result |= {"tiled": tiled.notice, "tiled_warning": tiled.warning,
                "tiled_outside": bool(torch.equal(tiled.image[region == 0], large[region == 0])),
