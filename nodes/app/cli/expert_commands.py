@@ -25,7 +25,9 @@ def add_train_expert(networks: argparse._SubParsersAction[Parser]) -> None:
     parser.set_defaults(command="train expert")
     add = parser.add_argument
     add("--pairs", type=Path, required=True, metavar="FILE.json", help="a manifest, as 'make pairs' writes it")
-    add("--root", type=Path, metavar="DIR", help="what its paths are relative to (default: its folder)")
+    add("--root", type=Path, metavar="DIR", help="what paths of manifests are relative to (default: their folder)")
+    text = "a manifest of pairs that are held out, instead of --validation: the loss is measured on them"
+    add("--validation-pairs", type=Path, metavar="FILE.json", help=text)
     add("-o", "--output", type=Path, required=True, metavar="OUT.safetensors")
     add("--name", help="what the expert is called (default: the output's name)")
     add("--model", default="tinyworld", metavar="tinyworld|FOLDER", help="a diffusers folder, any class we know")
@@ -38,13 +40,17 @@ def add_train_expert(networks: argparse._SubParsersAction[Parser]) -> None:
     add_setting_options(
         parser, ExpertTrainSettings, *losses, "tau", "kappa", "words", "watched", "background", "band", "source"
     )
-    add_setting_options(parser, ExpertTrainSettings, "optimizer", "preview_every", "seed")
+    add_setting_options(parser, ExpertTrainSettings, "optimizer", "preview_every", "validation", "seed")
     add("--resolution", type=positive, metavar="PIXELS", help="side of the training pictures (default: the model's)")
     add("--precision", choices=PRECISIONS, default="model", help="of the network (default: %(default)s's own)")
     add("--checkpointing", action="store_true", help="compute activations twice, to save memory")
     add("--layout", choices=["kohya", "diffusers"], help="of the file (default: what ComfyUI reads)")
     add("--resume", action="store_true", help="go on where a training of the same output stopped")
-    add("--accelerate", action="store_true", help="this is one of several processes of 'accelerate launch'")
+    text = (
+        "this is one of several processes of 'accelerate launch', on one machine or, with its --num_machines, on "
+        "several; --batch is each one's, and to --resume each reads the state"
+    )
+    add("--accelerate", action="store_true", help=text)
     add_device(parser)
 
 

@@ -49,10 +49,11 @@ def _trained(args: argparse.Namespace, state: Path, interrupted: list[int], work
     from .train_style import save_preview
 
     settings, pairs = expert_settings(args), read_manifest(args.pairs, args.root)
+    held = read_manifest(args.validation_pairs, args.root) if args.validation_pairs else []
     name, style = args.name or args.output.stem, pairs[0].things[0].style
     predictor = _predictor(args, interrupted, workers)
     side = args.resolution or predictor.native_size
-    examples = encode_pairs(predictor, pairs, side, settings)
+    examples = encode_pairs(predictor, pairs, side, settings, held)
     for line in examples.skipped if workers.first else ():
         say(line)
     told = {"model": str(args.model), "side": side, "precision": args.precision, "processes": workers.count}
@@ -89,6 +90,15 @@ def _predictor(args: argparse.Namespace, interrupted: list[int], workers: Worker
 
 
 def _write(args: argparse.Namespace, trained: Trained) -> None:
+    """The expert's file, its loss curve, and the loss on held-out pairs as a table."""
+    from ...engine.io.safe_write import write_text
+    from .console import say
     from .train_style import write_expert
 
     write_expert(args, trained)
+    if not trained.validation:
+        return
+    lines = ["steps,loss", *(f"{done},{loss:.6g}" for done, loss in trained.validation)]
+    write_text(args.output.with_suffix("") / "validation.csv", "\n".join(lines) + "\n", "validation losses")
+    (_, first), (_, last) = trained.validation[0], trained.validation[-1]
+    say(f"loss on held-out pairs: {first:.4g} before training, {last:.4g} after")

@@ -109,6 +109,7 @@ def _settings(args: argparse.Namespace) -> Any:
         layers=args.layers,
         seed=args.seed,
         preview_every=args.preview_every,
+        checkpointing=args.checkpointing,
     )
 
 
@@ -121,7 +122,7 @@ def _names(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def training_predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
-    """The model of --model on --device, checkpointed where asked for; can be stopped between steps."""
+    """The model of --model on --device; can be stopped between steps."""
     from .console import console_host
 
     host = console_host(args.device, lambda: bool(interrupted))
@@ -133,9 +134,6 @@ def training_predictor(args: argparse.Namespace, interrupted: list[int]) -> Any:
         from ..models import load_folder
 
         predictor = load_folder(Path(args.model), None, host)
-    if args.checkpointing:
-        predictor.network.enable_gradient_checkpointing()
-        predictor.network.train()  # diffusers checkpoints in this mode only; these networks have no dropout
     return predictor
 
 
@@ -153,4 +151,5 @@ def write_expert(args: argparse.Namespace, trained: Trained) -> None:
     from ..pictures import save_image
 
     save_expert(trained.expert, args.output, layout=args.layout)
-    save_image(loss_panel("training", trained.losses, (40, 110, 200))[None], args.output.with_suffix("") / "loss.png")
+    panel = loss_panel("training", trained.losses, (40, 110, 200), held_out=trained.validation)
+    save_image(panel[None], args.output.with_suffix("") / "loss.png")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,6 +65,12 @@ def attached_gates(model: Any) -> Gates:
     return routing.gates if routing else Gates()
 
 
+def experts_as_now(model: Any) -> Callable[[], AbstractContextManager[None]]:
+    """What puts the experts of a loaded MODEL back into their state of this moment; see `ExpertStack.as_now`."""
+    routing = _routing(model)
+    return nullcontext if routing is None else routing.as_now(original_network(model.model.diffusion_model))
+
+
 def without_experts(model: Any) -> Any:
     """A clone of a MODEL whose experts are all off; the MODEL itself where it has none."""
     names = [weights.name for weights in attached_experts(model)]
@@ -115,6 +122,11 @@ class _Routing:
         stack, holders = self._stacks[network]
         holders.add(patcher)
         stack.attach()
+
+    def as_now(self, network: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+        """See `ExpertStack.as_now`."""
+        stack, _ = self._stacks[network]
+        return stack.as_now()
 
     def _eject(self, patcher: Any) -> None:
         """Detach when the last patcher that injected is ejected.

@@ -17,7 +17,7 @@ Which networks, and how to add one: `families/`. Which files, and how to add a f
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -142,6 +142,22 @@ class ExpertStack:
             yield
         finally:
             self._act(before)
+
+    def as_now(self) -> Callable[[], AbstractContextManager[None]]:
+        """What puts the gates of this moment, and what is known of the running pass, back for the length of a block."""
+        gated = self._gated
+        now = gated.gates, gated.layout, gated.block_tokens
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            before = gated.gates, gated.layout, gated.block_tokens
+            gated.gates, gated.layout, gated.block_tokens = now
+            try:
+                yield
+            finally:
+                gated.gates, gated.layout, gated.block_tokens = before
+
+        return again
 
     def _act(self, gates: ActiveGates | None) -> None:
         """Other gates from now on; what was known of an earlier pass is forgotten with those before."""

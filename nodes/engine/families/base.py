@@ -148,6 +148,11 @@ class ModelFamily(ABC):
         """Modules whose layers see the image tokens that came into the module; other counts inside are an error."""
         return []
 
+    def comfy_blocks_of(self, network: nn.Module) -> list[nn.Module]:
+        """Parts of ComfyUI's network that hold next to all of its activations, none inside another: what gradient
+        checkpointing runs twice."""
+        return [block for blocks in self.joint_blocks(network) for block in getattr(network, blocks.attribute)]
+
     @abstractmethod
     def token_layout(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
         """The tokens of a pass; arguments: those of the network's forward, by name (`bound`)."""

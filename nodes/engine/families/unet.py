@@ -53,6 +53,11 @@ class UNet(ModelFamily):
         """
         return [module for name, module in network.named_modules() if re.search(r"\.transformer_blocks\.\d+$", name)]
 
+    def comfy_blocks_of(self, network: nn.Module) -> list[nn.Module]:
+        """See `ModelFamily.comfy_blocks_of`: residual blocks, and those of transformers."""
+        residual = [module for module in network.modules() if has_attributes(module, "in_layers", "out_layers")]
+        return [*residual, *self.token_blocks(network)]
+
     def token_layout(self, network: nn.Module, arguments: Mapping[str, Any]) -> TokenLayout:
         """See `ModelFamily.token_layout`."""
         return TokenLayout((latent_size(arguments["sample" if "sample" in arguments else "x"]),), halves=True)

@@ -272,6 +272,11 @@ class NoisePredictor(ABC):
         """
         return nullcontext() if torch.is_grad_enabled() else torch.enable_grad()
 
+    def checkpointed(self) -> AbstractContextManager[Any]:
+        """A block inside `gradients()` in which activations are computed twice instead of kept. RegionStyleError for a
+        predictor that cannot."""
+        raise wrong_input("checkpointing", "on", "off for this way of predicting", "Switch it off.")
+
     def predict_pair(
         self, x: Tensor, t: Time, text: Text, negative: Text, gate: Gates | None = None
     ) -> tuple[Prediction, Prediction]:

@@ -277,6 +277,17 @@ class ComfyPredictor(NoisePredictor):
             finally:
                 self._model, self.vae, self._depth, self._differentiated = before
 
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """See `NoisePredictor.checkpointed`; blocks run again with experts and attention taps as they were."""
+        from ..adapters.checkpointing import checkpointed
+        from ..adapters.comfy import experts_as_now
+        from ..families.registry import family_of
+
+        blocks = family_of(self.network).comfy_blocks_of(self.network)
+        with checkpointed(blocks, lambda: experts_as_now(self.model)):
+            yield
+
     def _need(self, part: Any, name: str, what: str) -> Any:
         if part is None:
             raise wrong_input(name, "nothing", what, "Connect one.")

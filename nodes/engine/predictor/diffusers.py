@@ -72,6 +72,20 @@ class DiffusersPredictor(NoisePredictor):
         with self.experts.using(gate):
             return self._forward(x, t, text)
 
+    @contextmanager
+    def checkpointed(self) -> Iterator[None]:
+        """diffusers' own, which it has in its training mode only; these networks have no dropout."""
+        network = self.unet
+        before = network.training, network.is_gradient_checkpointing
+        network.enable_gradient_checkpointing()
+        network.train()
+        try:
+            yield
+        finally:
+            network.train(before[0])
+            if not before[1]:
+                network.disable_gradient_checkpointing()
+
     def _forward(self, x: Tensor, t: Time, text: Text) -> Prediction:
         told, shown = self._told_to_inpaint(x), self._shown(x)
 

@@ -108,6 +108,6 @@ def saved_lora(expert: Expert, name: str) -> str:
 def delivered(model: Any, trained: Trained, name: str, title: str, notice: str, warning: str = "") -> TrainedOnComfy:
     """Save what was trained, and give the MODEL with it; title: of its curve; the notice ends with the file's name."""
     file = saved_lora(trained.expert, name)
-    curve = image_of(loss_panel(title, trained.losses, CURVE)[None])
+    curve = image_of(loss_panel(title, trained.losses, CURVE, held_out=trained.validation)[None])
     frames = image_of(torch.stack(trained.frames))
     return TrainedOnComfy(with_trained(model, trained.expert, name), file, frames, curve, f"{notice}: {file}", warning)

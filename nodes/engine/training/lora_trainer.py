@@ -76,8 +76,9 @@ def new_optimizer(name: str, parameters: Iterable[nn.Parameter], rate: float, de
 class LoraTrainer(ABC, Generic[Sample]):
     """The state of one training. Use inside `predictor.gradients()`, with the expert attached and switched on.
 
-    parameters: the expert's; done: optimiser steps so far; losses: of each, over all processes; updating: in the midst
-    of a change of the parameters, where they must not be saved.
+    parameters: the expert's; done: optimiser steps so far; losses: of each, over all processes; validation: (steps
+    done, loss on what is held out) of every measurement; updating: in the midst of a change of the parameters, where
+    they must not be saved.
     """
 
     decay = WEIGHT_DECAY
@@ -96,6 +97,7 @@ class LoraTrainer(ABC, Generic[Sample]):
         self.predictor, self.parameters = predictor, list(parameters)
         self.settings, self.workers, self.done, self.updating = settings, workers, 0, False
         self.losses: list[float] = []
+        self.validation: list[tuple[int, float]] = []
         self.optimizer = new_optimizer(optimizer, self.parameters, settings.rate, self.decay)
         # Keeps gradients in the range of half precision; a power of two changes nothing but the exponent.
         self.scale = 2.0 ** round(math.log2(numbers))
@@ -116,6 +118,45 @@ class LoraTrainer(ABC, Generic[Sample]):
     def _around(self, part: Sequence[Sample]) -> AbstractContextManager[Any]:
         """A block around forward and backward pass: with checkpointing the latter runs layers again."""
         return nullcontext()
+
+    def _held_out(self) -> Sequence[Sample]:
+        """The samples that nothing is learnt from, the same at every measurement."""
+        return ()
+
+    @property
+    def due(self) -> bool:
+        """Whether this is a step after which the state is saved and a picture drawn: now and then, and the last."""
+        return self.done % self.settings.preview_every == 0 or self.done == self.settings.steps
+
+    def validate(self) -> None:
+        """Measure the loss on what is held out, once after a step; every process measures a part of it.
+
+        RegionStyleError where it is not finite.
+        """
+        held = self._held_out()
+        if not held or (self.validation and self.validation[-1][0] == self.done):
+            return
+        own = held[self.workers.rank :: self.workers.count]
+        total = with_halving(
+            lambda size: self._measured(own, size), self.at_once, host=self.predictor.host, name="batch"
+        )
+        loss = self.workers.mean(total) * self.workers.count / len(held)
+        if not math.isfinite(loss):
+            raise RegionStyleError(
+                f"training: got a loss of {loss} on what is held out at step {self.done}, expected a finite one. Lower "
+                "the learning rate, or load the model in a wider number format."
+            )
+        self.validation.append((self.done, loss))
+
+    @torch.no_grad()
+    def _measured(self, draws: Sequence[Sample], size: int) -> float:
+        """The sum of the losses, `size` samples at once; can be cancelled between any two parts."""
+        total = 0.0
+        for part in self._parts(draws, size):
+            self.predictor.host.check()
+            with self._around(part):
+                total += float(self._losses(part).sum())
+        return total
 
     def step(self) -> float:
         """One optimiser step; returns its loss. When memory runs out, fewer samples are taken at once from then on.

@@ -17,7 +17,8 @@ class TrainSettings:
 
     steps: of the optimiser, each on `batch` samples, taken in `accumulate` parts (less memory, same result up to
     rounding); rate: learning rate after `warmup` steps, falling as a cosine from there; rank, layers: of the expert
-    (`init_lora.LAYERS`); seed: of everything random; preview_every: steps between two pictures.
+    (`init_lora.LAYERS`); seed: of everything random; preview_every: steps between two pictures;
+    checkpointing: activations are computed twice, to save memory.
     """
 
     steps: int = setting(
@@ -60,6 +61,12 @@ class TrainSettings:
     warmup: int = 20
     preview_every: int = setting(
         100, low=1, high=100000, advanced=True, help="Steps between two previews; the state is saved at each."
+    )
+    checkpointing: bool = setting(
+        False,
+        advanced=True,
+        optional=True,
+        help="Compute activations twice instead of keeping them: much less memory, somewhat slower, the same result.",
     )
 
     def __post_init__(self) -> None:

@@ -29,9 +29,9 @@ ENTRIES: Mapping[str, type | tuple[type, ...]] = {
 REMEDY = "Delete it and begin anew: without resume."
 Fact = str | int | float
 # What may differ when a training goes on: how long it runs, and what does not change the result.
-FREE = ("steps", "accumulate", "preview_every")
+FREE = ("steps", "accumulate", "preview_every", "checkpointing")
 # What states of earlier versions do not hold, as those versions had it.
-SINCE: Mapping[str, Fact] = {"band": 0.0, "source": "hidden"}
+SINCE: Mapping[str, Fact] = {"band": 0.0, "source": "hidden", "validation": 0}
 
 
 def facts_of(settings: TrainSettings, pictures: str, **more: Fact) -> dict[str, Fact]:
@@ -55,6 +55,7 @@ class StateFile:
             "done": trainer.done,
             "steps": trainer.settings.steps,
             "losses": list(trainer.losses),
+            "validation": [list(each) for each in trainer.validation],
             "scale": trainer.scale,
             "weights": [parameter.detach().cpu() for parameter in trainer.parameters],
             "optimizer": trainer.optimizer.state_dict(),
@@ -78,6 +79,7 @@ class StateFile:
             with torch.no_grad():
                 for parameter, tensor in zip(trainer.parameters, saved["weights"], strict=True):
                     parameter.copy_(tensor)
+            trainer.validation = [(int(done), float(loss)) for done, loss in saved.get("validation", [])]
         trainer.done, trainer.losses, trainer.scale = saved["done"], list(saved["losses"]), saved["scale"]
 
     def _check(self, saved: Mapping[str, Fact]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...engine.adapters.acting import joined_reasons
+from ...engine.adapters.active_gates import ActiveGates
 from ...engine.adapters.comfy import attach_to_comfy, attached_experts, attached_gates
 from ...engine.adapters.gates import Gate, Gates, RegionGate
 from ...engine.errors import RegionStyleError, wrong_input
@@ -105,10 +106,14 @@ def restyle_batch(
 
 
 def _share_inverted(model: Any, settings: RestyleSettings) -> float:
-    """How much of the noise is the picture's own: none where tiles alone draw it anew, so that the seed counts."""
+    """How much of the noise is the picture's own: none where tiles alone draw it anew, so that the seed counts.
+
+    An expert that is off wants nothing.
+    """
     if settings.detail == "full" and settings.strength > COMPOSES:
         return 0.0
-    return share_inverted(weights.source for weights in attached_experts(model))
+    attached = {weights.name: weights.source for weights in attached_experts(model)}
+    return share_inverted(attached[name] for name in ActiveGates(attached_gates(model), attached).acting)
 
 
 def _batch(images: Tensor, masks: Tensor, restyled: list[Restyled | None], *, seedless: bool) -> RestyledBatch:

@@ -11,6 +11,7 @@ from ...engine.errors import wrong_input
 from ...engine.language.region_prompt import region_prompt
 from ...engine.predictor.base import Text
 from ...engine.predictor.comfy_text import encode_prompts
+from ..gates.region_gates import RoutedStyle
 from ..regional_prompts import apart, each_its_own, own_words, with_owners
 from .routing import routed_styles
 
@@ -18,8 +19,9 @@ from .routing import routed_styles
 def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: str) -> tuple[Any, Any, str]:
     """A clone of the MODEL that knows which tokens are whose, the CONDITIONING to use with it, and a line about them.
 
-    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. Where none of the things was found, the
-    prompt alone counts. RegionStyleError for a MODEL without
+    mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. A style whose expert is off, as none of its
+    things was found or its strength is 0, has no words of its own, and where all are the prompt alone counts.
+    RegionStyleError for a MODEL without
     experts routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one
     plain conditioning.
     """
@@ -28,9 +30,9 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
         remedy = "Connect Route Experts by Regions in front of this node."
         raise wrong_input("model", "no experts that regions are routed to", "a routed MODEL", remedy)
     routed = [style for style in routed_before if style.expert in gates.values]
+    off = [_why_off(style) for style in routed_before if style.expert not in gates.values]
     if not routed:
-        missing = ", ".join(thing for style in routed_before for thing in style.things)
-        return model, encode_prompts(clip, [prompt]).native[0], f"not found: {missing}; every place reads the prompt"
+        return model, encode_prompts(clip, [prompt]).native[0], "\n".join([*off, "every place reads the prompt"])
     if mode == "own prompts":
         prompts = [prompt, *(region_prompt(style.things, style.style, template) for style in routed)]
         texts = [encode_prompts(clip, [words]) for words in prompts]
@@ -45,7 +47,15 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
         prompt_gates = with_owners(gates, owned) if mode == "shared" else apart(gates, owned, None)
         conditioning = text.native[0]
         shown = [f"{style.style}: {int(owned[style.expert].sum())} tokens of its own" for style in routed]
-    return attach_to_comfy(model, [], prompt_gates), conditioning, "\n".join(shown)
+    return attach_to_comfy(model, [], prompt_gates), conditioning, "\n".join([*shown, *off])
+
+
+def _why_off(style: RoutedStyle) -> str:
+    """Why a routed style is not on the MODEL: it has no place there, or its expert is off."""
+    things = ", ".join(style.things)
+    if bool((style.mask > 0).any()):
+        return f"{style.style}: strength 0, no words of its own for {things}"
+    return f"not found: {things}"
 
 
 def _joined(texts: list[Text]) -> list[Any]:

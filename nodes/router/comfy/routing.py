@@ -35,6 +35,7 @@ from ..settings import NoiseRange
 
 RANGES_KEY, ROUTED_KEY = "regionstyle.noise_ranges", "regionstyle.routed"
 NOT_FOUND = "not found, off"  # how a line about a style ends none of whose things is there
+AT_ZERO = "strength 0, off"  # and one whose expert is switched off
 NO_EXPERT = "no expert: plain prompting"
 
 
@@ -58,10 +59,17 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
-    lines += [f"{style.style}: {NOT_FOUND}" for style in routed if not bool((style.mask > 0).any())]
+    lines += [f"{style.style}: {why}" for style in routed if (why := why_off(experts, style))]
     used = {style.expert for style in routed}
     lines += [f"{item.name}: no region, off" for item in experts if item.name not in used]
     return patched, "\n".join(lines)
+
+
+def why_off(experts: Experts, style: RoutedStyle) -> str:
+    """Why the expert of a routed style does nothing, as a line about it ends; "" where it acts."""
+    if not bool((style.mask > 0).any()):
+        return NOT_FOUND
+    return AT_ZERO if not {item.name: item.strength for item in experts}[style.expert] else ""
 
 
 def routed_styles(model: Any) -> tuple[RoutedStyle, ...]:

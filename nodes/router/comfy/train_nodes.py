@@ -111,7 +111,7 @@ def _how() -> list[Any]:
 
 def _details() -> list[Any]:
     crops = node_inputs(CropSettings, "resolution", "crop", "flip")
-    return [*crops, *node_inputs(TrainSettings, "layers", "accumulate", "preview_every")]
+    return [*crops, *node_inputs(TrainSettings, "layers", "accumulate", "preview_every", "checkpointing")]
 
 
 NODES = [TrainStyle]

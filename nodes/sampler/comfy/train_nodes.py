@@ -17,7 +17,7 @@ from .guidance_nodes import CATEGORY, REGIONS
 USUAL = ("steps", "rate", "rank", "batch", "seed")
 DETAILS = (
     "preset", "focus", "cover", "background", "attention", "tau", "kappa", "words", "watched", "layers", "accumulate",
-    "optimizer", "preview_every", "band", "source",
+    "optimizer", "preview_every", "band", "source", "validation", "checkpointing",
 )  # fmt: skip
 
 
@@ -35,8 +35,10 @@ class TrainExpert(Node):
             "cancelled training is kept: run again with resume on.",
             search_aliases=["regionroute", "train lora", "attention supervision", "regional lora", "masked training"],
             is_output_node=True,
-            inputs=[*_what(), *_how(), *node_inputs(ExpertTrainSettings, *DETAILS)],
-            outputs=trained_outputs("The first prompt from one noise, drawn again and again."),
+            inputs=[*_what(), *_how(), *node_inputs(ExpertTrainSettings, *DETAILS), _held()],
+            outputs=trained_outputs(
+                "The first prompt from one noise, drawn again and again; with held-out pairs: before, wanted and made."
+            ),
         )
 
     @classmethod
@@ -53,22 +55,24 @@ class TrainExpert(Node):
         image: Any,
         original: Any,
         regions: Any,
+        validation_manifest: str,
         **settings: Any,
     ) -> io.NodeOutput:
-        from .training import pairs_for, teach_on_comfy
+        from .training import held_pairs, pairs_for, teach_on_comfy
 
         (chosen,) = settings_from(settings, ExpertTrainSettings)
         pairs = pairs_for(image, original, regions, manifest, prompts)
-        made = teach_on_comfy(model, clip, vae, pairs, name, chosen, resolution=resolution, resume=resume)
+        held = held_pairs(validation_manifest)
+        made = teach_on_comfy(model, clip, vae, pairs, name, chosen, resolution=resolution, resume=resume, held=held)
         said = cls.say(made.notice, warning=made.warning)
         return io.NodeOutput(made.model, made.file, made.previews, made.curve, ui=said)
 
     @classmethod
-    def fingerprint_inputs(cls, manifest: str = "", **others: Any) -> Any:
-        """Changes with the manifest's file: ComfyUI otherwise sees its name only."""
+    def fingerprint_inputs(cls, manifest: str = "", validation_manifest: str = "", **others: Any) -> Any:
+        """Changes with the manifests' files: ComfyUI otherwise sees their names only."""
         from .training import manifest_mark
 
-        return manifest_mark(manifest)
+        return manifest_mark(manifest) + manifest_mark(validation_manifest)
 
 
 def _what() -> list[Any]:
@@ -127,6 +131,16 @@ def _how() -> list[Any]:
         ),
         resume_input(),
     ]
+
+
+def _held() -> Any:
+    return node_input(
+        io.String,
+        "validation_manifest",
+        default="",
+        optional=True,
+        tooltip="Instead of validation: a manifest inside ComfyUI's input folder whose pairs are held out.",
+    )
 
 
 NODES = [TrainExpert]

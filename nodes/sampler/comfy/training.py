@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,19 @@ def pairs_for(image: Any, original: Any, regions: Regions | None, manifest: str,
     return pairs_of_batch(images_of(image), images_of(original), regions, lines)
 
 
-def manifest_path(name: str) -> Path:
+def held_pairs(manifest: str) -> list[Pair]:
+    """The pairs of a manifest inside ComfyUI's input folder that are to be held out; none without one."""
+    return read_manifest(manifest_path(manifest, "validation_manifest")) if manifest.strip() else []
+
+
+def manifest_path(name: str, what: str = "manifest") -> Path:
     """A manifest inside ComfyUI's input folder. RegionStyleError for one that is not there."""
     import folder_paths
 
     root = Path(folder_paths.get_input_directory()).resolve()
     path = (root / name.strip()).resolve()
     if root not in path.parents or not path.is_file():
-        raise wrong_input("manifest", repr(name), f"a JSON file inside {root}", "Put it there, with its pictures.")
+        raise wrong_input(what, repr(name), f"a JSON file inside {root}", "Put it there, with its pictures.")
     return path
 
 
@@ -60,11 +66,12 @@ def manifest_mark(name: str) -> str:
 
 def teach_on_comfy(
     model: Any, clip: Any, vae: Any, pairs: list[Pair], name: str, settings: ExpertTrainSettings, *, resolution: int,
-    resume: bool,
+    resume: bool, held: Sequence[Pair] = (),
 ) -> TrainedOnComfy:  # fmt: skip
     """Train an expert and save it among ComfyUI's LoRAs. The MODEL given stays as it is.
 
-    name: "" for the first style of the pairs; resolution: 0 for the model's own. RegionStyleError for a name that is no
+    name: "" for the first style of the pairs; resolution: 0 for the model's own; held: see `encode_pairs`.
+    RegionStyleError for a name that is no
     file name, a state that would be lost or is of another training, and whatever training refuses.
     """
     style = pairs[0].things[0].style
@@ -73,7 +80,7 @@ def teach_on_comfy(
     with place_of_training(name, resume) as state:
         plain = ComfyPredictor(model, clip, vae, ComfyHost())
         side = resolution or plain.native_size
-        examples = encode_pairs(plain, pairs, side, settings)
+        examples = encode_pairs(plain, pairs, side, settings, held)
         trainable, weights = trainable_on_comfy(
             model, name, lambda network, free: new_expert(network, free, style, settings)
         )  # fmt: skip

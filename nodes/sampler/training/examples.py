@@ -18,6 +18,7 @@ from ...engine.predictor.tokens import find_tokens
 from ...engine.region.region import Region
 from ...engine.region.regions import Regions
 from ..targets import targets_of
+from .held_out import LEVELS, apart, check_count, check_sources, split
 from .pairs import Pair, SquarePair, read_square
 from .settings import ExpertTrainSettings
 
@@ -47,11 +48,13 @@ class PairDraw:
 
 @dataclass(frozen=True, eq=False)
 class PairExamples:
-    """The examples of a training; texts: by prompt, "" among them; mark: changes with any of them."""
+    """The examples of a training; texts: by prompt, "" among them; mark: changes with any of them; held: those that
+    the loss is measured on and nothing is learnt from, each once."""
 
     examples: Sequence[Example]
     texts: dict[str, Text]
     mark: str
+    held: Sequence[Example] = ()
 
     def draw(self, seed: int, number: int) -> PairDraw:
         """Sample `number`: every pair once per round, in a new order each; it follows from seed and number alone."""
@@ -61,10 +64,19 @@ class PairExamples:
         timestep = int(torch.randint(1000, (), generator=generator))
         return PairDraw(example, timestep, torch.randn(example.latent.shape, generator=generator))
 
+    def held_draws(self) -> list[PairDraw]:
+        """Every held-out pair at every one of `LEVELS`, with noise that follows from the pair and the level alone."""
+        return [_held_draw(example, timestep) for example in self.held for timestep in LEVELS]
+
     @property
     def skipped(self) -> list[str]:
         """A line for each thing that is not supervised."""
-        return [f"{example.prompt!r}: {what}" for example in self.examples for what in example.skipped]
+        return [f"{each.prompt!r}: {what}" for each in [*self.examples, *self.held] for what in each.skipped]
+
+
+def _held_draw(example: Example, timestep: int) -> PairDraw:
+    generator = _generator(2, int(example.id[:15], 16), timestep)
+    return PairDraw(example, timestep, torch.randn(example.latent.shape, generator=generator))
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -75,35 +87,52 @@ def _generator(*numbers: int) -> torch.Generator:
 
 
 def encode_pairs(
-    predictor: NoisePredictor, pairs: Sequence[Pair], side: int, settings: ExpertTrainSettings
+    predictor: NoisePredictor,
+    pairs: Sequence[Pair],
+    side: int,
+    settings: ExpertTrainSettings,
+    held: Sequence[Pair] = (),
 ) -> PairExamples:
     """Encode every picture and prompt; reports progress and can be cancelled at every pair.
 
+    held: pairs to measure the loss on; without them `settings.validation` of the others are held out.
     Latents belong to their example, not to a place in an order: shuffling cannot mix them. RegionStyleError for no
-    pairs, a side that the autoencoder cannot encode, and a prompt without the words that are to be supervised.
+    pairs, none left to train on, a side that the autoencoder cannot encode, and a prompt without the words that are to
+    be supervised.
     """
     if settings.source == "shown":
         with predictor.showing(torch.zeros(1, predictor.latent_channels, 2, 2)):
             pass  # says now what network cannot be shown a picture
     if not pairs:
         raise wrong_input("pairs", "none", "one or more", "About 100 of a style are usual.")
+    check_sources(settings.validation, len(held))
+    check_count(settings.validation, len(pairs))
     if side < predictor.factor or side % predictor.factor:
         accepts = f"a multiple of {predictor.factor}"
         raise wrong_input("resolution", side, accepts, f"This model's own size is {predictor.native_size}.")
-    progress, kept = predictor.host.progress(len(pairs), "encoding pairs"), {}
+    everything = [*pairs, *held]
+    progress, kept = predictor.host.progress(len(everything), "encoding pairs"), {}
     with torch.no_grad(), predictor.loaded():
-        prompts = dict.fromkeys([*(pair.prompt for pair in pairs), ""])
+        prompts = dict.fromkeys([*(pair.prompt for pair in everything), ""])
         texts = {prompt: predictor.encode_text([prompt]) for prompt in prompts}
         order = []
-        for number, pair in enumerate(pairs, 1):
+        for number, pair in enumerate(everything, 1):
             square = read_square(pair, side)
             mark = _identity(pair, square)
             if mark not in kept:
                 kept[mark] = _example(predictor, pair, square, texts[pair.prompt], mark, settings)
             order.append(kept[mark])
             progress.update(number)
-    digest = hashlib.sha256("\n".join(example.id for example in order).encode()).hexdigest()
-    return PairExamples(order, texts, digest)
+    return _divided(order[: len(pairs)], order[len(pairs) :], texts, settings)
+
+
+def _divided(
+    own: list[Example], held: list[Example], texts: dict[str, Text], settings: ExpertTrainSettings
+) -> PairExamples:
+    marks = [example.id for example in own] + (["held out", *(example.id for example in held)] if held else [])
+    digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()
+    trained, out = (own, apart(own, held)) if held else split(own, settings.validation, settings.seed)
+    return PairExamples(trained, texts, digest, out)
 
 
 def _identity(pair: Pair, square: SquarePair) -> str:

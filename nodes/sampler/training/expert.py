@@ -53,6 +53,9 @@ class ExpertTrainer(LoraTrainer[PairDraw]):
     def _draw(self, number: int) -> PairDraw:
         return self.examples.draw(self.settings.seed, number)
 
+    def _held_out(self) -> list[PairDraw]:
+        return self.examples.held_draws()
+
     def _parts(self, draws: Sequence[PairDraw], size: int) -> list[list[PairDraw]]:
         """At most `size` samples each, with prompts of one length."""
         by_shape: dict[object, list[PairDraw]] = {}

@@ -15,6 +15,7 @@ from ...engine.training.run import Preview, Shown, Trained, train_lora
 from ...engine.training.state import StateFile
 from .examples import PairExamples
 from .expert import ExpertTrainer
+from .held_out import Comparison
 from .settings import ExpertTrainSettings
 
 
@@ -42,7 +43,12 @@ def train_expert(
     texts = examples.texts
     preview = Preview(predictor, texts[first.prompt], texts[""], first.latent.shape[-1], settings.seed)
 
+    comparison = Comparison(predictor, examples, settings)
+
     def draw() -> Tensor:
+        """The first prompt from noise; of held-out pairs, where there are some, what is made of each."""
+        if examples.held:
+            return comparison.draw()
         with predictor.showing(first.source[None]) if settings.source == "shown" else nullcontext():
             return preview.draw()
 
@@ -52,7 +58,9 @@ def train_expert(
 
 
 def notice_of(trained: Trained, examples: PairExamples) -> str:
-    """What was done, and how many things had masks that say nothing."""
+    """What was done, how the loss on held-out pairs went, and how many things had masks that say nothing."""
     skipped = len(examples.skipped)
     said = f", {skipped} {'thing' if skipped == 1 else 'things'} not supervised" if skipped else ""
-    return f"{len(trained.losses)} steps on {len(examples.examples)} pairs{said}"
+    measured = [loss for _, loss in trained.validation]
+    held = f"; {len(examples.held)} held out, loss {measured[0]:.4g} -> {measured[-1]:.4g}" if measured else ""
+    return f"{len(trained.losses)} steps on {len(examples.examples)} pairs{said}{held}"

@@ -28,7 +28,8 @@ class ExpertTrainSettings(TrainSettings):
     `engine.attention.supervision.LossSettings`; words: which of those of a thing are supervised; watched: in which
     attentions; background: weight of the noise error outside the things, where the picture is to stay as it was;
     optimizer: AdamW in 32 or in 8 bits; source: whether the network sees the picture before ("shown"), as tokens after
-    its own with positions of their own (FLUX.1 Kontext), so that the expert learns to edit it.
+    its own with positions of their own (FLUX.1 Kontext), so that the expert learns to edit it; validation: so many
+    pairs, drawn by the seed, are held out of training.
     """
 
     rank: int = setting(4, low=1, high=256, help="Capacity of the expert and size of its file; 4 to 32.")
@@ -97,6 +98,14 @@ class ExpertTrainSettings(TrainSettings):
         optional=True,
         help="shown: the model sees the picture before beside the noise, as FLUX.1 Kontext does, and the expert learns "
         "to edit it. hidden: words alone, for every other model.",
+    )
+    validation: int = setting(
+        0,
+        low=0,
+        high=10000,
+        optional=True,
+        help="So many pairs are held out of training, chosen by the seed: at every preview the loss on them is "
+        "measured, and some are drawn. It rises again when pictures are learnt by heart.",
     )
 
     def __post_init__(self) -> None:

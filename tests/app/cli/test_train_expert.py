@@ -13,6 +13,7 @@ from regionstyle.nodes.app import pairs as use_case
 from regionstyle.nodes.app.cli import expert_commands
 from regionstyle.nodes.app.cli import main as cli
 from regionstyle.nodes.engine.lora.load import load_expert
+from regionstyle.nodes.engine.training import run as loop
 from regionstyle.nodes.engine.training.state import read_state
 from regionstyle.nodes.sampler.training.manifest import read_manifest
 
@@ -31,16 +32,22 @@ def pairs(output, *more):
     return ["make", "pairs", "-o", str(output), "--style", "mosaic", "--device", "cpu", *more]
 
 
-def test_pairs_become_a_file_with_previews_and_curve(manifest, tmp_path, capsys):
+def test_pairs_become_a_file_with_previews_and_curve(manifest, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(loop, "PREVIEW_STEPS", 2)
     output = tmp_path / "new" / "my-mosaic.safetensors"
     more = ["--preview-every", "1", "--checkpointing", "--precision", "bfloat16", "--background", "2"]
+    more += ["--validation", "1"]
     assert cli.main(teach(manifest, output, *more)) == 0
     expert = load_expert(output)
     assert (expert.name, expert.style) == ("my-mosaic", "mosaic")
     assert all(layer.up.any() and layer.rank == 2 for layer in expert.layers.values())
     made = sorted(file.name for file in (tmp_path / "new" / "my-mosaic").iterdir())
-    assert made == ["loss.png", "step-000001.png", "step-000002.png"]
-    assert str(output) in capsys.readouterr().out
+    assert made == ["loss.png", "step-000001.png", "step-000002.png", "validation.csv"]
+    head, *rows = (tmp_path / "new" / "my-mosaic" / "validation.csv").read_text().splitlines()
+    assert (head, [row.split(",")[0] for row in rows]) == ("steps,loss", ["0", "1", "2"])
+    said = capsys.readouterr()
+    assert str(output) in said.out
+    assert "loss on held-out pairs:" in said.err
     assert read_state(tmp_path / "new" / "my-mosaic.train.pt")["done"] == 2
     assert cli.main(teach(manifest, output, *more, "--steps", "3", "--resume")) == 0
     assert read_state(tmp_path / "new" / "my-mosaic.train.pt")["done"] == 3
@@ -56,7 +63,7 @@ def test_a_folder_of_another_class_is_taught(manifest, tmp_path, family, capsys)
     folder, output = save_family_folder(family, tmp_path / family), tmp_path / "x.safetensors"
     more = ["--model", str(folder), "--precision", "bfloat16", "--checkpointing", "--preview-every", "2"]
     # the small T5's vocabulary has none of the words
-    shown = ["--source", "shown", "--focus", "0", "--cover", "0"] if family == "flux" else []
+    shown = ["--source", "shown", "--focus", "0", "--cover", "0", "--validation", "1"] if family == "flux" else []
     assert cli.main(teach(manifest, output, *more, *shown)) == 0, capsys.readouterr().err
     expert = load_expert(output)
     assert any(layer.up.any() for layer in expert.layers.values())
@@ -76,6 +83,8 @@ def test_a_folder_of_another_class_is_taught(manifest, tmp_path, family, capsys)
         (["--resolution", "60"], "multiple of 8"),
         (["--resume"], "no file"),
         (["--preset", "published", "--kappa", "3"], "kappa"),
+        (["--validation", "3"], "validation: got 3 of 3 different pairs"),
+        (["--validation-pairs", "nowhere.json"], "no file nowhere.json"),
         (["--accelerate"], "--device"),
     ],
 )

@@ -83,3 +83,54 @@ def test_both_hosts_agree(run_in_comfy):
 @pytest.mark.slow
 def test_both_hosts_agree_on_the_oldest_version(run_in_old_comfy):
     check(run_in_old_comfy(SCRIPT))
+
+
+NOVRAM = """
+import torch
+import comfy.model_management as management, comfy.sd, comfy.utils
+from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
+from regionstyle.nodes.tinyworld import bundled, comfy_tinyworld as tiny
+from regionstyle.nodes.tinyworld.editing import bundled_adapter, edit_by_words
+from regionstyle.nodes.tinyworld.settings import WordsEditSettings
+from regionstyle.nodes.tinyworld.world import scene
+
+def novram():
+    '''As under --novram on a GPU: nothing of a network stays on the device, LoRAs are added as each layer runs.'''
+    management.unload_all_models()
+    management.is_device_cpu = lambda device: False
+    management.vram_state = management.vram_set_state = management.VRAMState.NO_VRAM
+    management.get_free_memory = lambda device=None, torch_free_too=False: (1, 1) if torch_free_too else 1
+
+with torch.inference_mode():
+    made = scene(102, split="held-out")
+    image, phrase = torch.from_numpy(made.image).movedim(-1, 0)[None], made.objects[0].phrase
+    clip, vae = tiny.load_clip(), tiny.load_vae()
+    lora = comfy.utils.load_torch_file(str(bundled.expert_path("neon")))
+
+    def styled():
+        return comfy.sd.load_lora_for_models(tiny.load_model(), None, lora, 0.5, 0)[0]
+
+    def edited(model):
+        predictor, settings = ComfyPredictor(model, clip, vae, ComfyHost()), WordsEditSettings(steps=1, cfg=2.0, seed=3)
+        adapter = bundled_adapter(predictor.network)
+        out = edit_by_words(predictor, adapter, image, [(phrase, "mosaic")], settings)
+        return torch.cat([part.flatten() for part in (out.images, out.attention, out.where)])
+
+    expected = edited(styled())
+    novram()
+    model = styled()
+    far = lambda one, other: float((one - other).abs().max())
+    result = {"novram": far(edited(model), expected), "effect": far(expected, edited(tiny.load_model()))}
+    result["left"] = [model.loaded_size(), model.lowvram_patch_counter()]
+print(json.dumps(result))
+"""
+
+
+@pytest.mark.slow
+def test_a_model_of_which_nothing_stays_on_the_device_is_edited_alike(run_in_comfy):
+    result = run_in_comfy(NOVRAM)
+    assert result["novram"] < 1e-4 < 1e-2 < result["effect"]
+    loaded, patches = result["left"]
+    assert loaded == 0, "something of the network stayed loaded"
+    assert patches > 0, "no LoRA is added as layers run"

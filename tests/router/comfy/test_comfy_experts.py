@@ -14,9 +14,14 @@ SCRIPT = """
 from dataclasses import replace
 import torch
 import comfy.sd, comfy.utils, folder_paths
+from regionstyle.nodes.engine.adapters.comfy import attach_to_comfy
+from regionstyle.nodes.engine.adapters.gates import Gates
 from regionstyle.nodes.engine.host.comfy import ComfyHost
+from regionstyle.nodes.engine.host.compiled import original_network
+from regionstyle.nodes.engine.lora.init import init_lora
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
-from regionstyle.nodes.router.comfy.experts import attach, expert_choices, missing_expert, region_gates, restyle_batch
+from regionstyle.nodes.router.comfy.experts import (
+    _share_inverted, attach, expert_choices, missing_expert, region_gates, restyle_batch)
 from regionstyle.nodes.router.restyle import restyle_region
 from regionstyle.nodes.router.settings import RestyleSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny, bundled
@@ -71,6 +76,12 @@ with torch.inference_mode():
                    for share in (0.0, 1.0)}
     result |= {f"inverted_{share:.0f}": bool(torch.equal(made.movedim(1, -1), tiled.image))
                for share, made in by_hand.items()}
+    network = original_network(model.model.diffusion_model)
+    shares = {"shipped": ours, "off": off}
+    for strength in (0.0, 1.0):
+        another = init_lora(network, "x", "oil", rank=2, layers="all", seed=0)
+        shares[f"another at {strength:.0f}"] = attach_to_comfy(ours, [another], Gates({"x": strength}))
+    result["shares"] = {name: _share_inverted(one_model, one) for name, one_model in shares.items()}
     result |= {"tiled": tiled.notice, "tiled_warning": tiled.warning,
                "tiled_outside": bool(torch.equal(tiled.image[region == 0], large[region == 0])),
                "tiled_inside": float((tiled.image - large)[region == 1].abs().mean())}
@@ -114,6 +125,7 @@ def check(result: dict) -> None:
     assert not result["seeds"]
     assert result["anew"] == "restyled 1 of 1, in tiles at full size"
     assert result["tiled_warning"] == ""
+    assert result["shares"] == {"shipped": 1.0, "off": 0.0, "another at 0": 1.0, "another at 1": 0.0}
     assert result["inverted_1"], "a shipped expert's tiles start from the picture's own noise"
     assert not result["inverted_0"]
     assert result["tiled_outside"]

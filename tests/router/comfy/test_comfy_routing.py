@@ -141,6 +141,13 @@ with torch.inference_mode():
     lost, notice = by_regions(model, experts, empty, 0, ALL)
     unfound, positive, told = regional_prompts(lost, clip, "a picture", "a {phrase} in {style} style", "own prompts")
     result["lost"] = [notice, told, positive[0][0].shape[1], torch.equal(sample(unfound, clip), before)]
+    def at_strength(mosaic, neon):
+        stack = stacked(None, "tinyworld/mosaic.safetensors", "", "", mosaic)
+        stack = stacked(stack, "tinyworld/neon.safetensors", "", "", neon)
+        switched, notice = by_regions(model, stack, regions, 0, ALL)
+        patched, positive, told = regional_prompts(switched, clip, "a picture", "a {phrase} in {style}", "own prompts")
+        return notice, told, positive[0][0].shape[1]
+    result["zero"] = [at_strength(0.0, 1.0), at_strength(0.0, 0.0)]
     named = Regions(tuple(replace(r, phrase=f"the {r.phrase}") for r in regions), 128, 128)
     result["article"] = regional_prompts(by_regions(model, experts, named, 0, ALL)[0], clip, "a picture",
                                          "a {phrase} in {style} style", "own prompts")[2]
@@ -211,7 +218,14 @@ def check(result: dict) -> None:
     assert result["prompts"][1] == 3 * 77
     assert result["lost"] == [
         "mosaic -> the a\nneon -> the b\nmosaic: not found, off\nneon: not found, off\nwatercolor: no region, off",
-        "not found: the a, the b; every place reads the prompt", 77, True]  # fmt: skip
+        "not found: the a\nnot found: the b\nevery place reads the prompt", 77, True]  # fmt: skip
+    one, both = result["zero"]
+    assert one == [
+        "mosaic -> a\nneon -> b\nmosaic: strength 0, off",
+        "elsewhere: a picture\nneon: a b in neon\nmosaic: strength 0, no words of its own for a", 2 * 77]  # fmt: skip
+    assert both[1:] == [
+        "mosaic: strength 0, no words of its own for a\nneon: strength 0, no words of its own for b\n"
+        "every place reads the prompt", 77]  # fmt: skip
     assert result["article"] == result["prompts"][0]
     assert result["words"][0].splitlines() == ["mosaic: 2 tokens of its own", "neon: 1 tokens of its own"]
     assert result["words"][1] == 77

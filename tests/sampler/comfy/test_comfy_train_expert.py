@@ -11,7 +11,7 @@ from regionstyle.nodes.engine.host.comfy import ComfyHost
 from regionstyle.nodes.engine.predictor.comfy import ComfyPredictor
 from regionstyle.nodes.engine.region.region import Region
 from regionstyle.nodes.engine.region.regions import Regions
-from regionstyle.nodes.sampler.comfy.training import pairs_for, teach_on_comfy
+from regionstyle.nodes.sampler.comfy.training import held_pairs, pairs_for, teach_on_comfy
 from regionstyle.nodes.sampler.training.settings import ExpertTrainSettings
 from regionstyle.nodes.tinyworld import comfy_tinyworld as tiny
 from regionstyle.nodes.tinyworld.world import restyle_object, scene
@@ -75,8 +75,20 @@ with torch.inference_mode():
     states = [(base / "output" / "regionstyle" / f"stop-{after}.train.pt").is_file() for after in (1, 2, 3)]
     again = error(teach_on_comfy, model, clip, vae, pairs, "stop-3", settings, resolution=0, resume=False)
     went_on = teach_on_comfy(model, clip, vae, pairs, "stop-3", settings, resolution=0, resume=True)
-    shown = ExpertTrainSettings(**{**vars(settings), "source": "shown"})
+    def changed(**more):
+        return ExpertTrainSettings(**{**vars(settings), **more})
+    checkpointed = changed(checkpointing=True, preview_every=9)
+    twice = teach_on_comfy(model, clip, vae, pairs, "twice", checkpointed, resolution=0, resume=False)
+    by_file = lambda file: comfy.utils.load_torch_file(folder_paths.get_full_path("loras", file))
+    held = teach_on_comfy(model, clip, vae, pairs, "held", changed(validation=1), resolution=64, resume=False)
+    given = teach_on_comfy(model, clip, vae, pairs[:1], "given", settings, resolution=64, resume=False, held=pairs[1:])
+    shown = changed(source="shown")
     result = {
+        "twice": all(torch.equal(tensor, by_file(twice.file)[name]) for name, tensor in by_file(made.file).items()),
+        "held": [held.notice, list(held.previews.shape)], "given": [given.notice, list(given.previews.shape)],
+        "all held": error(teach_on_comfy, model, clip, vae, pairs, "all", changed(validation=2), resolution=64,
+                          resume=False),
+        "held away": error(held_pairs, "../x.json"),
         "stopped": stopped, "states": states, "again": again, "went on": went_on.notice,
         "equal": float((eps(went_on.model) - eps(made.model)).abs().max()),
         "family": error(teach_on_comfy, other, clip, vae, pairs, "other", settings, resolution=0, resume=False),
@@ -128,9 +140,25 @@ def test_it_can_be_cancelled_at_every_pair_and_step_and_goes_on_to_the_same(foun
     assert found["equal"] == 0.0, "as the training that was not stopped"
 
 
+def test_with_checkpointing_the_file_is_the_same_bit_for_bit(found):
+    assert found["twice"]
+
+
+@pytest.mark.parametrize("case", ["held", "given"])
+def test_held_out_pairs_are_measured_and_drawn(found, case):
+    notice, previews = found[case]
+    assert "2 steps on 1 pairs; 1 held out, loss " in notice
+    frames, height, width, _ = previews
+    assert frames == 2
+    assert height > 64
+    assert width > 3 * 64
+
+
 @pytest.mark.parametrize(
     ("case", "part"),
     [
+        ("all held", "validation: got 2 of 2 different pairs"),
+        ("held away", "validation_manifest"),
         ("half", "only image, regions"),
         ("none", "or a manifest"),
         ("both", "a manifest and image"),

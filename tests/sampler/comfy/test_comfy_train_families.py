@@ -16,6 +16,7 @@ from pathlib import Path
 import comfy.sd, comfy.utils, node_helpers
 from dataclasses import replace
 from regionstyle.nodes.engine.attention.supervision import AttentionTarget
+from regionstyle.nodes.engine.families.registry import family_of
 from regionstyle.nodes.engine.lora.save import save_expert
 from regionstyle.nodes.engine.predictor.base import Text
 from regionstyle.nodes.engine.training.comfy import trainable_on_comfy
@@ -25,6 +26,9 @@ from regionstyle.nodes.sampler.training.run import new_expert
 from regionstyle.nodes.sampler.training.settings import ExpertTrainSettings
 
 SETTINGS = ExpertTrainSettings(steps=2, batch=2, rate=0.05, rank=2, warmup=0, cover=0.0, focus=0.3)
+
+def family_blocks(network):
+    return family_of(network).comfy_blocks_of(network)
 
 def prompt(family, seed):
     length = COMFY_SHAPES[family][0]
@@ -67,7 +71,20 @@ def taught(family, settings=SETTINGS):
             with trainer._around(draws):
                 return trainer._losses(draws).sum()
         parameters = list(weights.parameters())
-        made = torch.autograd.grad(loss(), parameters, allow_unused=True)
+        def slopes():
+            with trainer._around(draws):  # the tap stays on until the gradients are there
+                return torch.autograd.grad(trainer._losses(draws).sum(), parameters, allow_unused=True)
+        made = slopes()
+        calls = []
+        network = predictor.network
+        hooks = [one.register_forward_hook(lambda *_: calls.append(1)) for one in family_blocks(network)]
+        with predictor.checkpointed():
+            twice = slopes()
+        for hook in hooks:
+            hook.remove()
+        same = [(a is None) == (b is None) and (a is None or torch.equal(a, b)) for a, b in zip(made, twice)]
+        again = slopes()
+        quiet = all(a is b or torch.equal(a, b) for a, b in zip(made, again))
         size = torch.sqrt(sum(one.square().sum() for one in made if one is not None))
         way = [torch.zeros_like(p) if one is None else one / size for p, one in zip(parameters, made)]
         ends, h = [], 2e-2
@@ -78,7 +95,8 @@ def taught(family, settings=SETTINGS):
                 ends.append(float(loss().double()))
                 for p, w in zip(parameters, way):
                     p.sub_(sign * h * w)
-        out = {"slopes": [float(size), (ends[0] - ends[1]) / (2 * h)]}
+        out = {"checkpointed": [all(same), quiet, len(calls), len(hooks)]}
+        out |= {"slopes": [float(size), (ends[0] - ends[1]) / (2 * h)]}
         out["steps"] = [trainer.step() for _ in range(2)]
         out["watched"] = len(trainer.watched)
     after = model.model.diffusion_model.state_dict()
@@ -138,6 +156,10 @@ def check(found):
     assert gradient == pytest.approx(difference, rel=2e-2)
     assert all(math.isfinite(loss) for loss in found["steps"])
     assert found["watched"] >= 1
+    same, quiet, calls, blocks = found["checkpointed"]
+    assert quiet, "gradients differ from run to run, so the next line would say nothing"
+    assert same, "with checkpointing, gradients are the same bit for bit"
+    assert calls > 1.8 * blocks > 0, "blocks run twice, but for one before the first layer that learns"
     assert found["network"], "only the expert learns"
     assert found["plain"], "the MODEL given is not as before"
     same, effect = found["stock"]

@@ -28,7 +28,8 @@ from regionstyle.nodes.tinyworld.bundled import load_predictor
 
 workers, folder = accelerated(), Path(sys.argv[1])
 predictor = load_predictor(LocalHost("cpu"))
-settings = ExpertTrainSettings(steps=3, batch=4 // workers.count, rate=1e-2, rank=2, warmup=0)
+settings = ExpertTrainSettings(steps=3, batch=4 // workers.count, rate=1e-2, rank=2, warmup=0,
+                               validation=1)
 examples = encode_pairs(predictor, read_manifest(Path(sys.argv[2])), 64, settings)
 weights = ExpertWeights(new_expert(predictor.network, "x", "mosaic", settings)).requires_grad_(True)
 shown = []
@@ -38,7 +39,8 @@ with ExpertStack(predictor.network, [weights]) as stack:
     made = train_expert(predictor, weights, examples, settings, state, workers=workers,
                         shown=lambda step, frame: shown.append(step))
 flat = torch.cat([p.detach().flatten() for p in weights.parameters()])
-torch.save({"weights": flat, "losses": made.losses, "shown": len(shown), "state": state.path.is_file()},
+torch.save({"weights": flat, "losses": made.losses, "validation": made.validation,
+            "shown": len(shown), "state": state.path.is_file()},
            folder / f"{workers.rank}.pt")
 """
 
@@ -67,6 +69,11 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
     first, second = run(tmp_path / "two", manifest, 2)
     assert first["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert second["losses"] == first["losses"]
+    assert [done for done, _ in first["validation"]] == [0, 3]
+    assert [loss for _, loss in first["validation"]] == pytest.approx(
+        [loss for _, loss in alone["validation"]], rel=1e-4
+    )
+    assert second["validation"] == first["validation"]
     torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=1e-7)
     torch.testing.assert_close(first["weights"], alone["weights"], rtol=0, atol=2e-3)
     assert (first["shown"], first["state"]) == (1, True)
