@@ -110,6 +110,7 @@ SHEETS = {
         "iterations show how it "
         "goes; for a real result give a folder of photographs and 1000 iterations.",
         ((1, 2), (3, 9, 10), (4,), (5, 6), (7, 8), (11,)),
+        f"{WEIGHTS} {PHOTO}",
     ),
     "11 Phrase Masks": Sheet(
         "Every phrase of a sentence to a region with its own mask; saved to a file, loaded again, and picked by size.",
