@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tempfile
 import threading
-from functools import cache
 from pathlib import Path
 
 from comfy_script import PREAMBLE, environment_of, result_of, run_script
@@ -27,6 +26,7 @@ gc.freeze()
 def _run(order):
     '''In the child: the script as the main module of a process of its own. Never returns.'''
     os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the orders are the parent's
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
     code = 0
@@ -36,6 +36,8 @@ def _run(order):
         exec(compile(order["script"], "<script>", "exec"), globals())
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            print(stop.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
         code = 1
@@ -69,8 +71,13 @@ class ForkingComfy:
         with tempfile.TemporaryDirectory() as folder:
             files = {name: Path(folder) / name for name in ("stdout", "stderr")}
             places = {name: str(file) for name, file in files.items()}
-            self._send({"script": script, "environment": environment, **places})
-            code = self._code_of(self._answer(), seconds)
+            try:
+                self._send({"script": script, "environment": environment, **places})
+                code = self._code_of(self._answer(), seconds)
+            except BaseException:
+                self.process.kill()  # the next script finds a new one, and no answer that was meant for this one
+                self.process.wait()
+                raise
             said = {name: file.read_text(errors="replace") for name, file in files.items() if file.exists()}
         return subprocess.CompletedProcess(["script"], code, **{"stdout": "", "stderr": "", **said})
 
@@ -83,23 +90,30 @@ class ForkingComfy:
         line = self.process.stdout.readline()
         if not line:
             self.log.seek(0)
-            raise AssertionError(f"ComfyUI could not be imported:\n{self.log.read()[-6000:]}")
+            raise AssertionError(f"ComfyUI's process ended:\n{self.log.read()[-6000:]}")
         return int(line)
 
     def _code_of(self, child: int, seconds: float) -> int:
         late = threading.Timer(seconds, os.killpg, (child, signal.SIGKILL))
         late.start()
-        code = self._answer()
-        if not late.is_alive():
-            raise TimeoutError(f"the script took more than {seconds} s")
-        late.cancel()
+        try:
+            code = self._answer()
+            if not late.is_alive():
+                raise TimeoutError(f"the script took more than {seconds} s")
+        finally:
+            late.cancel()
         return code
 
 
-@cache
+_RUNNING: dict[tuple[Path, Path], ForkingComfy] = {}
+
+
 def forking(comfy: Path, python: Path) -> ForkingComfy:
-    """The one of this process."""
-    return ForkingComfy(comfy, python)
+    """The one of this process; a new one where it has ended."""
+    known = _RUNNING.get((comfy, python))
+    if known is None or known.process.poll() is not None:
+        known = _RUNNING[comfy, python] = ForkingComfy(comfy, python)
+    return known
 
 
 def run_forked(comfy: Path, python: Path, script: str, *, args: tuple[str, ...] = (), seconds: float = 600) -> dict:
