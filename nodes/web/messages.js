@@ -11,7 +11,8 @@ const OURS = "RegionStyle"; // how the ids of this pack's nodes begin
 const LONGEST = 2000; // characters, as in nodes/engine/host/messages.py
 const RUNS = 16; // of the history: earlier ones are forgotten
 
-const redrawn = new Set(); // nodes with a text that the server does not know of, and will not take away
+const redrawn = new WeakSet(); // nodes with a text that the server does not know of, and will not take away
+let running = false; // a run of this page: what its nodes say is not in the history yet
 
 const root = () => app.rootGraph ?? app.graph;
 const unseen = (error) => console.warn("RegionStyle: messages of earlier runs cannot be shown", error);
@@ -28,20 +29,26 @@ function drawable(lines) {
   return text.split("\n").filter((line) => line.trim()).join(";\n");
 }
 
-function draw(id, output) {
-  const lines = output?.text;
-  if (!Array.isArray(lines) || !String(nodeOf(id)?.type).startsWith(OURS)) return;
-  redrawn.add(String(id));
-  api.dispatchCustomEvent("progress_text", { nodeId: String(id), text: drawable(lines) });
+/* The front end looks for an id without ":" on the graph on screen: nodes of any other graph are left out. */
+const canDraw = (node, kind) => node?.graph === app.canvas.graph && node.type === kind && kind.startsWith(OURS);
+
+function draw(run, id) {
+  const node = nodeOf(id);
+  if (!canDraw(node, run.prompt[2][id]?.class_type)) return;
+  const text = drawable(run.outputs[id]?.text ?? []);
+  if (!text && !redrawn.delete(node)) return;
+  api.dispatchCustomEvent("progress_text", { nodeId: String(node.id), text: text || " ", again: true }); // "" is ignored
+  if (text) redrawn.add(node);
 }
 
 const told = (run, kind) => (run.status?.messages ?? []).filter((message) => message[0] === kind).map(([, data]) => data);
 const fromCache = (run) => told(run, "execution_cached").flatMap((data) => data.nodes);
 
-/* The nodes that a run got to: of one that failed those with an output, and the one where it did, which had none. */
+/* The nodes that a run got to; of one that was stopped also those without an output, and the one where it was. */
 function reached(run) {
-  const failed = told(run, "execution_error").map((data) => data.node_id);
-  return run.status?.completed ? Object.keys(run.prompt[2]) : [...Object.keys(run.outputs), ...failed];
+  if (run.status?.completed) return Object.keys(run.prompt[2]);
+  const stopped = [...told(run, "execution_error"), ...told(run, "execution_interrupted")];
+  return [...Object.keys(run.outputs), ...stopped.flatMap(({ node_id, executed }) => [node_id, ...executed])];
 }
 
 /* The last run that `accepts` and that did not take a node from the cache tells what the node said, if anything. */
@@ -54,7 +61,7 @@ async function redraw(accepts) {
     for (const id of reached(run)) {
       if (known.has(id) || !accepts(run, id, runs[0]) || (kept.includes(id) && !run.outputs[id]?.text)) continue;
       known.add(id);
-      draw(id, run.outputs[id]);
+      draw(run, id);
     }
   }
 }
@@ -69,15 +76,19 @@ function ofThisWorkflow(run) {
   return /[1-9a-f]/.test(graph.id) || same(kinds(graph), kinds(root()));
 }
 
-const cachedNow = (run, id, last) => fromCache(last).includes(id) && same(run.prompt[2][id], last.prompt[2][id]);
+const cachedIn = (last, run, id) => fromCache(last).includes(id) && same(run.prompt[2][id], last.prompt[2][id]);
+const ofLastRun = (run, id, last) => ofThisWorkflow(last) && (run === last || cachedIn(last, run, id));
 
 app.registerExtension({
   name: "RegionStyle.messages",
   setup() {
+    api.addEventListener("progress_text", ({ detail }) => detail.again || redrawn.delete(nodeOf(detail.nodeId)));
     api.addEventListener("executing", ({ detail }) => {
-      const id = String(detail);
-      if (detail === null) redraw(cachedNow).catch(unseen); // the run has ended
-      else if (redrawn.delete(id)) api.dispatchCustomEvent("progress_text", { nodeId: id, text: " " });
+      running = detail !== null;
+      if (!running) redraw(ofLastRun).catch(unseen);
+    });
+    app.canvas.canvas.addEventListener("litegraph:set-graph", () => {
+      if (!running) redraw(ofThisWorkflow).catch(unseen); // a subgraph was opened, or left
     });
   },
   afterConfigureGraph() {

@@ -21,6 +21,26 @@ OPEN_ANOTHER = """async (prompt) => {
     graph.nodes.push({...graph.nodes[0], id: 99, outputs: [], inputs: []});  // 0.3.64 tells workflows by their nodes
     await app.loadGraphData({...graph, id: crypto.randomUUID()});
 }"""
+OPEN_STRANGERS = """async (prompt) => {
+    await app.loadApiJson(prompt, "strangers");
+    await app.loadGraphData({...app.graph.serialize(), id: crypto.randomUUID()});
+}"""
+WIDGETS = "() => app.graph.nodes.map((node) => [node.type, (node.widgets ?? []).map((widget) => widget.name)])"
+# The history, which is asked for at the end of a run, comes only after another workflow was opened.
+HOLD_THE_HISTORY = """() => {
+    const {api} = app, fetchApi = api.fetchApi.bind(api);
+    const given = new Promise((give) => { window.giveHistory = give; });
+    api.fetchApi = async (route, ...more) => {
+        if (route.startsWith("/history?")) await given;
+        return fetchApi(route, ...more);
+    };
+}"""
+GIVE_THE_HISTORY = "() => window.giveHistory()"
+MAKE_A_SUBGRAPH = """() => {
+    const node = app.graph.getNodeById(2);
+    window.made = app.graph.convertToSubgraph(new Set([node])).subgraph;
+}"""
+OPEN_THE_SUBGRAPH = "() => app.canvas.setGraph(window.made)"
 QUEUE = "async () => { await app.queuePrompt(0); }"
 # The text that can be seen on the page, without its invisible spaces.
 SEEN = "() => document.body.innerText.replaceAll('\\u200b', '')"
@@ -123,6 +143,47 @@ def test_messages_are_there_again_on_a_page_that_is_loaded_anew_and_for_a_cached
     page.evaluate(QUEUE)
     wait_for(page, said)
     wait_for(page, "wrote regions/browser_")
+    page.evaluate(HOLD_THE_HISTORY)
+    page.evaluate(QUEUE)
+    page.wait_for_timeout(SHORT)
+    page.evaluate(OPEN_ANOTHER, empty_mask(phrase))
+    page.evaluate(GIVE_THE_HISTORY)
+    page.wait_for_timeout(SHORT)
+    assert said not in page.evaluate(SEEN), "a message of the workflow that was open when the run was started"
+
+
+def test_nodes_of_another_workflow_get_nothing_for_their_ids(page):
+    phrase = uuid.uuid4().hex
+    run(page, empty_mask(phrase))
+    wait_for(page, phrase)
+    page.wait_for_timeout(2 * SHORT)
+    page.reload()
+    page.wait_for_function(READY, timeout=LONG)
+    wait_for(page, f"'{phrase}' not found in image 0: empty mask")
+    color = uuid.uuid4().int % 0xFFFFFF  # another one each time: what is cached is not run
+    image = {"1": node("EmptyImage", width=16, height=16, batch_size=1, color=color)}
+    page.evaluate(
+        OPEN_STRANGERS, image | {"2": node("ImageInvert", image=["1", 0]), "3": node("PreviewImage", images=["2", 0])}
+    )
+    page.wait_for_timeout(SHORT)
+    before = page.evaluate(WIDGETS)
+    page.evaluate(QUEUE)
+    page.wait_for_timeout(2 * SHORT)
+    drawn = [(kind, name) for kind, names in page.evaluate(WIDGETS) for name in names if "text-preview" in name]
+    assert not drawn, before
+
+
+def test_messages_of_a_subgraph_are_on_its_nodes_when_it_is_opened(page):
+    phrase = uuid.uuid4().hex
+    said = f"'{phrase}' not found in image 0: empty mask"
+    page.evaluate(LOAD, empty_mask(phrase))
+    page.wait_for_timeout(SHORT)
+    page.evaluate(MAKE_A_SUBGRAPH)
+    page.evaluate(QUEUE)
+    wait_for(page, "wrote regions/browser_")
+    assert said not in page.evaluate(SEEN)
+    page.evaluate(OPEN_THE_SUBGRAPH)
+    wait_for(page, said)
 
 
 def test_a_message_that_was_drawn_again_goes_when_its_node_says_nothing(page):
