@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.errors import RegionStyleError, is_cancel, wrong_input
 from ..engine.host.base import Host
 from ..engine.language.instruction import Instruction
 from ..grounding.finders.attention_finder import FoundRegions
@@ -30,6 +30,8 @@ OFF = "off"
 EXPERT, CLIP, SMS, EDIT = "expert", "clip", "sms", "edit"
 METHODS = (EXPERT, CLIP, SMS, EDIT)
 BY_EXPERTS = (EXPERT, SMS)  # the methods that need the style's expert
+KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
+NOT_HARMONISED = "not harmonised, since it was stopped"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,11 @@ class StylizeRequest:
         if self.generator is None:
             return "automatic"
         return "expert" if self.generator == OFF else "generator"
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what was reached counts when the user cancels."""
+        return self.method in KEEPING and (self.local_clip is None or self.local_clip.keep_best)
 
     def check(self) -> None:
         """RegionStyleError for what can be seen to be wrong without any picture or network."""
@@ -135,7 +142,18 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
         painter: Painter = painter_named(request.painter, _painter_context(request, model))
         edited = edit(images, found.regions, painter, request.settings)
     edited = replace(edited, notes=(*found.outlined, *edited.notes), said=found.said)
-    return harmonized(edited, host) if request.harmonize and not edited.stopped else edited
+    return _harmonized_or_kept(edited, request, host) if request.harmonize else edited
+
+
+def _harmonized_or_kept(edited: EditResult, request: StylizeRequest, host: Host) -> EditResult:
+    """What was restyled, harmonised, or as it is where a method that keeps what it has is cancelled: that is noted."""
+    if not edited.stopped:
+        try:
+            return harmonized(edited, host)
+        except BaseException as error:
+            if not (request.keeps and is_cancel(error)):
+                raise
+    return replace(edited, stopped=True, notes=(*edited.notes, NOT_HARMONISED))
 
 
 def harmonized(edited: EditResult, host: Host) -> EditResult:

@@ -20,14 +20,12 @@ from ..local_model import TINY
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture, save_image
 from ..sms import SmsChoice, sms_settings, usual_sms
-from ..stylize import CLIP, SMS, StylizeRequest, stylize
+from ..stylize import CLIP, KEEPING, SMS, StylizeRequest, stylize
 from .arguments import DONE, INTERRUPTED, NOTHING_TO_DO
 from .commands import CLIP_OPTIONS
 from .console import Shown, console_host, say, say_lines, say_lost
 from .interrupts import noted_interrupts
 from .setting_options import flag_of, given_options
-
-KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
 
 
 def run_stylize(args: argparse.Namespace) -> int:

@@ -197,10 +197,29 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so_once(scene_file, tmp_path, ca
     assert main([*ask, "--harmonize"]) == 130
     said = capsys.readouterr()
     assert said.err.count("cancelled") == said.err.count("cancelled after 2 of 5 iterations") == 1
+    assert "not harmonised, since it was stopped" in said.err
     assert f"wrote {out}" in said.out
     assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
     assert sorted(one.name for one in (tmp_path / "o").iterdir()) == [f"step-{step:06d}.png" for step in range(3)]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_it_is_harmonised_writes_what_was_restyled(scene_file, tmp_path, capsys, monkeypatch):
+    from regionstyle.nodes.app import stylize
+
+    def harmonised(*given):
+        signal.raise_signal(signal.SIGINT)
+        return harmonize(*given)
+
+    harmonize, out = stylize.harmonize, tmp_path / "o.png"
+    monkeypatch.setattr(stylize, "harmonize", harmonised)
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--harmonize", "--iterations", "2"]
+    assert main([*ask, "--no-keep-best"]) == 130
+    assert not out.exists()
+    capsys.readouterr()
+    assert main(ask) == 130
+    assert "not harmonised, since it was stopped" in capsys.readouterr().err
+    assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
 
 
 def by_sms(path, out, prompt, *more):
