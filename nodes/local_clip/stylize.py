@@ -117,6 +117,7 @@ class _Run:
     frames: list[Tensor] = field(default_factory=list)
     history: History = field(default_factory=History)
     stopped: str = ""
+    left: list[str] = field(default_factory=list)
     done: int = 0
     enlarged: float = 1.0
 
@@ -152,16 +153,17 @@ class _Run:
         """One picture `[1,3,H,W]` and what was blended in, `[1,H,W]`."""
         image, mask = self.images[index : index + 1], torch.zeros(1, *self.images.shape[-2:])
         for number, group in enumerate(groups):
-            if self.stopped:
-                break
             try:
-                image, blended = self._group(image, group, index, number, len(groups))
+                if not self.stopped:
+                    image, blended = self._group(image, group, index, number, len(groups))
+                    mask = torch.maximum(mask, blended.float().cpu())
+                    continue
             except BaseException as error:
                 if not (self.done and self._kept(error)):
                     raise
                 self.stopped = "cancelled: what was finished is kept"
-                break
-            mask = torch.maximum(mask, blended.float().cpu())
+            of_picture = f" of picture {index + 1}" if len(self.images) > 1 else ""
+            self.left += [f"{region.phrase}{of_picture}" for region in group]
         return image, mask
 
     def _kept(self, error: BaseException) -> bool:
@@ -263,7 +265,10 @@ class _Run:
         """What the result lacks."""
         size, detail = self.settings.size or self.by.networks.native, "fine detail"
         lost = detail if self.settings.preset.enlarge == "picture" else f"{detail} of the style"
-        return "; ".join(filter(None, [self.stopped, enlarged_note(self.enlarged, size, "Set size higher.", lost)]))
+        left = f"not restyled: {', '.join(self.left)}" if self.left else ""
+        return "; ".join(
+            filter(None, [self.stopped, left, enlarged_note(self.enlarged, size, "Set size higher.", lost)])
+        )
 
 
 def _disjoint(regions: Sequence[Region]) -> list[Region]:
