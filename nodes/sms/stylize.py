@@ -14,7 +14,7 @@ from ..engine.errors import is_cancel, wrong_input
 from ..engine.predictor.base import NoisePredictor
 from ..engine.region.unchanged import looks_alike
 from .optimise import BaseModel, History, Prompts, StyleMatcher
-from .settings import Framing, SmsSettings
+from .settings import LABEL, Framing, SmsSettings
 from .work import Work, works_of
 
 FRAMES = 8  # pictures of the progression strip, at most
@@ -214,7 +214,7 @@ def _base_model(base: NoisePredictor, captions: Sequence[str], style_words: str,
 def _run(matcher: StyleMatcher, last: int, frames: list[Tensor]) -> None:
     """All iterations before `last`, or fewer when it settles; adds to the frames."""
     settings, predictor = matcher.settings, matcher.predictor
-    progress = predictor.host.progress(settings.iterations, "matching style")
+    progress = predictor.host.progress(settings.iterations, LABEL)
     kept = {round(settings.iterations * i / (FRAMES - 1)) for i in range(FRAMES - 1)}
     for index in range(matcher.iteration, last):
         shown = index % settings.preview_every == 0 or index in kept

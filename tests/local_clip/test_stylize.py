@@ -168,6 +168,8 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
         styled(images, found, replace(QUICK, keep_best=False), Stopping(2).host())
     with pytest.raises(Cancelled):  # before there is anything to keep
         styled(images, found, QUICK, Stopping(0).host())
+    with pytest.raises(Cancelled):  # the best of one iteration is what it began with
+        styled(images, found, QUICK, Stopping(1).host())
 
 
 @pytest.mark.parametrize("batch", [1, 2])

@@ -12,7 +12,9 @@ from torch import Tensor
 from ...engine.errors import Cancelled, wrong_input
 from ...engine.settings.setting import settings_of
 from ...grounding.finders.attention import AttentionSettings
+from ...local_clip.settings import LABEL as CLIP_LABEL
 from ...local_clip.settings import LocalClipSettings
+from ...sms.settings import LABEL as SMS_LABEL
 from ..edit import EditResult, EditSettings
 from ..ground_instruction import NothingFound, Where
 from ..local_clip import usual_settings
@@ -47,7 +49,7 @@ def run_stylize(args: argparse.Namespace) -> int:
     say_lines(result.said)
     say_lines(result.warning(image))
     if args.strict and not result.differs(image):
-        return INTERRUPTED if result.stopped else NOTHING_TO_DO
+        return NOTHING_TO_DO
     lost = save_edited(picture, result.image, result.mask, args.output)
     say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")
@@ -67,19 +69,32 @@ def _stylized(args: argparse.Namespace, image: Tensor, request: StylizeRequest) 
             result = stylize(image, request, console_host(args.device, cancelled, _previews(args)))
         except Cancelled:
             raise KeyboardInterrupt from None
-    if result.stopped and not result.changed:
+    if result.stopped and not result.differs(image):
         raise KeyboardInterrupt
     return result
 
 
 def _previews(args: argparse.Namespace) -> Shown | None:
     """Writes the previews that --preview-every or --sms-preview-every asks for into a folder of the output's name; None
-    for none."""
-    if args.preview_every is None and args.sms_preview_every is None:
-        return None
+    for none.
 
-    def shown(step: int, frame: Tensor) -> None:
-        save_image(frame[None], Path(args.output).with_suffix("") / f"step-{step:06d}.png")
+    Of the method's own loop, every so many iterations. SMS counts those of each region from 0: the second one's and
+    later ones' come into folders of their own.
+    """
+    label = {CLIP: CLIP_LABEL, SMS: SMS_LABEL}.get(args.method)
+    every: int | None = args.sms_preview_every if args.method == SMS else args.preview_every
+    if label is None or every is None:
+        return None
+    folder, region, before = Path(args.output).with_suffix(""), 1, 0
+
+    def shown(of: str, step: int, frame: Tensor) -> None:
+        nonlocal region, before
+        if of != label:
+            return
+        region, before = region + (step < before), step
+        if step % every == 0:
+            place = folder / f"region-{region}" if region > 1 else folder
+            save_image(frame[None], place / f"step-{step:06d}.png")
 
     return shown
 

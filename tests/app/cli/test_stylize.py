@@ -213,13 +213,55 @@ def test_ctrl_c_while_it_is_harmonised_writes_what_was_restyled(scene_file, tmp_
 
     harmonize, out = stylize.harmonize, tmp_path / "o.png"
     monkeypatch.setattr(stylize, "harmonize", harmonised)
-    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--harmonize", "--iterations", "2"]
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--harmonize", "--iterations", "4"]
+    ask += ["--preview-every", "2"]
     assert main([*ask, "--no-keep-best"]) == 130
     assert not out.exists()
     capsys.readouterr()
     assert main(ask) == 130
     assert "not harmonised, since it was stopped" in capsys.readouterr().err
+    written = sorted(one.name for one in (tmp_path / "o").iterdir())
+    assert written == ["step-000000.png", "step-000002.png"], "no frame of the strip's, and none of the harmoniser's"
     assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
+
+
+def test_ctrl_c_before_the_first_change_writes_nothing(scene_file, tmp_path, monkeypatch):
+    """The best of one iteration is the picture it began with."""
+    from regionstyle.nodes.app.cli import stylize
+
+    def save(frame, place):
+        if place.name == "step-000001.png":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stylize, "save_image", save)
+    out = tmp_path / "o.png"
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--preview-every", "1", "--iterations", "5"]
+    assert main(ask) == 130
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["clip", "sms"])
+def test_previews_of_one_region_do_not_overwrite_anothers(tmp_path, method):
+    """SMS counts each region's iterations from 0; with detail "both" two sizes go on counting."""
+    import torch
+
+    from regionstyle.nodes.app.cli.main import build_parser
+    from regionstyle.nodes.app.cli.stylize import _previews
+
+    every, label = {"clip": ("--preview-every", "local CLIP style"), "sms": ("--sms-preview-every", "matching style")}[
+        method
+    ]
+    line = ["stylize", "a.png", "neon", "-o", str(tmp_path / "o.png"), "--method", method]
+    assert _previews(build_parser().parse_args(line)) is None
+    shown = _previews(build_parser().parse_args([*line, every, "2"]))
+    steps = range(9) if method == "clip" else (0, 1, 2, 2, 3, 4, 0, 1, 2, 3, 4)
+    for step in steps:
+        shown(label, step, torch.full((3, 4, 4), 0.5))
+    shown("harmonising", 2, torch.full((3, 4, 4), 0.5))
+    written = sorted(str(one.relative_to(tmp_path / "o")) for one in (tmp_path / "o").rglob("*.png"))
+    names = [f"step-{step:06d}.png" for step in (0, 2, 4, 6, 8)]
+    second = [f"region-2/{name}" for name in names[:3]]
+    assert written == (names if method == "clip" else [*second, *names[:3]])
 
 
 def by_sms(path, out, prompt, *more):
