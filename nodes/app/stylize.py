@@ -22,8 +22,10 @@ from .ground_instruction import Where, check_all_found, check_tiny_words, ground
 from .harmonize import HarmonizeRequest, harmonize
 from .local_clip import known_clip_styles
 from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
-from .painters.generator import check_settings
+from .painters.clip import check_settings as check_clip
+from .painters.generator import check_settings as check_generator
 from .painters.registry import PainterContext, painter_named
+from .painters.sms import check_settings as check_sms
 from .sms import SmsChoice
 
 OFF = "off"
@@ -31,6 +33,7 @@ EXPERT, CLIP, SMS, EDIT = "expert", "clip", "sms", "edit"
 METHODS = (EXPERT, CLIP, SMS, EDIT)
 BY_EXPERTS = (EXPERT, SMS)  # the methods that need the style's expert
 KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
+CHECKS = {"generator": check_generator, CLIP: check_clip, SMS: check_sms}  # of the settings, by painter
 NOT_HARMONISED = "not harmonised, since it was stopped"
 
 
@@ -78,21 +81,24 @@ class StylizeRequest:
         """RegionStyleError for what can be seen to be wrong without any picture or network."""
         self.where.check()
         self._check_method()
-        if self.painter == "generator":
-            check_settings(self.settings)
+        if self.painter in CHECKS:
+            CHECKS[self.painter](self.settings)
         check_expert(self.model, self.expert)
         if self.harmonize and self.where.whole:
             raise wrong_input("--harmonize", "it with --whole", "a part of the picture", "Leave one of them out.")
 
     def _check_method(self) -> None:
-        """RegionStyleError for an unknown method, and options that belong to the other one."""
+        """RegionStyleError for an unknown method, and options that belong to the other one.
+
+        Settings of clip and of sms are called what Python calls them; the command line refuses each by its own flag.
+        """
         if self.method not in METHODS:
             raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
         lora = {} if self.method in BY_EXPERTS else {"--expert": self.expert}
         options: dict[str, dict[str, Any]] = {
             EXPERT: {**lora, "--generator": self.generator},
-            CLIP: {"--clip": self.clip, "--start-image": self.start_image, "its settings": self.local_clip},
-            SMS: {"settings of sms": self.sms},
+            CLIP: {"--clip": self.clip, "--start-image": self.start_image, "--clip-settings": self.local_clip},
+            SMS: {"--sms-settings": self.sms},
             EDIT: {"--composite": self.composite or None},
         }
         for other in METHODS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from .arguments import DONE, INTERRUPTED, NOTHING_TO_DO
 from .commands import CLIP_OPTIONS
 from .console import Shown, console_host, say, say_lines, say_lost
 from .interrupts import noted_interrupts
-from .setting_options import flag_of, given_options
+from .setting_options import flag_of, given_options, method_flag
 
 
 def run_stylize(args: argparse.Namespace) -> int:
@@ -132,7 +133,8 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
 
 
 def _sms_choice(args: argparse.Namespace) -> SmsChoice | None:
-    """The options of --method sms that were given; None for none. RegionStyleError for clip's in their place."""
+    """The options of --method sms that were given; None for none. RegionStyleError for clip's in their place, and for
+    some with another method."""
     names = sms_settings()
     for name in CLIP_OPTIONS:
         if args.method == SMS and name in names and getattr(args, name) is not None:
@@ -140,6 +142,8 @@ def _sms_choice(args: argparse.Namespace) -> SmsChoice | None:
             got, accepts = f"it with --method {SMS}", f"--{SMS}-{flag}"
             raise wrong_input(f"--{flag}", got, accepts, "It belongs to --method clip.")
     given = given_options(args, SMS, names)
+    if given and args.method != SMS:
+        _refuse_others(args.method, [method_flag(SMS, names[name], name) for name in given], SMS)
     return usual_sms(given, args.model == TINY) if given else None
 
 
@@ -147,10 +151,13 @@ def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:
     """The options of --method clip that were given; None for none. RegionStyleError for some with another method."""
     given = {name: getattr(args, name) for name in CLIP_OPTIONS if getattr(args, name) is not None}
     if given and args.method != CLIP:
-        flags = [flag_of(settings_of(LocalClipSettings)[name]) for name in given]
-        got, accepts = f"{args.method!r} with {' and '.join(flags)}", f"it without, or {CLIP!r}"
-        raise wrong_input("--method", got, accepts, "Leave out one or the other.")
+        _refuse_others(args.method, [flag_of(settings_of(LocalClipSettings)[name]) for name in given], CLIP)
     return usual_settings(given, args.clip) if given else None
+
+
+def _refuse_others(method: str, flags: Sequence[str], other: str) -> None:
+    got, accepts = f"{method!r} with {' and '.join(flags)}", f"it without, or {other!r}"
+    raise wrong_input("--method", got, accepts, "Leave out one or the other.")
 
 
 def _start_image(path: Path) -> Tensor:

@@ -141,8 +141,8 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
         (["--method", "clip", "--model", "nowhere"], "--model: got 'nowhere', expected it with --optimise latent"),
         (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
         (["--composite"], "'expert' with --composite"),
-        (["--sms-iterations", "3"], "'expert' with settings of sms"),
-        (["--method", "clip", "--sms-no-relevance"], "'clip' with settings of sms"),
+        (["--sms-iterations", "3"], "'expert' with --sms-iterations"),
+        (["--method", "clip", "--sms-no-relevance"], "'clip' with --sms-no-relevance, expected it without, or 'sms'"),
         (["--method", "sms", "--iterations", "3"], "it with --method sms, expected --sms-iterations"),
         (["--method", "sms", "--optimise", "pixels"], "'sms' with --optimise, expected it without, or 'clip'"),
         (["--method", "sms", "--generator", "neon"], "'sms' with --generator"),
@@ -160,6 +160,14 @@ def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, m
     ask = ["stylize", str(scene_file[0]), prompt, "-o", out, "--device", "cpu", "--box", "20,20,60,70"]
     assert main([*ask, *(str(scene_file[0]) if one == "START" else one for one in more)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("method", "option"), [("sms", "--strength=0.5"), ("clip", "--detail=full")])
+def test_settings_of_redrawing_are_refused_before_the_thing_is_looked_for(tmp_path, capsys, method, option):
+    Image.new("RGB", (128, 128)).save(tmp_path / "black.png")
+    ask = ["stylize", str(tmp_path / "black.png"), "make the star neon", "-o", str(tmp_path / "o.png")]
+    assert main([*ask, "--device", "cpu", "--method", method, option]) == 2
+    assert f"{method} with {option.partition('=')[0]}" in capsys.readouterr().err
 
 
 BY_CLIP = ("--device", "cpu", "--box", "20,20,60,70", "--method", "clip", "--optimise", "pixels", "--patches", "2")
