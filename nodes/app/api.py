@@ -252,11 +252,15 @@ def _number(name: str, value: Any) -> float:
 
 @contextmanager
 def _in_python_words() -> Iterator[None]:
-    """Errors name arguments as Python does: the command line's `--start-image FILE` is `start_image`."""
+    """Errors name arguments as Python does: the command line's `--start-image FILE` is `start_image`, and its `--start`
+    is a key of `clip_settings`."""
     try:
         yield
     except RegionStyleError as error:
-        words = re.sub(r"(?<![\w-])--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), str(error))
+        words = str(error).replace("begins with --sms-", "is in sms_settings")
+        words = re.sub(r"--(start|optimise) (picture|noise|latent)\b", r"clip_settings {'\1': '\2'}", words)
+        words = re.sub(r"--(start|optimise)\b(?!-)", r"\1 in clip_settings", words)
+        words = re.sub(r"(?<![\w-])--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), words)
         raise type(error)(words) from error
 
 

@@ -142,14 +142,24 @@ def edit(
         edited.append(_in_turn(image[None], own, painter, settings))
         stopped = stopped or edited[-1].stopped
     pictures, masks = (torch.cat([getattr(one, name) for one in edited]) for name in ("image", "mask"))
-    notes = tuple(dict.fromkeys(note for one in edited for note in one.notes))
-    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited), notes, stopped=stopped)
+    notes = [note for one in edited for note in one.notes]
+    if stopped:
+        notes.append(_left_out(there, [region for one in edited for region in one.regions]))
+    said = tuple(dict.fromkeys(filter(None, notes)))
+    return EditResult(pictures, masks, asked, joined_reasons(one.idle for one in edited), said, stopped=stopped)
+
+
+def _left_out(there: Sequence[Region], painted: Sequence[Region]) -> str:
+    """What a cancel has left as it was, "" for nothing."""
+    phrases = dict.fromkeys(region.phrase for region in there if region not in painted)
+    return f"not restyled, since it was stopped: {', '.join(phrases)}" if phrases else ""
 
 
 def _in_turn(image: Tensor, regions: Sequence[Region], painter: Painter, settings: EditSettings) -> EditResult:
-    """One picture `[1,3,H,W]` and the mask `[1,H,W]` of all that was blended in."""
+    """One picture `[1,3,H,W]`, the mask `[1,H,W]` of all that was blended in, and the regions that were painted."""
     mask, idle = torch.zeros(1, *image.shape[-2:]), []
     notes: list[str] = []
+    done: list[Region] = []
     stopped = False
     for group in _groups(image, regions, painter, settings):
         painted = _painted(image, group, painter, settings)
@@ -157,9 +167,10 @@ def _in_turn(image: Tensor, regions: Sequence[Region], painter: Painter, setting
         idle.append(painted.idle)
         notes += painted.notes
         stopped = painted.stopped
+        done += group if painted.changed or not stopped else ()
         if stopped:
             break
-    return EditResult(image, mask, idle=joined_reasons(idle), notes=tuple(notes), stopped=stopped)
+    return EditResult(image, mask, tuple(done), joined_reasons(idle), tuple(notes), stopped=stopped)
 
 
 def _groups(

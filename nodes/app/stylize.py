@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..engine.errors import RegionStyleError, wrong_input
+from ..engine.errors import RegionStyleError, is_cancel, wrong_input
 from ..engine.host.base import Host
 from ..engine.language.instruction import Instruction
 from ..grounding.finders.attention_finder import FoundRegions
@@ -22,14 +22,19 @@ from .ground_instruction import Where, check_all_found, check_tiny_words, ground
 from .harmonize import HarmonizeRequest, harmonize
 from .local_clip import known_clip_styles
 from .local_model import TINY, LocalModel, check_expert, known_styles, open_model
-from .painters.generator import check_settings
+from .painters.clip import check_settings as check_clip
+from .painters.generator import check_settings as check_generator
 from .painters.registry import PainterContext, painter_named
+from .painters.sms import check_settings as check_sms
 from .sms import SmsChoice
 
 OFF = "off"
 EXPERT, CLIP, SMS, EDIT = "expert", "clip", "sms", "edit"
 METHODS = (EXPERT, CLIP, SMS, EDIT)
 BY_EXPERTS = (EXPERT, SMS)  # the methods that need the style's expert
+KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
+CHECKS = {"generator": check_generator, CLIP: check_clip, SMS: check_sms}  # of the settings, by painter
+NOT_HARMONISED = "not harmonised, since it was stopped"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +72,33 @@ class StylizeRequest:
             return "automatic"
         return "expert" if self.generator == OFF else "generator"
 
+    @property
+    def keeps(self) -> bool:
+        """Whether what was reached counts when the user cancels."""
+        return self.method in KEEPING and (self.local_clip is None or self.local_clip.keep_best)
+
     def check(self) -> None:
         """RegionStyleError for what can be seen to be wrong without any picture or network."""
         self.where.check()
         self._check_method()
-        if self.painter == "generator":
-            check_settings(self.settings)
+        if self.painter in CHECKS:
+            CHECKS[self.painter](self.settings)
         check_expert(self.model, self.expert)
         if self.harmonize and self.where.whole:
             raise wrong_input("--harmonize", "it with --whole", "a part of the picture", "Leave one of them out.")
 
     def _check_method(self) -> None:
-        """RegionStyleError for an unknown method, and options that belong to the other one."""
+        """RegionStyleError for an unknown method, and options that belong to the other one.
+
+        Settings of clip and of sms are called what Python calls them; the command line refuses each by its own flag.
+        """
         if self.method not in METHODS:
             raise wrong_input("--method", repr(self.method), f"one of: {', '.join(METHODS)}", "Choose one of these.")
         lora = {} if self.method in BY_EXPERTS else {"--expert": self.expert}
         options: dict[str, dict[str, Any]] = {
             EXPERT: {**lora, "--generator": self.generator},
-            CLIP: {"--clip": self.clip, "--start-image": self.start_image, "its settings": self.local_clip},
-            SMS: {"settings of sms": self.sms},
+            CLIP: {"--clip": self.clip, "--start-image": self.start_image, "--clip-settings": self.local_clip},
+            SMS: {"--sms-settings": self.sms},
             EDIT: {"--composite": self.composite or None},
         }
         for other in METHODS:
@@ -135,7 +148,18 @@ def stylize(images: Tensor, request: StylizeRequest, host: Host) -> EditResult:
         painter: Painter = painter_named(request.painter, _painter_context(request, model))
         edited = edit(images, found.regions, painter, request.settings)
     edited = replace(edited, notes=(*found.outlined, *edited.notes), said=found.said)
-    return harmonized(edited, host) if request.harmonize and not edited.stopped else edited
+    return _harmonized_or_kept(edited, request, host) if request.harmonize else edited
+
+
+def _harmonized_or_kept(edited: EditResult, request: StylizeRequest, host: Host) -> EditResult:
+    """What was restyled, harmonised, or as it is where a method that keeps what it has is cancelled: that is noted."""
+    if not edited.stopped:
+        try:
+            return harmonized(edited, host)
+        except BaseException as error:
+            if not (request.keeps and is_cancel(error)):
+                raise
+    return replace(edited, stopped=True, notes=(*edited.notes, NOT_HARMONISED))
 
 
 def harmonized(edited: EditResult, host: Host) -> EditResult:

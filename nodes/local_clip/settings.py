@@ -10,6 +10,7 @@ from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 from .presets import IMPROVED, PRESETS, Preset
 
+LABEL = "local CLIP style"  # of the progress
 Optimise = Literal["network", "pixels", "latent"]
 OPTIMISE = ("network", "pixels", "latent")
 ORDERS = ("in turn", "together")

@@ -26,7 +26,7 @@ from .networks import LocalClipNetworks
 from .objective import RegionObjective, imagenet_normalised
 from .optimise import History, LocalOptimisation
 from .presets import IMPROVED
-from .settings import LocalClipSettings
+from .settings import LABEL, LocalClipSettings
 from .style_network import GRID, StyleNetwork, new_style_network
 
 Shown = Callable[[Tensor], Tensor]  # a frame as its composite
@@ -65,7 +65,8 @@ def stylize_local(
 
     start `[1 or B,3,H,W]`: what the regions are at first, another method's result for example (None: as the settings
     say). Regions with an empty mask are left out. Shows previews and can be cancelled at every iteration; with
-    `keep_best` that ends the run, and the best picture so far counts. Cancelled before there is any, it raises.
+    `keep_best` that ends the run, and the best picture so far counts. Cancelled before the second
+    iteration there is none yet: it raises.
 
     RegionStyleError, before anything is optimised, for a style that is empty, too long or no style to CLIP, images of
     another size than the regions' or the start's, and settings that do not fit each other.
@@ -117,7 +118,9 @@ class _Run:
     frames: list[Tensor] = field(default_factory=list)
     history: History = field(default_factory=History)
     stopped: str = ""
+    left: list[str] = field(default_factory=list)
     done: int = 0
+    finished: int = 0
     enlarged: float = 1.0
 
     def __post_init__(self) -> None:
@@ -130,7 +133,7 @@ class _Run:
         """Every picture in its turn."""
         runs = [self._groups(index) for index in range(len(self.images))]
         total = sum(self._iterations(index) * len(groups) for index, groups in enumerate(runs))
-        self._progress = self.by.host.progress(max(total, 1), "local CLIP style")
+        self._progress = self.by.host.progress(max(total, 1), LABEL)
         made = [self._picture(index, groups) for index, groups in enumerate(runs)]
         images, masks = (torch.cat(each) for each in zip(*made, strict=True))
         stopped = bool(self.stopped)
@@ -152,16 +155,18 @@ class _Run:
         """One picture `[1,3,H,W]` and what was blended in, `[1,H,W]`."""
         image, mask = self.images[index : index + 1], torch.zeros(1, *self.images.shape[-2:])
         for number, group in enumerate(groups):
-            if self.stopped:
-                break
             try:
-                image, blended = self._group(image, group, index, number, len(groups))
+                if not self.stopped:
+                    image, blended = self._group(image, group, index, number, len(groups))
+                    mask = torch.maximum(mask, blended.float().cpu())
+                    self.finished += 1
+                    continue
             except BaseException as error:
-                if not (self.done and self._kept(error)):
+                if not (self.finished and self._kept(error)):
                     raise
                 self.stopped = "cancelled: what was finished is kept"
-                break
-            mask = torch.maximum(mask, blended.float().cpu())
+            of_picture = f" of picture {index + 1}" if len(self.images) > 1 else ""
+            self.left += [f"{region.phrase}{of_picture}" for region in group]
         return image, mask
 
     def _kept(self, error: BaseException) -> bool:
@@ -235,7 +240,8 @@ class _Run:
                 if run.finished:
                     break
         except BaseException as error:
-            if run.best is None or not self._kept(error):
+            # Of one iteration the best is what it began with, which is nobody's result.
+            if run.iteration < 2 or not self._kept(error):
                 raise
             self.stopped = f"cancelled after {run.iteration} of {iterations} iterations: the best picture so far"
         result = run.best if self.stopped and run.best is not None else run.picture()
@@ -247,7 +253,7 @@ class _Run:
     def _report(self, run: LocalOptimisation, shown: Shown, mark: bool) -> None:
         """Progress with a preview now and then; raises when the user has cancelled."""
         preview = None
-        if mark or run.iteration % self.settings.preview_every == 0:
+        if mark or self.done % self.settings.preview_every == 0:  # of the run, as the progress counts
             preview = shown(run.picture())[0].clamp(0, 1).cpu()
         if mark and preview is not None:
             self.frames.append(preview)
@@ -263,7 +269,10 @@ class _Run:
         """What the result lacks."""
         size, detail = self.settings.size or self.by.networks.native, "fine detail"
         lost = detail if self.settings.preset.enlarge == "picture" else f"{detail} of the style"
-        return "; ".join(filter(None, [self.stopped, enlarged_note(self.enlarged, size, "Set size higher.", lost)]))
+        left = f"not restyled: {', '.join(self.left)}" if self.left else ""
+        return "; ".join(
+            filter(None, [self.stopped, left, enlarged_note(self.enlarged, size, "Set size higher.", lost)])
+        )
 
 
 def _disjoint(regions: Sequence[Region]) -> list[Region]:

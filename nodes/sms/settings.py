@@ -10,6 +10,7 @@ from ..engine.settings.checks import check_settings
 from ..engine.settings.setting import seed_setting, setting
 from .presets import PRESETS, REFERENCE, Preset
 
+LABEL = "matching style"  # of the progress
 Kind = Literal["narrowing", "uniform", "linear"]
 KINDS = ("narrowing", "uniform", "linear")
 SMALLEST, LARGEST = 20, 500  # t_min and t_max

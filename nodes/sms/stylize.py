@@ -14,7 +14,7 @@ from ..engine.errors import is_cancel, wrong_input
 from ..engine.predictor.base import NoisePredictor
 from ..engine.region.unchanged import looks_alike
 from .optimise import BaseModel, History, Prompts, StyleMatcher
-from .settings import Framing, SmsSettings
+from .settings import LABEL, Framing, SmsSettings
 from .work import Work, works_of
 
 FRAMES = 8  # pictures of the progression strip, at most
@@ -87,16 +87,10 @@ def match_style(
         raise wrong_input("captions", len(captions), f"1 or {len(images)}", "Give one, or one per picture.")
     works = works_of(predictor, images, masks, framing or Framing())
     run = _Run(predictor, base, list(captions), style_words, style, fake, settings, keep)
-    begun, made, seen = images, None, False
-    for number, work in enumerate(works):
-        first, last = (round(settings.iterations * at / len(works)) for at in (number, number + 1))
-        made = run.stage(work, images, begun, first, last)
-        begun, seen = made.begun, seen or made.seen
-        if run.stopped:
-            break
-    assert made is not None
+    finished = run.stages(works, images)
+    made, work = finished[-1]
     stylized, blended = made.pasted
-    frames = [*run.frames, made.frame]
+    frames, seen = [*run.frames, made.frame], any(stage.seen for stage, _ in finished)
     return Matched(stylized, blended, frames, run.history, work.note, work.tiles, seen, run.stopped)
 
 
@@ -125,8 +119,26 @@ class _Run:
     settings: SmsSettings
     keep: bool = False
     stopped: str = ""
+    done: int = 0
     history: History = field(default_factory=History)
     frames: list[Tensor] = field(default_factory=list)
+
+    def stages(self, works: Sequence[Work], images: Tensor) -> list[tuple[_Stage, Work]]:
+        """The iterations at each size, or at those that were finished when the user cancelled: at least one."""
+        begun, finished = images, list[tuple[_Stage, Work]]()
+        for number, work in enumerate(works):
+            first, last = (round(self.settings.iterations * at / len(works)) for at in (number, number + 1))
+            try:
+                stage = self.stage(work, images, begun, first, last)
+            except BaseException as error:
+                if not (finished and self._stops(error)):
+                    raise
+                break
+            finished.append((stage, work))
+            begun = stage.begun
+            if self.stopped:
+                break
+        return finished
 
     def stage(self, work: Work, images: Tensor, begun: Tensor, first: int, last: int) -> _Stage:
         """The iterations from first to before last, begun with the latents of pictures like images `[B,3,H,W]`."""
@@ -150,7 +162,8 @@ class _Run:
             matcher.go_on(self.history, first)
             self._iterate(matcher, last)
             latent = matcher.latent.clone()
-        with torch.no_grad(), predictor.loaded():
+
+        def finished() -> _Stage:
             pasted = work.paste(predictor.decode(latent).to(images))
             begun = images
             if last < self.settings.iterations:  # what was changed, added to the pictures, which keep their sharpness
@@ -158,16 +171,31 @@ class _Run:
             frame = predictor.preview(latent[:1])[0].cpu()
             return _Stage(pasted, begun, frame, not looks_alike(before, frame))
 
+        with torch.no_grad(), predictor.loaded():
+            try:
+                return finished()
+            except BaseException as error:  # the host is asked between two tiles of a decoder as well
+                if not self._stops(error):
+                    raise
+            return finished()
+
     def _iterate(self, matcher: StyleMatcher, last: int) -> None:
         """All iterations before `last`, or those that were done when the user cancelled and something is to be kept."""
         try:
             _run(matcher, last, self.frames)
+            self.done = matcher.iteration
         except BaseException as error:
-            # The first iteration has a learning rate of 0: after it alone the picture is what it was.
-            if not (self.keep and is_cancel(error) and matcher.iteration > 1):
+            self.done = matcher.iteration
+            if not self._stops(error):
                 raise
-            done, all_of_them = matcher.iteration, self.settings.iterations
-            self.stopped = f"cancelled after {done} of {all_of_them} iterations: the picture so far"
+
+    def _stops(self, error: BaseException) -> bool:
+        """Whether an error is the first cancel, after which what there is so far counts: that is noted."""
+        # The first iteration has a learning rate of 0: after it alone the picture is what it was.
+        if self.stopped or not (self.keep and is_cancel(error) and self.done > 1):
+            return False
+        self.stopped = f"cancelled after {self.done} of {self.settings.iterations} iterations: the picture so far"
+        return True
 
 
 def _encoded(predictor: NoisePredictor, images: Tensor, settings: SmsSettings) -> Tensor:
@@ -186,7 +214,7 @@ def _base_model(base: NoisePredictor, captions: Sequence[str], style_words: str,
 def _run(matcher: StyleMatcher, last: int, frames: list[Tensor]) -> None:
     """All iterations before `last`, or fewer when it settles; adds to the frames."""
     settings, predictor = matcher.settings, matcher.predictor
-    progress = predictor.host.progress(settings.iterations, "matching style")
+    progress = predictor.host.progress(settings.iterations, LABEL)
     kept = {round(settings.iterations * i / (FRAMES - 1)) for i in range(FRAMES - 1)}
     for index in range(matcher.iteration, last):
         shown = index % settings.preview_every == 0 or index in kept

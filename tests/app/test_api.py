@@ -99,8 +99,15 @@ def test_by_sms_as_the_command_line_does(pixels, tmp_path):
     ):
         with pytest.raises(RegionStyleError, match=said):
             regionstyle.stylize(pixels, "make it neon", **options, sms_settings=settings)
-    with pytest.raises(RegionStyleError, match="'expert' with settings of sms"):
+    with pytest.raises(RegionStyleError, match="'expert' with sms_settings"):
         regionstyle.stylize(pixels, "make it neon", box=BOX, device="cpu", sms_settings={})
+    noise = {"method": "clip", "clip_settings": {"start": "noise"}, "start_image": pixels}
+    for more, said in (
+        (noise, "it with clip_settings {'start': 'picture'}. Leave out start in"),
+        ({"method": "sms", "steps": 3}, "is in sms_settings"),
+    ):
+        with pytest.raises(RegionStyleError, match=said):
+            regionstyle.stylize(pixels, "make it neon", box=BOX, device="cpu", **more)
 
 
 def test_by_words_alone_nothing_is_masked(pixels):

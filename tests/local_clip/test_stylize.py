@@ -155,7 +155,8 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
     found = regions(region(4, 4, 20, 20), region(30, 10, 50, 34), region(4, 4, 20, 20, image=1), batch=2)
     stop = Stopping(2)
     result = styled(images, found, replace(QUICK, preview_every=1), stop.host())
-    assert result.warning == "cancelled after 2 of 3 iterations: the best picture so far"
+    rest = "not restyled: thing of picture 1, thing of picture 2"
+    assert result.warning == f"cancelled after 2 of 3 iterations: the best picture so far; {rest}"
     assert result.notice == "2 iterations; judged by small CLIP, small features"  # the warning says the rest
     assert result.stopped
     assert not torch.equal(result.images[0, :, 4:20, 4:20], images[0, :, 4:20, 4:20])
@@ -167,6 +168,8 @@ def test_cancelled_it_keeps_the_best_and_leaves_out_the_rest():
         styled(images, found, replace(QUICK, keep_best=False), Stopping(2).host())
     with pytest.raises(Cancelled):  # before there is anything to keep
         styled(images, found, QUICK, Stopping(0).host())
+    with pytest.raises(Cancelled):  # the best of one iteration is what it began with
+        styled(images, found, QUICK, Stopping(1).host())
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -177,7 +180,8 @@ def test_cancelled_between_regions_it_keeps_what_was_finished(batch):
     assert not styled(images, found).stopped
     result = styled(images, found, QUICK, Stopping(3).host())
     assert result.stopped
-    assert "what was finished is kept" in result.warning
+    rest = "thing" if batch == 1 else "thing of picture 2"
+    assert result.warning == f"cancelled: what was finished is kept; not restyled: {rest}"
     assert not torch.equal(result.images[0, :, 4:20, 4:20], images[0, :, 4:20, 4:20])
     assert torch.equal(result.images[-1, :, 10:34, 30:50], images[-1, :, 10:34, 30:50])
     assert not bool(result.masks[-1, 10:34, 30:50].any())

@@ -33,12 +33,14 @@ def box_in(size, box):
     return mask
 
 
-def run(images, masks, detail, settings=FEW, predictor=None, feather=2, caption="a red star"):
+def run(images, masks, detail, settings=FEW, predictor=None, feather=2, caption="a red star", keep=False):
     """Of a fresh predictor, since a run trains its fake expert."""
     predictor = predictor or sms_predictor()
     fake = [parameter.requires_grad_(True) for parameter in predictor.experts.parameters(NAME)]
     framing = Framing(detail=detail, feather=feather)
-    return match_style(predictor, images, masks, [caption], "mosaic", {"style": 0.8}, fake, settings, framing)
+    return match_style(
+        predictor, images, masks, [caption], "mosaic", {"style": 0.8}, fake, settings, framing, keep=keep
+    )
 
 
 class TestOneTile:
@@ -240,6 +242,30 @@ class TestHost:
         with pytest.raises(Cancelled):
             run(pictures(64, 160), None, "full", FEW, predictor)
         assert calls == [6, 6]
+
+    @pytest.mark.parametrize(("detail", "coding", "iterations"), [("full", "decode", 2), ("both", "encode", 4)])
+    def test_a_cancel_between_two_tiles_of_the_autoencoder_keeps_the_iterations(self, detail, coding, iterations):
+        """Told once, after two iterations: in the last decode, or where the second size begins."""
+        done, asked, told = [], [], []
+        host = LocalHost(
+            "cpu", on_progress=lambda *seen: done.append(seen[1]), cancelled=lambda: bool(asked and asked.pop())
+        )
+        predictor = sms_predictor(host=host)
+        of_inner = getattr(predictor, coding)
+
+        def coded(tensor):
+            if done and done[-1] == 2 and not told:
+                asked.append(True)
+                told.append(True)
+            return of_inner(tensor)
+
+        setattr(predictor, coding, coded)
+        images, settings = pictures(64, 160), SmsSettings(iterations=iterations, rate=0.1)
+        made = run(images, None, detail, settings, predictor, keep=True)
+        assert made.stopped == f"cancelled after 2 of {iterations} iterations: the picture so far"
+        assert made.tiles == (3 if detail == "full" else 0)
+        assert len(made.history.style) == 2
+        assert float((made.images - images).abs().mean()) > 0.01
 
     def test_a_network_for_inpainting_is_told_its_part_by_every_tile(self, tiled):
         images, mask = pictures(64, 160).float(), box_in((64, 160), (40, 8, 100, 60))[None]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...engine.io.pictures import Picture
 
 
-Shown = Callable[[int, "Tensor"], None]  # the steps that are done, and a preview `[3,H,W]`
+Shown = Callable[[str, int, "Tensor"], None]  # the loop's label, its steps that are done, and a preview `[3,H,W]`
 
 
 class _Bars:
@@ -37,7 +37,7 @@ class _Bars:
         if done >= total:
             self.close()
         if self._shown is not None and preview is not None:
-            self._shown(done, preview)
+            self._shown(label, done, preview)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -63,14 +63,18 @@ def add_method_options(
     it. A switch is turned to what it is not by default. usual: what holds where it is not given, if not the default.
     """
     for name, one in settings.items():
-        words = f"{method}-{'no-' * (one.default is True)}{name.replace('_', '-')}"
         keywords = _keywords(replace(one, default=None if one.kind != "bool" else one.default))
         if one.kind == "bool":
             keywords |= {"action": "store_const", "const": not one.default, "default": None}
         else:
             default = (usual or {}).get(name, one.default)
             keywords["help"] = f"{keywords['help'].rstrip('.')} (default: {default})"
-        parser.add_argument(f"--{words}", dest=f"{method}_{name}", **keywords)
+        parser.add_argument(method_flag(method, one, name), dest=f"{method}_{name}", **keywords)
+
+
+def method_flag(method: str, one: Setting, name: str) -> str:
+    """What `add_method_options` calls a setting that users know by a name."""
+    return f"--{method}-{'no-' * (one.default is True)}{name.replace('_', '-')}"
 
 
 def given_options(args: argparse.Namespace, method: str, settings: Mapping[str, Setting]) -> dict[str, Any]:

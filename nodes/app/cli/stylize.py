@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torch import Tensor
 from ...engine.errors import Cancelled, wrong_input
 from ...engine.settings.setting import settings_of
 from ...grounding.finders.attention import AttentionSettings
+from ...local_clip.settings import LABEL as CLIP_LABEL
 from ...local_clip.settings import LocalClipSettings
+from ...sms.settings import LABEL as SMS_LABEL
 from ..edit import EditResult, EditSettings
 from ..ground_instruction import NothingFound, Where
 from ..local_clip import usual_settings
@@ -20,14 +23,12 @@ from ..local_model import TINY
 from ..picture_files import picture_format, save_edited
 from ..pictures import read_mask, read_picture, save_image
 from ..sms import SmsChoice, sms_settings, usual_sms
-from ..stylize import CLIP, SMS, StylizeRequest, stylize
+from ..stylize import CLIP, KEEPING, SMS, StylizeRequest, stylize
 from .arguments import DONE, INTERRUPTED, NOTHING_TO_DO
 from .commands import CLIP_OPTIONS
 from .console import Shown, console_host, say, say_lines, say_lost
 from .interrupts import noted_interrupts
-from .setting_options import flag_of, given_options
-
-KEEPING = (CLIP, SMS)  # the methods that keep what they have reached when they are cancelled
+from .setting_options import flag_of, given_options, method_flag
 
 
 def run_stylize(args: argparse.Namespace) -> int:
@@ -49,7 +50,7 @@ def run_stylize(args: argparse.Namespace) -> int:
     say_lines(result.said)
     say_lines(result.warning(image))
     if args.strict and not result.differs(image):
-        return INTERRUPTED if result.stopped else NOTHING_TO_DO
+        return NOTHING_TO_DO
     lost = save_edited(picture, result.image, result.mask, args.output)
     say_lost(args.image, args.output, picture, lost)
     sys.stdout.write(f"wrote {args.output}\n")
@@ -69,19 +70,32 @@ def _stylized(args: argparse.Namespace, image: Tensor, request: StylizeRequest) 
             result = stylize(image, request, console_host(args.device, cancelled, _previews(args)))
         except Cancelled:
             raise KeyboardInterrupt from None
-    if result.stopped and not result.changed:
+    if result.stopped and not result.differs(image):
         raise KeyboardInterrupt
     return result
 
 
 def _previews(args: argparse.Namespace) -> Shown | None:
     """Writes the previews that --preview-every or --sms-preview-every asks for into a folder of the output's name; None
-    for none."""
-    if args.preview_every is None and args.sms_preview_every is None:
-        return None
+    for none.
 
-    def shown(step: int, frame: Tensor) -> None:
-        save_image(frame[None], Path(args.output).with_suffix("") / f"step-{step:06d}.png")
+    Of the method's own loop, every so many iterations. SMS counts those of each region from 0: the second one's and
+    later ones' come into folders of their own.
+    """
+    label = {CLIP: CLIP_LABEL, SMS: SMS_LABEL}.get(args.method)
+    every: int | None = args.sms_preview_every if args.method == SMS else args.preview_every
+    if label is None or every is None:
+        return None
+    folder, region, before = Path(args.output).with_suffix(""), 1, 0
+
+    def shown(of: str, step: int, frame: Tensor) -> None:
+        nonlocal region, before
+        if of != label:
+            return
+        region, before = region + (step < before), step
+        if step % every == 0:
+            place = folder / f"region-{region}" if region > 1 else folder
+            save_image(frame[None], place / f"step-{step:06d}.png")
 
     return shown
 
@@ -119,7 +133,8 @@ def stylize_request(args: argparse.Namespace, image: Tensor) -> StylizeRequest:
 
 
 def _sms_choice(args: argparse.Namespace) -> SmsChoice | None:
-    """The options of --method sms that were given; None for none. RegionStyleError for clip's in their place."""
+    """The options of --method sms that were given; None for none. RegionStyleError for clip's in their place, and for
+    some with another method."""
     names = sms_settings()
     for name in CLIP_OPTIONS:
         if args.method == SMS and name in names and getattr(args, name) is not None:
@@ -127,6 +142,8 @@ def _sms_choice(args: argparse.Namespace) -> SmsChoice | None:
             got, accepts = f"it with --method {SMS}", f"--{SMS}-{flag}"
             raise wrong_input(f"--{flag}", got, accepts, "It belongs to --method clip.")
     given = given_options(args, SMS, names)
+    if given and args.method != SMS:
+        _refuse_others(args.method, [method_flag(SMS, names[name], name) for name in given], SMS)
     return usual_sms(given, args.model == TINY) if given else None
 
 
@@ -134,10 +151,13 @@ def local_clip_settings(args: argparse.Namespace) -> LocalClipSettings | None:
     """The options of --method clip that were given; None for none. RegionStyleError for some with another method."""
     given = {name: getattr(args, name) for name in CLIP_OPTIONS if getattr(args, name) is not None}
     if given and args.method != CLIP:
-        flags = [flag_of(settings_of(LocalClipSettings)[name]) for name in given]
-        got, accepts = f"{args.method!r} with {' and '.join(flags)}", f"it without, or {CLIP!r}"
-        raise wrong_input("--method", got, accepts, "Leave out one or the other.")
+        _refuse_others(args.method, [flag_of(settings_of(LocalClipSettings)[name]) for name in given], CLIP)
     return usual_settings(given, args.clip) if given else None
+
+
+def _refuse_others(method: str, flags: Sequence[str], other: str) -> None:
+    got, accepts = f"{method!r} with {' and '.join(flags)}", f"it without, or {other!r}"
+    raise wrong_input("--method", got, accepts, "Leave out one or the other.")
 
 
 def _start_image(path: Path) -> Tensor:

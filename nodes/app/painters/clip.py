@@ -37,11 +37,7 @@ class ClipPainter:
         """RegionStyleError for settings that ask for redrawing, a style that CLIP cannot use, and missing files."""
         from ...local_clip.directions import style_direction
 
-        chosen = settings.chosen()
-        given = [f"--{name}" for name in REDRAWING if name in chosen]
-        if given:
-            accepts = "it without them: they belong to an expert"
-            raise wrong_input("--method", f"clip with {' and '.join(given)}", accepts, "Leave them out.")
+        check_settings(settings)
         style_direction(self._networks.clip, region.style, self.settings.preset)
 
     def paint(self, image: Tensor, region: Region, settings: EditSettings) -> EditResult:
@@ -75,6 +71,15 @@ class ClipPainter:
         from ..local_clip import local_clip_networks
 
         return local_clip_networks(self.folder)
+
+
+def check_settings(settings: EditSettings) -> None:
+    """RegionStyleError for settings that ask for redrawing, which is an expert's."""
+    chosen = settings.chosen()
+    given = [f"--{name}" for name in REDRAWING if name in chosen]
+    if given:
+        accepts = "it without them: they belong to an expert"
+        raise wrong_input("--method", f"clip with {' and '.join(given)}", accepts, "Leave them out.")
 
 
 @dataclass(frozen=True)

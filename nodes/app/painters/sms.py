@@ -34,12 +34,7 @@ class SmsPainter:
 
     def check(self, region: Region, settings: EditSettings) -> None:
         """RegionStyleError for settings that ask for redrawing, for no style, and for a model without its expert."""
-        given = [f"--{name}" for name in settings.chosen() if name not in FOLLOWED]
-        given += ["a negative prompt"] * bool(settings.negative)
-        given += ["a template of prompts"] * (settings.template != TEMPLATE)
-        if given:
-            accepts = "it without them: what sms takes begins with --sms-"
-            raise wrong_input("--method", f"sms with {' and '.join(given)}", accepts, "Leave them out.")
+        check_settings(settings)
         if not region.style.strip():
             raise wrong_input("style", repr(region.style), "words for the style", "Type for example 'watercolor'.")
         if not style_experts(self.predictor, region.style):
@@ -82,6 +77,16 @@ class SmsPainter:
         framed = {name: chosen[name] for name in FRAMED if name in chosen}
         seed = {name: chosen[name] for name in ("seed",) if name in chosen}
         return replace(self.choice.settings, **seed), replace(self.choice.framing, **framed)
+
+
+def check_settings(settings: EditSettings) -> None:
+    """RegionStyleError for settings that ask for redrawing, which SMS does not do."""
+    given = [f"--{name}" for name in settings.chosen() if name not in FOLLOWED]
+    given += ["a negative prompt"] * bool(settings.negative)
+    given += ["a template of prompts"] * (settings.template != TEMPLATE)
+    if given:
+        accepts = "it without them: what sms takes begins with --sms-"
+        raise wrong_input("--method", f"sms with {' and '.join(given)}", accepts, "Leave them out.")
 
 
 @painter("sms")

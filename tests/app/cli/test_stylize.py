@@ -141,8 +141,8 @@ def test_any_style_by_clip_without_an_expert(scene_file, tmp_path, capsys):
         (["--method", "clip", "--model", "nowhere"], "--model: got 'nowhere', expected it with --optimise latent"),
         (["--method", "clip", "--clip", "nowhere"], "CLIP folder: got no config.json"),
         (["--composite"], "'expert' with --composite"),
-        (["--sms-iterations", "3"], "'expert' with settings of sms"),
-        (["--method", "clip", "--sms-no-relevance"], "'clip' with settings of sms"),
+        (["--sms-iterations", "3"], "'expert' with --sms-iterations"),
+        (["--method", "clip", "--sms-no-relevance"], "'clip' with --sms-no-relevance, expected it without, or 'sms'"),
         (["--method", "sms", "--iterations", "3"], "it with --method sms, expected --sms-iterations"),
         (["--method", "sms", "--optimise", "pixels"], "'sms' with --optimise, expected it without, or 'clip'"),
         (["--method", "sms", "--generator", "neon"], "'sms' with --generator"),
@@ -160,6 +160,14 @@ def test_options_of_the_other_method_are_refused(scene_file, tmp_path, capsys, m
     ask = ["stylize", str(scene_file[0]), prompt, "-o", out, "--device", "cpu", "--box", "20,20,60,70"]
     assert main([*ask, *(str(scene_file[0]) if one == "START" else one for one in more)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("method", "option"), [("sms", "--strength=0.5"), ("clip", "--detail=full")])
+def test_settings_of_redrawing_are_refused_before_the_thing_is_looked_for(tmp_path, capsys, method, option):
+    Image.new("RGB", (128, 128)).save(tmp_path / "black.png")
+    ask = ["stylize", str(tmp_path / "black.png"), "make the star neon", "-o", str(tmp_path / "o.png")]
+    assert main([*ask, "--device", "cpu", "--method", method, option]) == 2
+    assert f"{method} with {option.partition('=')[0]}" in capsys.readouterr().err
 
 
 BY_CLIP = ("--device", "cpu", "--box", "20,20,60,70", "--method", "clip", "--optimise", "pixels", "--patches", "2")
@@ -197,10 +205,71 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so_once(scene_file, tmp_path, ca
     assert main([*ask, "--harmonize"]) == 130
     said = capsys.readouterr()
     assert said.err.count("cancelled") == said.err.count("cancelled after 2 of 5 iterations") == 1
+    assert "not harmonised, since it was stopped" in said.err
     assert f"wrote {out}" in said.out
     assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
     assert sorted(one.name for one in (tmp_path / "o").iterdir()) == [f"step-{step:06d}.png" for step in range(3)]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_it_is_harmonised_writes_what_was_restyled(scene_file, tmp_path, capsys, monkeypatch):
+    from regionstyle.nodes.app import stylize
+
+    def harmonised(*given):
+        signal.raise_signal(signal.SIGINT)
+        return harmonize(*given)
+
+    harmonize, out = stylize.harmonize, tmp_path / "o.png"
+    monkeypatch.setattr(stylize, "harmonize", harmonised)
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--harmonize", "--iterations", "4"]
+    ask += ["--preview-every", "2"]
+    assert main([*ask, "--no-keep-best"]) == 130
+    assert not out.exists()
+    capsys.readouterr()
+    assert main(ask) == 130
+    assert "not harmonised, since it was stopped" in capsys.readouterr().err
+    written = sorted(one.name for one in (tmp_path / "o").iterdir())
+    assert written == ["step-000000.png", "step-000002.png"], "no frame of the strip's, and none of the harmoniser's"
+    assert (np.asarray(Image.open(out).convert("RGB")) != np.asarray(Image.open(scene_file[0]))).any()
+
+
+def test_ctrl_c_before_the_first_change_writes_nothing(scene_file, tmp_path, monkeypatch):
+    """The best of one iteration is the picture it began with."""
+    from regionstyle.nodes.app.cli import stylize
+
+    def save(frame, place):
+        if place.name == "step-000001.png":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(stylize, "save_image", save)
+    out = tmp_path / "o.png"
+    ask = ["stylize", str(scene_file[0]), "neon", "-o", str(out), *BY_CLIP, "--preview-every", "1", "--iterations", "5"]
+    assert main(ask) == 130
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("method", ["clip", "sms"])
+def test_previews_of_one_region_do_not_overwrite_anothers(tmp_path, method):
+    """SMS counts each region's iterations from 0; with detail "both" two sizes go on counting."""
+    import torch
+
+    from regionstyle.nodes.app.cli.main import build_parser
+    from regionstyle.nodes.app.cli.stylize import _previews
+
+    every, label = {"clip": ("--preview-every", "local CLIP style"), "sms": ("--sms-preview-every", "matching style")}[
+        method
+    ]
+    line = ["stylize", "a.png", "neon", "-o", str(tmp_path / "o.png"), "--method", method]
+    assert _previews(build_parser().parse_args(line)) is None
+    shown = _previews(build_parser().parse_args([*line, every, "2"]))
+    steps = range(9) if method == "clip" else (0, 1, 2, 2, 3, 4, 0, 1, 2, 3, 4)
+    for step in steps:
+        shown(label, step, torch.full((3, 4, 4), 0.5))
+    shown("harmonising", 2, torch.full((3, 4, 4), 0.5))
+    written = sorted(str(one.relative_to(tmp_path / "o")) for one in (tmp_path / "o").rglob("*.png"))
+    names = [f"step-{step:06d}.png" for step in (0, 2, 4, 6, 8)]
+    second = [f"region-2/{name}" for name in names[:3]]
+    assert written == (names if method == "clip" else [*second, *names[:3]])
 
 
 def by_sms(path, out, prompt, *more):

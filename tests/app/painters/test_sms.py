@@ -141,12 +141,15 @@ def test_cancelled_it_keeps_the_picture_so_far_and_leaves_out_the_rest(model, st
     stop.when(2)
     made = painted(model, regions, given={"iterations": 4})
     assert made.stopped
-    assert "star: cancelled after 2 of 4 iterations: the picture so far" in made.notes
+    assert made.notes == (
+        "star: cancelled after 2 of 4 iterations: the picture so far", "not restyled, since it was stopped: ring"
+    )  # fmt: skip
     assert not torch.equal(made.image[..., 4:50, 4:50], picture()[..., 4:50, 4:50])
     assert torch.equal(made.image[..., 64:, 64:], picture()[..., 64:, 64:])
     stop.when(0)
     nothing = painted(model, [regions[0]], given={"iterations": 4})
     assert (nothing.stopped, nothing.changed) == (True, False)
+    assert nothing.notes == ("not restyled, since it was stopped: star",)
     assert torch.equal(nothing.image, picture())
 
 
