@@ -193,7 +193,7 @@ def _precision_of(given: Sequence[Any]) -> Callable[[], AbstractContextManager[N
     """Puts back the automatic mixed precision of now, on the CPU and where what is given lies."""
     kinds = {"cpu"} | {one.value.device.type for one in given if isinstance(one, _Copy)}
     now = [
-        {"device_type": kind, "dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
         for kind in sorted(kinds)
         if torch.amp.is_autocast_available(kind)
     ]
@@ -203,7 +203,7 @@ def _precision_of(given: Sequence[Any]) -> Callable[[], AbstractContextManager[N
     def again() -> Iterator[None]:
         with ExitStack() as stack:
             for each in now:
-                stack.enter_context(torch.autocast(**each, cache_enabled=cached))
+                stack.enter_context(torch.autocast(*each, cached))
             yield
 
     return again
