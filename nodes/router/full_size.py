@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..engine.adapters.acting import joined_reasons, watching_experts
 from ..engine.adapters.gates import Gates
+from ..engine.errors import wrong_input
 from ..engine.host.base import Progress
 from ..engine.language.region_prompt import AREA
 from ..engine.predictor.base import NoisePredictor, Prediction
@@ -69,6 +70,9 @@ class TiledWork:
         predictor = self.predictor
         mask = gate_region(self.canvas.cut(task.mask), self.reach)
         gates = task.gate(mask, lambda other: self.canvas.cut(fitted(other, task.mask)))
+        if gates is None and self.settings.weight != 1:
+            remedy = "Give the region gates, or leave the weight at 1."
+            raise wrong_input("weight", self.settings.weight, "1 where a region has no gates", remedy)
         gates = gates and gates.scaled(self.settings.weight)
         corners = self.grid.touching(mask[0])
         told = inpainting_in_tiles(predictor, self.grid, self.picture, mask[0], corners)

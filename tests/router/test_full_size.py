@@ -92,6 +92,8 @@ def test_weight_is_the_experts_strength(predictor):
     assert not torch.equal(weighted, plain)
     with pytest.raises(RegionStyleError, match="weight"):
         replace(FEW, weight=0.0)
+    with pytest.raises(RegionStyleError, match="weight: got 1.5, expected 1 where a region has no gates"):
+        restyle_in_tiles(predictor, image, [RegionTask(mask, "a picture")], replace(FEW, weight=1.5))
 
 
 def test_the_region_decides_the_tiles_and_the_picture_does_not(predictor):

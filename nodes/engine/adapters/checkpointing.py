@@ -8,7 +8,7 @@ come out wrong without a word.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ def checkpointed(blocks: Sequence[nn.Module], remember: Remember) -> Iterator[No
 
     remember: called when a block runs, gives what puts the state of that moment back for the length of a block.
     Outputs made on the side, such as attention maps, have their gradients too. Forward and backward pass both inside.
+    Random numbers are other ones the second time: blocks that draw some, such as dropout, are not supported.
     """
     running: dict[nn.Module, _Run] = {}
     copies = _Copies()
@@ -69,6 +70,7 @@ class _Run:
         self._block, self._running, self._state = block, running, state
         self._given, self._names = given, names
         self._context: Context = copy_context()  # the backward pass may run in another thread
+        self._precision = _precision_of(given)
         self._count, self._kept, self._made = 0, dict[int, Tensor](), 0
 
     def first(self, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,8 +88,9 @@ class _Run:
         return self._count - 1
 
     def _keep(self, tensor: Tensor) -> int:
-        # A copy, since a later layer may write into the tensor; weights stay as they are.
-        self._kept[self._made] = tensor.detach() if isinstance(tensor, nn.Parameter) else _alike(tensor)
+        # A copy, since a later layer may write into the tensor; weights stay as they are, and their transposes.
+        weight = isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter)
+        self._kept[self._made] = tensor.detach() if weight else _alike(tensor)
         self._made += 1
         return self._made - 1
 
@@ -101,8 +104,9 @@ class _Run:
         self._kept, self._made = {}, 0
         self._running[self._block] = self
         try:
-            with torch.inference_mode(False), torch.enable_grad(), self._state():
-                given = [value.used() if isinstance(value, _Copy) else value for value in self._given]
+            with torch.inference_mode(False), torch.enable_grad(), self._precision(), self._state():
+                used: dict[_Copy, Tensor] = {}  # what is given twice is one tensor
+                given = [_used(value, used) for value in self._given]
                 places = len(given) - len(self._names)
                 self._block(*given[:places], **dict(zip(self._names, given[places:], strict=True)))
         finally:
@@ -149,11 +153,15 @@ class _Copies:
         self._known = WeakIdKeyDictionary()  # tensor -> its version and copy
 
     def of(self, value: Any) -> Any:
-        """A tensor's copy; a table with the entries it has now; anything else as it is."""
-        if isinstance(value, dict):
-            return dict(value)
-        if not isinstance(value, Tensor):
-            return value
+        """A tensor's copy; a table with the entries it has now, and those in it; anything else as it is.
+
+        Tuples, lists and tables within are looked through for tensors; other objects are not.
+        """
+        if isinstance(value, Tensor):
+            return self._of_tensor(value)
+        return _rebuilt(value, self.of)
+
+    def _of_tensor(self, value: Tensor) -> _Copy:
         if value.is_inference():  # which tells nobody that it was written into
             return _Copy(_alike(value), False)
         version, copy = self._known.get(value, (None, None))
@@ -161,3 +169,41 @@ class _Copies:
             copy = _Copy(_alike(value), value.requires_grad)
             self._known[value] = value._version, copy
         return copy
+
+
+def _rebuilt(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A new table, list or tuple of what was changed of its entries; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: change(entry) for name, entry in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(change(entry) for entry in value)
+    return value
+
+
+def _used(value: Any, used: dict[_Copy, Tensor]) -> Any:
+    """What a block is given when it runs again, of what `_Copies` has."""
+    if isinstance(value, _Copy):
+        if value not in used:
+            used[value] = value.used()
+        return used[value]
+    return _rebuilt(value, lambda entry: _used(entry, used))
+
+
+def _precision_of(given: Sequence[Any]) -> Callable[[], AbstractContextManager[None]]:
+    """Puts back the automatic mixed precision of now, on the CPU and where what is given lies."""
+    kinds = {"cpu"} | {one.value.device.type for one in given if isinstance(one, _Copy)}
+    now = [
+        (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        for kind in sorted(kinds)
+        if torch.amp.is_autocast_available(kind)
+    ]
+    cached = torch.is_autocast_cache_enabled()
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with ExitStack() as stack:
+            for each in now:
+                stack.enter_context(torch.autocast(*each, cached))
+            yield
+
+    return again

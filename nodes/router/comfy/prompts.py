@@ -29,8 +29,8 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
     if not routed_before:
         remedy = "Connect Route Experts by Regions in front of this node."
         raise wrong_input("model", "no experts that regions are routed to", "a routed MODEL", remedy)
-    routed = [style for style in routed_before if style.expert in gates.values]
-    off = [_why_off(style) for style in routed_before if style.expert not in gates.values]
+    routed = [style for style in routed_before if style.on]
+    off = [_why_off(style) for style in routed_before if not style.on]
     if not routed:
         return model, encode_prompts(clip, [prompt]).native[0], "\n".join([*off, "every place reads the prompt"])
     if mode == "own prompts":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     """A clone of the MODEL with each region's expert acting in its mask, and a line about it."""
     routed = route_regions(experts, regions, edge=edge, host=ComfyHost())
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
-    patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *routed))
+    told = [replace(style, on=not why_off(experts, style)) for style in routed]
+    patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *told))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
     lines += [f"{style.style}: {why}" for style in routed if (why := why_off(experts, style))]
     used = {style.expert for style in routed}

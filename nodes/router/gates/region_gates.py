@@ -18,12 +18,16 @@ from ..experts import Experts
 
 @dataclass(frozen=True, eq=False)
 class RoutedStyle:
-    """What one expert is for: its name, the style's words, the things that get it, and where, `[B,H,W]` in 0..1."""
+    """What one expert is for: its name, the style's words, the things that get it, and where, `[B,H,W]` in 0..1.
+
+    on: whether the expert acts there; one of the same name may, which was routed elsewhere.
+    """
 
     expert: str
     style: str
     things: tuple[str, ...]
     mask: Tensor
+    on: bool = True
 
 
 def route_regions(experts: Experts, regions: Regions, *, edge: int = 0, host: Host | None = None) -> list[RoutedStyle]:

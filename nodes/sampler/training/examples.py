@@ -26,7 +26,8 @@ from .settings import ExpertTrainSettings
 @dataclass(frozen=True, eq=False)
 class Example:
     """One pair, encoded. id: of its pixels, masks and words; latent, source `[C,h,w]`, after and before; area `[1,h,w]`
-    in 0..1: what was restyled; targets: the supervised words; skipped: things whose masks say nothing."""
+    in 0..1: what was restyled; targets: the supervised words; skipped: things whose masks say nothing; picture: of its
+    pixels alone, so that the same under another prompt is known."""
 
     id: str
     prompt: str
@@ -35,6 +36,7 @@ class Example:
     area: Tensor
     targets: tuple[AttentionTarget, ...]
     skipped: tuple[str, ...]
+    picture: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def encode_pairs(
 ) -> PairExamples:
     """Encode every picture and prompt; reports progress and can be cancelled at every pair.
 
-    held: pairs to measure the loss on; without them `settings.validation` of the others are held out.
+    held: pairs to measure the loss on; without them those of `settings.validation` pictures are held out.
     Latents belong to their example, not to a place in an order: shuffling cannot mix them. RegionStyleError for no
     pairs, none left to train on, a side that the autoencoder cannot encode, and a prompt without the words that are to
     be supervised.
@@ -106,10 +108,11 @@ def encode_pairs(
     if not pairs:
         raise wrong_input("pairs", "none", "one or more", "About 100 of a style are usual.")
     check_sources(settings.validation, len(held))
-    check_count(settings.validation, len(pairs))
     if side < predictor.factor or side % predictor.factor:
         accepts = f"a multiple of {predictor.factor}"
         raise wrong_input("resolution", side, accepts, f"This model's own size is {predictor.native_size}.")
+    if settings.validation:
+        _check_enough(pairs, side, settings.validation)
     everything = [*pairs, *held]
     progress, kept = predictor.host.progress(len(everything), "encoding pairs"), {}
     with torch.no_grad(), predictor.loaded():
@@ -126,10 +129,22 @@ def encode_pairs(
     return _divided(order[: len(pairs)], order[len(pairs) :], texts, settings)
 
 
+def _check_enough(pairs: Sequence[Pair], side: int, count: int) -> None:
+    """RegionStyleError where no more than `count` pictures are different; reads as few as tell it."""
+    seen: set[str] = set()
+    for pair in pairs:
+        if len(seen) > count:
+            return
+        seen.add(_digest(read_square(pair, side).pictures))
+    check_count(count, len(seen))
+
+
 def _divided(
     own: list[Example], held: list[Example], texts: dict[str, Text], settings: ExpertTrainSettings
 ) -> PairExamples:
     marks = [example.id for example in own] + (["held out", *(example.id for example in held)] if held else [])
+    if settings.validation and len({one.picture for one in own}) < len(set(marks)):
+        marks.append("by picture")  # no state is taken up that was saved when captions of one picture were parted
     digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()
     trained, out = (own, apart(own, held)) if held else split(own, settings.validation, settings.seed)
     return PairExamples(trained, texts, digest, out)
@@ -140,6 +155,10 @@ def _identity(pair: Pair, square: SquarePair) -> str:
     for tensor in (square.pictures, square.masks):
         digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _digest(pictures: Tensor) -> str:
+    return hashlib.sha256(pictures.contiguous().numpy().tobytes()).hexdigest()
 
 
 def _example(
@@ -155,7 +174,7 @@ def _example(
     )
     targets = _targets(pair, square.masks, text, settings) if settings.supervised else ()
     Supervision([targets], text.valid[:1].cpu(), settings.losses, size)  # says now what cannot be supervised
-    return Example(mark, pair.prompt, latent, source, area, targets, skipped)
+    return Example(mark, pair.prompt, latent, source, area, targets, skipped, _digest(square.pictures))
 
 
 def _grids(size: Size) -> list[Size]:

@@ -27,9 +27,9 @@ WORDS, PAPER = (40, 40, 46), "white"
 
 
 def check_count(count: int, different: int) -> None:
-    """RegionStyleError where holding out so many of the pairs leaves none to train on."""
+    """RegionStyleError where holding out so many of the different pictures leaves none to train on."""
     if count >= different:
-        got, accepts = f"{count} of {different} different pairs", f"0 to {different - 1}"
+        got, accepts = f"{count} of {different} different pairs of pictures", f"0 to {different - 1}"
         raise wrong_input("validation", got, accepts, "Leave one or more to train on.")
 
 
@@ -41,21 +41,28 @@ def check_sources(count: int, given: int) -> None:
 
 
 def split(examples: Sequence[Example], count: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Those to train on, and `count` held out, by what they are and the seed: not by their order, nor by the others.
+    """Those to train on, and held out each once, by what they are and the seed: not by their order, nor by the others.
 
-    Equal pairs are on one side together. RegionStyleError where none would be left.
+    Examples of the same pictures are on one side together, whatever their prompts; count: of different pictures.
+    RegionStyleError where none would be left.
     """
     different = {example.id: example for example in examples}
-    check_count(count, len(different))
-    drawn = sorted(different, key=lambda one: hashlib.sha256(f"{seed} {one}".encode()).digest())[:count]
-    return [one for one in examples if one.id not in drawn], [different[one] for one in drawn]
+    places: dict[str, bytes] = {}  # picture -> the first place that one of its examples has in the order of the draw
+    for one in different.values():
+        place = hashlib.sha256(f"{seed} {one.id}".encode()).digest()
+        places[one.picture] = min(place, places.get(one.picture, place))
+    check_count(count, len(places))
+    drawn = {picture: at for at, picture in enumerate(sorted(places, key=places.__getitem__)[:count])}
+    held = [one for one in different.values() if one.picture in drawn]
+    held.sort(key=lambda one: (drawn[one.picture], one.id))
+    return [one for one in examples if one.picture not in drawn], held
 
 
 def apart(examples: Sequence[Example], held: Sequence[Example]) -> list[Example]:
-    """Held-out examples of their own, each once. RegionStyleError for one that is trained on as well."""
-    trained, different = {one.id for one in examples}, {one.id: one for one in held}
-    if both := [one for one in different.values() if one.id in trained]:
-        got = f"{len(both)} of {len(different)} pairs that are trained on as well, such as {both[0].prompt!r}"
+    """Held-out examples of their own, each once. RegionStyleError for one whose pictures are trained on as well."""
+    trained, different = {one.picture for one in examples}, {one.id: one for one in held}
+    if both := [one for one in different.values() if one.picture in trained]:
+        got = f"{len(both)} of {len(different)} pairs whose pictures are trained on as well, such as {both[0].prompt!r}"
         raise wrong_input("validation pairs", got, "others", "Leave them out of one of the two lists.")
     return list(different.values())
 

@@ -1,9 +1,12 @@
 """Two machines that teach one expert, each started by hand with `accelerate launch`: here both are this one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,9 +35,34 @@ def started(rank, port, folder, manifest):
     output = ["-o", str(folder / str(rank) / "x.safetensors"), "--batch", "2", *SETTINGS, "--accelerate"]
     line = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", *launch, "--no_python"]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.Popen(
-        [*line, *own, *output], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with said_by(rank, folder).open("w") as said:
+        return subprocess.Popen(
+            [*line, *own, *output], cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
+
+
+def said_by(rank, folder):
+    return folder / f"said by {rank}.txt"
+
+
+def ended(both, seconds):
+    """Wait for all of them, so long together; whatever happens, none of them nor what they started goes on."""
+    until = time.monotonic() + seconds
+    try:
+        return [one.wait(timeout=max(0, until - time.monotonic())) for one in both]
+    finally:
+        for one in both:
+            with suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+
+
+def test_one_that_takes_too_long_is_ended_with_what_it_started():
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    both = [subprocess.Popen([sys.executable, "-c", nested], start_new_session=True) for _ in (0, 1)]
+    with pytest.raises(subprocess.TimeoutExpired):
+        ended(both, 0.2)
+    assert [one.returncode for one in both] == [-signal.SIGKILL] * 2
 
 
 @pytest.mark.slow
@@ -42,9 +70,9 @@ def test_two_machines_give_the_loss_of_one_process(tmp_path):
     pytest.importorskip("accelerate")
     manifest, port = write_pairs(tmp_path / "pairs", 5), free_port()
     (tmp_path / "regionstyle").symlink_to(Path(regionstyle.__file__).parent)
-    both = [started(rank, port, tmp_path, manifest) for rank in (0, 1)]
-    said = [one.communicate(timeout=240)[0] for one in both]
-    assert [one.returncode for one in both] == [0, 0], said
+    codes = ended([started(rank, port, tmp_path, manifest) for rank in (0, 1)], 240)
+    said = [said_by(rank, tmp_path).read_text() for rank in (0, 1)]
+    assert codes == [0, 0], said
     alone = ["train", "expert", "--pairs", str(manifest), "-o", str(tmp_path / "a.safetensors"), "--device", "cpu"]
     assert cli.main([*alone, "--batch", "4", *SETTINGS]) == 0
     whole, first = (read_state(path) for path in (tmp_path / "a.train.pt", tmp_path / "0" / "x.train.pt"))

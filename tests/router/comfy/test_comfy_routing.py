@@ -10,7 +10,7 @@ MODELS = (Path(__file__).parents[2] / "support" / "comfy_models.py").read_text()
 SCRIPT = """
 import comfy.sample, comfy.sd, comfy.supported_models, comfy.utils
 from comfy.patcher_extension import WrappersMP
-from regionstyle.nodes.engine.adapters.comfy import attached_experts
+from regionstyle.nodes.engine.adapters.comfy import attached_experts, attached_gates
 from dataclasses import replace
 from regionstyle.nodes.engine.region.regions import Regions, missing_region, region_of
 from regionstyle.nodes.router.comfy.experts import attach
@@ -148,6 +148,16 @@ with torch.inference_mode():
         patched, positive, told = regional_prompts(switched, clip, "a picture", "a {phrase} in {style}", "own prompts")
         return notice, told, positive[0][0].shape[1]
     result["zero"] = [at_strength(0.0, 1.0), at_strength(0.0, 0.0)]
+    one, other = (Regions((r,), 128, 128) for r in (regions.items[0], replace(regions.items[1], style="mosaic")))
+    at = lambda strength: stacked(None, "tinyworld/mosaic.safetensors", "", "", strength)
+    first = by_regions(model, at(1.0), one, 0, ALL)[0]
+    twice = [by_regions(first, at(0.0), other, 0, ALL)[0],
+             by_regions(by_regions(model, at(0.0), other, 0, ALL)[0], at(1.0), one, 0, ALL)[0]]
+    told = [regional_prompts(m, clip, "a picture", "a {phrase} in {style} style", "own prompts")
+            for m in (first, *twice)]
+    result["twice routed"] = [[line, positive[0][0].shape[1]] for m, positive, line in told[1:]]
+    result["owned"] = [torch.equal(attached_gates(m).values["mosaic"].visible_tokens,
+                                   attached_gates(told[0][0]).values["mosaic"].visible_tokens) for m, _, _ in told[1:]]
     named = Regions(tuple(replace(r, phrase=f"the {r.phrase}") for r in regions), 128, 128)
     result["article"] = regional_prompts(by_regions(model, experts, named, 0, ALL)[0], clip, "a picture",
                                          "a {phrase} in {style} style", "own prompts")[2]
@@ -226,6 +236,9 @@ def check(result: dict) -> None:
     assert both[1:] == [
         "mosaic: strength 0, no words of its own for a\nneon: strength 0, no words of its own for b\n"
         "every place reads the prompt", 77]  # fmt: skip
+    said = "elsewhere: a picture\nmosaic: an a in mosaic style\nmosaic: strength 0, no words of its own for b"
+    assert result["twice routed"] == [[said, 2 * 77]] * 2, "an expert that is off took the words of one that is on"
+    assert result["owned"] == [True, True]
     assert result["article"] == result["prompts"][0]
     assert result["words"][0].splitlines() == ["mosaic: 2 tokens of its own", "neon: 1 tokens of its own"]
     assert result["words"][1] == 77

@@ -44,7 +44,7 @@ def examples_of(family):
         latent, source = noise(channels, 8, 8, seed=number), noise(channels, 8, 8, seed=7 + number)
         targets = (AttentionTarget("mosaic", (4, 5), mask), AttentionTarget("star", (2, 3), mask))
         area = torch.nn.functional.avg_pool2d(mask[None, None], 8)[0]
-        made.append(Example(str(number), str(number), latent, source, area, targets, ()))
+        made.append(Example(str(number), str(number), latent, source, area, targets, (), str(number)))
     return PairExamples(made, {str(n): prompt(family, n) for n in range(2)}, "mark")
 
 def draws_of(examples):

@@ -1,6 +1,8 @@
 """Pairs held out of a training: which, the loss on them, what is drawn of them, and that a stopped training goes on."""
 
+import hashlib
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 import torch
@@ -94,6 +96,38 @@ def test_equal_pairs_are_on_one_side_together(examples):
         assert (len(trained), len(held)) == (6, 2)
 
 
+def test_the_same_pictures_under_other_words_are_on_one_side_together(tiny, pairs):
+    other = [replace(pair, prompt=f"{pair.prompt}, a picture") for pair in pairs[:3]]
+    for seed in range(4):
+        made = encode_pairs(tiny, [*pairs[:3], *other], 64, replace(SETTINGS, validation=1, seed=seed))
+        assert (len(made.examples), len(made.held)) == (4, 2), "both captions of one picture"
+        assert {one.picture for one in made.examples}.isdisjoint(one.picture for one in made.held)
+    with pytest.raises(RegionStyleError, match="pictures are trained on as well"):
+        encode_pairs(tiny, pairs[:2], 64, replace(SETTINGS, validation=0), other[:1])
+
+
+def test_the_draw_and_the_mark_of_different_pictures_are_those_of_states_saved_before(examples):
+    """By the pairs' own marks: a training that was stopped goes on with the same pairs held out."""
+    everything = [*examples.examples, *examples.held]
+    order = sorted(everything, key=lambda one: hashlib.sha256(f"{SETTINGS.seed} {one.id}".encode()).digest())
+    assert examples.held == order[:2]
+    marks = {
+        hashlib.sha256("\n".join(one.id for one in some).encode()).hexdigest() for some in permutations(everything)
+    }
+    assert examples.mark in marks
+
+
+def test_too_many_are_refused_before_anything_is_encoded(tiny, pairs):
+    labels = []
+    host, tiny.host = tiny.host, LocalHost("cpu", on_progress=lambda label, *rest: labels.append(label))
+    try:
+        with pytest.raises(RegionStyleError, match="validation: got 2 of 1 different pairs of pictures"):
+            encode_pairs(tiny, [pairs[0], replace(pairs[0], prompt="a mosaic star, red")] * 2, 64, SETTINGS)
+    finally:
+        tiny.host = host
+    assert not labels
+
+
 def test_others_may_be_given(tiny, pairs):
     own = replace(SETTINGS, validation=0)
     made = encode_pairs(tiny, pairs[:2], 64, own, [pairs[2], pairs[2]])
@@ -107,7 +141,7 @@ def test_others_may_be_given(tiny, pairs):
 
 
 def test_one_pair_at_least_is_trained_on(tiny, pairs):
-    with pytest.raises(RegionStyleError, match="validation: got 5 of 5 different pairs, expected 0 to 4"):
+    with pytest.raises(RegionStyleError, match="validation: got 5 of 5 different pairs of pictures, expected 0 to 4"):
         encode_pairs(tiny, pairs, 64, replace(SETTINGS, validation=5))
     with pytest.raises(RegionStyleError, match="validation: got 2 of 2 different pairs"):
         encode_pairs(tiny, [pairs[0], pairs[1], pairs[0]], 64, SETTINGS)
@@ -135,6 +169,7 @@ def test_the_loss_is_measured_with_the_same_noise_each_time(tiny, examples):
         assert not any(parameter.grad is not None for parameter in weights.parameters())
 
 
+@pytest.mark.slow
 def test_a_stopped_training_holds_out_the_same_and_records_the_same(tiny, examples, tmp_path):
     whole = train(tiny, examples, tmp_path / "whole.train.pt")
     assert [done for done, _ in whole.validation] == [0, 2, 3]

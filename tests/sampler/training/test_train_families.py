@@ -78,7 +78,7 @@ def examples_of(family, dtype=torch.float32):
         latent, source = (family_noise(channels, SIDE, SIDE, seed=10 + number + 5 * k).to(dtype) for k in (0, 1))
         area = F.avg_pool2d(mask[None, None], 8)[0].to(dtype)
         targets = tuple(AttentionTarget(phrase, tokens, mask) for phrase, tokens in TOKENS.items())
-        made.append(Example(str(number), "p", latent, source, area, targets, ()))
+        made.append(Example(str(number), "p", latent, source, area, targets, (), str(number)))
     return PairExamples(made, {"p": text, "": text}, "mark")
 
 
