@@ -61,6 +61,7 @@ def painted(model, regions, image=None, given=QUICK, **settings):
         return edit(picture() if image is None else image, regions, painter, chosen)
 
 
+@pytest.mark.slow
 def test_it_paints_inside_its_region_only_and_the_same_each_time(model):
     first, again, other = (painted(model, [boxed()], seed=seed, feather=0) for seed in (3, 3, 4))
     outside = (first.mask[0] == 0).expand_as(first.image)

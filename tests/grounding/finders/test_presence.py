@@ -134,6 +134,7 @@ def test_the_tiny_world_refuses_words_it_was_never_taught(predictor, phrase):
         regions_by_attention(predictor, image, Instruction((EditRequest(phrase, "", phrase.removeprefix("the ")),)))
 
 
+@pytest.mark.slow
 def test_the_bundled_scene_has_no_purple_moon_but_a_triangle(predictor):
     """The picture of the shipped workflows: an orange triangle and a blue ring."""
     image = picture(demo_scene(10))
