@@ -64,7 +64,7 @@ with torch.inference_mode():
     import comfy.utils
     def stop(self, value, total=None, preview=None):
         calls.append(value)
-        if value == 1:
+        if value == 2:
             management.interrupt_current_processing()
     comfy.utils.ProgressBar.update_absolute = stop
     kept = node(iterations=5)
@@ -100,10 +100,10 @@ def test_regions_masks_latents_and_cancel(run, request):
     starts = [error.split(":")[0] for error in result["errors"]]
     assert "style: got ''" in result["errors"][0]
     assert starts == ["style", "mask", "style", "style", "style", "optimise", "vae", "clip"]
-    assert result["cancelled"][0] == 2
+    assert result["cancelled"][0] == 3
     assert result["cancelled"][1] > 0.05
     assert result["told"].count("cancelled") == 1
     assert result["told"].startswith(
-        "cancelled after 1 of 5 iterations: the best picture so far\n1 iterations; judged by"
+        "cancelled after 2 of 5 iterations: the best picture so far\n2 iterations; judged by"
     )
     assert result["stopped"] == "InterruptProcessingException"
