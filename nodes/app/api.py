@@ -265,33 +265,32 @@ def _in_python_words() -> Iterator[None]:
 
 
 def _clip_settings(given: Mapping[str, Any] | None, folder: Any) -> LocalClipSettings | None:
-    if given is None:
-        return None
-    if not isinstance(given, Mapping):
-        raise wrong_input("clip_settings", repr(given), "names and values", "Give for example {'iterations': 100}.")
-    for name, why in CLIP_ELSEWHERE.items():
-        if name in given:
-            raise wrong_input("clip_settings", name, f"it without, since {why}", "Leave it out here.")
-    return usual_settings(given, folder)
+    known = _names_and_values("clip_settings", given, "{'iterations': 100}", CLIP_ELSEWHERE)
+    return None if known is None else usual_settings(known, folder)
 
 
 def _sms_settings(given: Mapping[str, Any] | None, model: PathLike | None) -> SmsChoice | None:
-    if given is None:
-        return None
-    if not isinstance(given, Mapping):
-        raise wrong_input("sms_settings", repr(given), "names and values", "Give for example {'iterations': 40}.")
-    for name, why in SMS_ELSEWHERE.items():
-        if name in given:
-            raise wrong_input("sms_settings", name, f"it without, since {why}", "Leave it out here.")
-    return usual_sms(given, _model(model) == TINY)
+    known = _names_and_values("sms_settings", given, "{'iterations': 40}", SMS_ELSEWHERE)
+    return None if known is None else usual_sms(known, _model(model) == TINY)
 
 
 def _r2r_settings(given: Mapping[str, Any] | None) -> R2RSettings | None:
+    known = _names_and_values("r2r_settings", given, "{'resolution': 512}", {})
+    return None if known is None else R2RSettings(**checked(R2RSettings, **known))
+
+
+def _names_and_values(
+    argument: str, given: Any, example: str, elsewhere: Mapping[str, str]
+) -> Mapping[str, Any] | None:
+    """A method's settings as they were given, None for none; elsewhere: names that have no use in them -> why."""
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        raise wrong_input("r2r_settings", repr(given), "names and values", "Give for example {'resolution': 512}.")
-    return R2RSettings(**checked(R2RSettings, **given))
+        raise wrong_input(argument, repr(given), "names and values", f"Give for example {example}.")
+    for name, why in elsewhere.items():
+        if name in given:
+            raise wrong_input(argument, name, f"it without, since {why}", "Leave it out here.")
+    return given
 
 
 def _folder(weights: Any) -> Path | None:

@@ -36,24 +36,8 @@ def add_unset_options(
     usual: what holds then, in words, by the names of fields; for others the help names the setting's default.
     """
     for one in chosen(settings, names, overrides):
-        text = _uncapitalised(_without_default(one)).replace("%", "%%")
-        if one.kind == "bool":
-            keywords = {"action": "store_const", "const": not one.default, "dest": one.field}
-            text = text.rstrip(".")
-        else:
-            keywords = _keywords(replace(one, default=None))
-            text = f"{text.rstrip('.')} (default: {(usual or {}).get(one.field, one.default)})"
-        parser.add_argument(flag_of(one), **{**keywords, "help": text})
-
-
-def flag_of(one: Setting) -> str:
-    """What a setting is called on the command line: what it is set by, or of a switch that is on, turned off by."""
-    return f"--{'no-' * (one.default is True)}{one.field.replace('_', '-')}"
-
-
-def _without_default(one: Setting) -> str:
-    """A setting's help without what a value for None stands for: leaving an option out says it better."""
-    return one.help if one.none is None else one.help.split(f"; {one.none:g} takes")[0]
+        usually = (usual or {}).get(one.field, one.default)
+        parser.add_argument(flag_of(one), dest=one.field, **_unset_keywords(one, usually))
 
 
 def add_method_options(
@@ -63,24 +47,41 @@ def add_method_options(
     it. A switch is turned to what it is not by default. usual: what holds where it is not given, if not the default.
     """
     for name, one in settings.items():
-        keywords = _keywords(replace(one, default=None if one.kind != "bool" else one.default))
-        if one.kind == "bool":
-            keywords |= {"action": "store_const", "const": not one.default, "default": None}
-        else:
-            default = (usual or {}).get(name, one.default)
-            keywords["help"] = f"{keywords['help'].rstrip('.')} (default: {default})"
+        keywords = _unset_keywords(one, (usual or {}).get(name, one.default))
         parser.add_argument(method_flag(method, one, name), dest=f"{method}_{name}", **keywords)
+
+
+def flag_of(one: Setting) -> str:
+    """What a setting is called on the command line: what it is set by, or of a switch that is on, turned off by."""
+    return _flag(one, one.field)
 
 
 def method_flag(method: str, one: Setting, name: str) -> str:
     """What `add_method_options` calls a setting that users know by a name."""
-    return f"--{method}-{'no-' * (one.default is True)}{name.replace('_', '-')}"
+    return _flag(one, name, f"{method}-")
+
+
+def _flag(one: Setting, name: str, prefix: str = "") -> str:
+    return f"--{prefix}{'no-' * (one.default is True)}{name.replace('_', '-')}"
+
+
+def _without_default(one: Setting) -> str:
+    """A setting's help without what a value for None stands for: leaving an option out says it better."""
+    return one.help if one.none is None else one.help.split(f"; {one.none:g} takes")[0]
 
 
 def given_options(args: argparse.Namespace, method: str, settings: Mapping[str, Setting]) -> dict[str, Any]:
     """The options that `add_method_options` made and the user gave, by the settings' names."""
     values = {name: getattr(args, f"{method}_{name}") for name in settings}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _unset_keywords(one: Setting, usually: Any) -> dict[str, Any]:
+    """Of an option that is None where it is not given; usually: what holds then, for its help."""
+    text = _uncapitalised(_without_default(one)).replace("%", "%%").rstrip(".")
+    if one.kind == "bool":
+        return {"action": "store_const", "const": not one.default, "help": text}
+    return {**_keywords(replace(one, default=None)), "help": f"{text} (default: {usually})"}
 
 
 def _keywords(one: Setting) -> dict[str, Any]:

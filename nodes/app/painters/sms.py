@@ -73,10 +73,9 @@ class SmsPainter:
 
     def _chosen(self, settings: EditSettings) -> tuple[SmsSettings, Framing]:
         """The settings with what every method has: seed, detail and the like."""
-        chosen = settings.chosen()
+        chosen, own = settings.chosen(), self.choice.settings
         framed = {name: chosen[name] for name in FRAMED if name in chosen}
-        seed = {name: chosen[name] for name in ("seed",) if name in chosen}
-        return replace(self.choice.settings, **seed), replace(self.choice.framing, **framed)
+        return replace(own, seed=chosen.get("seed", own.seed)), replace(self.choice.framing, **framed)
 
 
 def check_settings(settings: EditSettings) -> None:

@@ -21,9 +21,8 @@ def regional_prompts(model: Any, clip: Any, prompt: str, template: str, mode: st
 
     mode: "own prompts", "own words" or "shared", see `regional_prompts.py`. A style whose expert is off, as none of its
     things was found or its strength is 0, has no words of its own, and where all are the prompt alone counts.
-    RegionStyleError for a MODEL without
-    experts routed by regions, a style the prompt lacks where it must have it, and a CLIP that gives more than one
-    plain conditioning.
+    RegionStyleError for a MODEL without experts routed by regions, a style the prompt lacks where it must have it, and
+    a CLIP that gives more than one plain conditioning.
     """
     routed_before, gates = routed_styles(model), attached_gates(model)
     if not routed_before:

@@ -58,10 +58,11 @@ def by_regions(model: Any, experts: Experts, regions: Regions, edge: int, when: 
     """A clone of the MODEL with each region's expert acting in its mask, and a line about it."""
     routed = route_regions(experts, regions, edge=edge, host=ComfyHost())
     patched = attach_stack(model, experts, region_gates_of(experts, routed), when)
-    told = [replace(style, on=not why_off(experts, style)) for style in routed]
+    reasons = [why_off(experts, style) for style in routed]
+    told = [replace(style, on=not why) for style, why in zip(routed, reasons, strict=True)]
     patched.set_attachments(ROUTED_KEY, (*routed_styles(model), *told))
     lines = [f"{style.style} -> {', '.join(style.things)}" for style in routed]
-    lines += [f"{style.style}: {why}" for style in routed if (why := why_off(experts, style))]
+    lines += [f"{style.style}: {why}" for style, why in zip(routed, reasons, strict=True) if why]
     used = {style.expert for style in routed}
     lines += [f"{item.name}: no region, off" for item in experts if item.name not in used]
     return patched, "\n".join(lines)
