@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PANEL = (480, 150)  # width and height in pixels
 
@@ -55,8 +58,13 @@ def loss_panel(
         _line(draw, points, HELD_OUT)
         for x, y in points:
             draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=HELD_OUT)
+    return drawn(picture)
+
+
+def drawn(picture: Image.Image) -> Tensor:
+    """What was drawn on an RGB picture, as `[3,H,W]` in 0..1."""
     data = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return data.reshape(height, width, 3).permute(2, 0, 1).float() / 255
+    return data.reshape(picture.height, picture.width, 3).permute(2, 0, 1).float() / 255
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...engine.errors import wrong_input
+from ...engine.io.curves import drawn
 from ...engine.predictor.base import NoisePredictor
 from ...engine.training.run import Preview
 
@@ -110,8 +111,7 @@ def rows_of(prompts: Sequence[str], pictures: Sequence[Tensor]) -> Tensor:
     for row, prompt in enumerate(prompts):
         top = CAPTION + row * (side + CAPTION + GAP)
         draw.text((GAP, top + 2), _fitting(draw, prompt, font, size[0] - 2 * GAP), WORDS, font)
-    sheet = torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).reshape(size[1], size[0], 3)
-    sheet = sheet.permute(2, 0, 1).float() / 255
+    sheet = drawn(canvas)
     for row, each in enumerate(pictures):
         top = CAPTION + row * (side + CAPTION + GAP) + CAPTION
         small = F.interpolate(each, (side, side), mode="bilinear", antialias=True).clamp(0, 1)
